@@ -1,0 +1,114 @@
+"""Files and folders that appear whole or not at all: temporary sibling, fsync, rename."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+SUMS = "SHA256SUMS"
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on a clean exit it replaces `path`, else it is removed.
+
+    An error, a full disk or a kill inside the block leaves the earlier file as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on a clean exit its SHA256SUMS is written and it takes
+    the place of `path` (an earlier folder is set aside first and removed last)."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.mkdir()
+    aside = temporary.with_suffix(".old")
+    try:
+        yield temporary
+        write_sums(temporary)
+        for file in temporary.rglob("*"):
+            _fsync(file)
+        _fsync(temporary)
+        if path.exists():
+            os.replace(path, aside)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    finally:
+        if aside.exists() and not path.exists():
+            os.replace(aside, path)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_sums(folder: Path) -> None:
+    """Write SHA256SUMS over every file of `folder` (the format of the `sha256sum` command)."""
+    files = sorted(f for f in folder.rglob("*") if f.is_file() and f.name != SUMS)
+    lines = [f"{sha256_of(f)}  {f.relative_to(folder).as_posix()}\n" for f in files]
+    (folder / SUMS).write_text("".join(lines))
+
+
+def check_sums(folder: Path) -> None:
+    """Raise ValueError, naming the file, unless every file of `folder` is as SHA256SUMS has it."""
+    sums = folder / SUMS
+    if not sums.is_file():
+        raise ValueError(
+            f"{folder}: no {SUMS}, so the folder is incomplete or was not written by qsft-robot. "
+            f"It holds: {sorted(f.name for f in folder.iterdir()) if folder.is_dir() else 'nothing'}"
+        )
+    for line in sums.read_text().splitlines():
+        digest, name = line.split("  ", 1)
+        file = folder / name
+        if not file.is_file():
+            raise ValueError(f"{folder}: {name} is listed in {SUMS} but missing; copy it again.")
+        if sha256_of(file) != digest:
+            raise ValueError(f"{file}: does not match {SUMS}, so it was changed or cut; copy it again.")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, keys in the order given."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; ValueError names the file when it is not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from error

@@ -1,0 +1,98 @@
+"""The data contract: what a simulator, a log, a policy and a robot hand to each other (numpy only).
+
+Shape letters, used in every signature of the project:
+b batch, t time (control steps), k history frames, h chunk length (actions of one decision),
+n action tokens of one decision, d action dimension, s state dimension, v vocabulary,
+c channels (hidden width), m image tokens of one frame, l instruction tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the robot senses at one control step."""
+
+    # camera key -> uint8 [height, width, 3], RGB, row 0 at the top
+    images: Mapping[str, np.ndarray]
+    # low-dimensional key -> float32 [s_key], SI units, robot base frame unless the key says other
+    state: Mapping[str, np.ndarray]
+    instruction: str = ""
+
+    @staticmethod
+    def from_env(observation: Mapping[str, np.ndarray], instruction: str) -> Observation:
+        """Split a gymnasium dict observation: uint8 [h, w, 3] entries are images, the rest state."""
+        images = {key: x for key, x in observation.items() if is_image(x)}
+        state = {
+            key: np.asarray(x, np.float32) for key, x in observation.items() if not is_image(x)
+        }
+        return Observation(images, state, instruction)
+
+
+def is_image(array: np.ndarray) -> bool:
+    """Whether one observation entry (no time axis) is an image: uint8 [height, width, 3]."""
+    return array.dtype == np.uint8 and array.ndim == 3 and array.shape[-1] == 3
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One log. Row i of an observation is what was seen before action i; the last row, t, is what
+    was seen after the last action."""
+
+    name: str
+    # key -> [t + 1, ...]: uint8 [t + 1, height, width, 3] for images, float32 [t + 1, s] for state
+    observations: Mapping[str, np.ndarray]
+    actions: np.ndarray  # float32 [t, d]
+    rewards: np.ndarray  # float32 [t]
+    # The outcome is known: success, or a failure that used its whole step limit. No bootstrap.
+    terminated: bool
+    # The log was cut while the task could go on. Bootstraps from the value of observation row t.
+    truncated: bool
+    success: bool
+    instruction: str = ""
+    # How to make the episode again: "seed", "reset_options", "expert", ... (JSON types only)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One answer of a policy."""
+
+    actions: np.ndarray  # float32 [h, d], in the environment's own action units
+    value: float | None = None  # V(s) in [0, 1] where the policy carries a value, else None
+
+
+class Policy(Protocol):
+    """What drives one robot. History and randomness live inside; `reset` starts an episode."""
+
+    def reset(self, seed: int = 0) -> None: ...
+
+    def infer(self, observation: Observation) -> np.ndarray:
+        """Return the action chunk, float32 [h, d], in the environment's own action units."""
+        ...
+
+
+class EpisodeMemory(Protocol):
+    """What a policy remembers of one episode (frames, random state); opaque to the caller."""
+
+
+class BatchPolicy(Protocol):
+    """What drives many simulated episodes at once; episodes of one batch don't influence each
+    other."""
+
+    def begin_episode(self, seed: int) -> EpisodeMemory: ...
+
+    def infer_batch(
+        self, observations: Sequence[Observation], memories: Sequence[EpisodeMemory]
+    ) -> list[Decision]:
+        """One decision an observation; each memory is advanced by its own observation."""
+        ...
