@@ -1,0 +1,109 @@
+"""The one place that names concrete environments, experts, tokenizers and models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tokenizers_action.bins import QuantileBinTokenizer, UniformBinTokenizer
+from tokenizers_action.protocol import ActionTokenizer
+
+if TYPE_CHECKING:
+    import gymnasium
+
+    from vlm.rt import RTModel
+
+# Any installed gymnasium environment, e.g. "gymnasium:Pendulum-v1".
+GYMNASIUM_PREFIX = "gymnasium:"
+ROBOSUITE_TASKS = ("Lift", "PickPlaceCan", "Stack", "NutAssemblySquare")
+TABLETOP = "tabletop"
+TOKENIZERS = {"uniform": UniformBinTokenizer, "quantile": QuantileBinTokenizer}
+MODELS = ("rt_tiny", "rt_small", "rt_base")
+
+
+def unknown(what: str, name: str, known: Mapping[str, Any] | tuple[str, ...]) -> ValueError:
+    """The error for a name that does not exist: what was asked, the nearest, and all there are."""
+    near = get_close_matches(name, list(known), n=1)
+    guess = f" Did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"unknown {what} {name!r}.{guess} There are: {', '.join(known)}.")
+
+
+def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
+    """Build the environment that `env_args` (robomimic's form) names.
+
+    `overrides` replace or add entries of env_kwargs, e.g. `max_steps=50`,
+    `terminate_on_success=False`, `render_mode="rgb_array"`. Raises ValueError on an unknown name.
+    """
+    name = env_args["env_name"]
+    kwargs = {**env_args.get("env_kwargs", {}), **overrides}
+    if name == TABLETOP:
+        from sim.tabletop import TabletopEnv
+
+        return TabletopEnv(**kwargs)
+    if name in ROBOSUITE_TASKS:
+        from sim.robosuite_env import RobosuiteEnv
+
+        return RobosuiteEnv(name, **kwargs)
+    if name.startswith(GYMNASIUM_PREFIX):
+        import gymnasium
+
+        return gymnasium.make(name.removeprefix(GYMNASIUM_PREFIX), **kwargs)
+    raise unknown(
+        "environment", name, (TABLETOP, *ROBOSUITE_TASKS, f"{GYMNASIUM_PREFIX}<installed id>")
+    )
+
+
+def build_expert(
+    env: gymnasium.Env, failure: str | None, noise: float, rng: np.random.Generator, **kwargs: Any
+) -> Any:
+    """Build the scripted expert of an environment; `failure` is a name of `failure_modes`."""
+    modes = failure_modes(env.unwrapped.env_args["env_name"])
+    if failure is not None and failure not in modes:
+        raise unknown("failure mode", failure, modes)
+    if env.unwrapped.env_args["env_name"] == TABLETOP:
+        from sim.tabletop_expert import build_expert as build
+    else:
+        from sim.robosuite_expert import build_expert as build
+    return build(env.unwrapped, failure, noise, rng, **kwargs)
+
+
+def failure_modes(env_name: str) -> dict[str, str]:
+    """The named ways in which the scripted expert of an environment can fail, in plain words."""
+    if env_name == TABLETOP:
+        from sim.tabletop_expert import FAILURE_MODES
+    elif env_name in ROBOSUITE_TASKS:
+        from sim.robosuite_expert import FAILURE_MODES
+    else:
+        raise ValueError(f"{env_name!r} has no scripted expert, so nothing can be collected in it.")
+    return FAILURE_MODES
+
+
+def build_tokenizer(
+    kind: str, actions: np.ndarray, horizon: int, n_bins: int | tuple[int, ...]
+) -> ActionTokenizer:
+    """Build an action tokenizer from normalised actions [N, d] in [-1, 1]."""
+    if kind == "uniform":
+        return UniformBinTokenizer(actions.shape[-1], horizon=horizon, n_bins=n_bins)
+    if kind == "quantile":
+        return QuantileBinTokenizer.fit(actions, horizon=horizon, n_bins=n_bins)
+    raise unknown("tokenizer", kind, TOKENIZERS)
+
+
+def load_tokenizer(description: Mapping[str, Any]) -> ActionTokenizer:
+    """Rebuild a tokenizer from its `to_json` form."""
+    kind = description["kind"]
+    if kind not in TOKENIZERS:
+        raise unknown("tokenizer", kind, TOKENIZERS)
+    return TOKENIZERS[kind].from_json(description)
+
+
+def build_model(name: str, **shape: Any) -> RTModel:
+    """Build a model by its builder's name; `shape` are the builder's keyword arguments."""
+    from vlm import rt
+
+    if name not in MODELS:
+        raise unknown("model", name, MODELS)
+    return getattr(rt, name)(**shape)
