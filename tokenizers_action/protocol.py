@@ -1,0 +1,55 @@
+"""What an action tokenizer offers: actions to token ids and back, and which ids may follow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Float32, Int64
+
+
+@runtime_checkable
+class ActionTokenizer(Protocol):
+    """A two-way map between action chunks [h, d] in [-1, 1] and n token ids in [0, vocab_size)."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def n_tokens(self) -> int: ...
+
+    @property
+    def horizon(self) -> int: ...
+
+    @property
+    def action_dim(self) -> int: ...
+
+    def encode(self, actions: Float[np.ndarray, "b h d"]) -> Int64[np.ndarray, "b n"]:
+        """Ids of action chunks in [-1, 1]; ValueError on NaN or a value outside."""
+        ...
+
+    def decode(self, ids: Int64[np.ndarray, "b n"]) -> Float32[np.ndarray, "b h d"]:
+        """Action chunks in [-1, 1] of legal ids; ValueError on an illegal id."""
+        ...
+
+    def legal_tokens(self, prefix: Int64[np.ndarray, "b i"]) -> Bool[np.ndarray, "b v"]:
+        """Which ids may follow `prefix` (0 <= i < n); at least one id a row."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything `from_json` needs, JSON types only; "kind" names the class."""
+        ...
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The tokenizer that `to_json` described; ValueError when the kind is another."""
+        ...
+
+
+def legal_along(
+    tokenizer: ActionTokenizer, ids: Int64[np.ndarray, "b n"]
+) -> Bool[np.ndarray, "b n v"]:
+    """The legal set at every position of whole decisions: row i is what may follow ids[:, :i]."""
+    return np.stack([tokenizer.legal_tokens(ids[:, :i]) for i in range(tokenizer.n_tokens)], axis=1)
