@@ -1,0 +1,67 @@
+"""What a robot's own computer imports loads no torch, and `datasets/` shadows nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Modules that the robot loop, the simulators' workers and the readers of logs import.
+LIGHT = [
+    "qsft_robot",
+    "qsft_robot.types",
+    "qsft_robot.files",
+    "qsft_robot.demonstrations",
+    "qsft_robot.normalize",
+    "qsft_robot.frames",
+    "qsft_robot.inspect",
+    "qsft_robot.evaluate",
+    "qsft_robot.collect",
+    "qsft_robot.playback",
+    "qsft_robot.report",
+    "qsft_robot.build",
+    "qsft_robot.cli",
+    "tokenizers_action",
+    "tokenizers_action.protocol",
+    "tokenizers_action.bins",
+    "sim",
+]
+BLOCKED = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "torchvision", "timm", "transformers"}:
+            raise ImportError(f"{name} must not be needed here")
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def run(code: str, folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_imports_with_torch_blocked(module: str, tmp_path: Path) -> None:
+    run(f"{BLOCKED}\nimport {module}", tmp_path)
+
+
+def test_transformers_imports_from_the_root_in_spite_of_the_datasets_folder(
+    repository: Path,
+) -> None:
+    assert (repository / "datasets").is_dir()
+    run(
+        "import transformers; from transformers import GPT2Config, GPT2LMHeadModel; "
+        "GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=16, n_positions=8))",
+        repository,
+    )
+
+
+def test_datasets_is_data_and_never_a_package(repository: Path) -> None:
+    assert not list((repository / "datasets").rglob("__init__.py"))
