@@ -1,0 +1,138 @@
+"""The pre-norm transformer block, and the instruction encoder that is made of one."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """Self-attention and a perceptron, each behind a LayerNorm and added to its input."""
+
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: float, dropout: float, depth: int
+    ) -> None:
+        super().__init__()
+        self.heads, self.head_width, self.dropout = heads, width // heads, dropout
+        self.norm_attention = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp_in = nn.Linear(width, round(mlp_ratio * width))
+        self.mlp_out = nn.Linear(round(mlp_ratio * width), width)
+        for layer in (self.query_key_value, self.attention_out, self.mlp_in, self.mlp_out):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+            nn.init.zeros_(layer.bias)
+        # The residual sum has 2 * depth terms; it starts with the variance of one.
+        for layer in (self.attention_out, self.mlp_out):
+            with torch.no_grad():
+                layer.weight.mul_((2 * depth) ** -0.5)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t c"],
+        mask: Float[Tensor, " ..."] | None,
+        first: int = 0,
+        cache: Float[Tensor, "2 b heads slots head_width"] | None = None,
+    ) -> Float[Tensor, "b t_out c"]:
+        """Outputs at the positions `first` ... t - 1 (what comes before is only attended to).
+
+               `mask` is added to the attention scores (0 or -inf), broadcast to [b, heads, t - first, t];
+        None with more than one query means causal. `cache` receives the keys and values of
+               positions 0 ... t - 1.
+        """
+        b, t, c = x.shape
+        normed = self.norm_attention(x)
+        if first:
+            # The last block: the context needs keys and values, but no output of its own.
+            weight, bias = self.query_key_value.weight, self.query_key_value.bias
+            query = F.linear(normed[:, first:], weight[:c], bias[:c])
+            key_value = F.linear(normed, weight[c:], bias[c:]).view(b, t, 2, self.heads, -1)
+            query = query.view(b, t - first, self.heads, -1).transpose(1, 2)
+            key, value = key_value.permute(2, 0, 3, 1, 4).unbind(0)
+            x = x[:, first:]
+        else:
+            packed = self.query_key_value(normed).view(b, t, 3, self.heads, -1)
+            query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
+        if cache is not None:
+            cache[0, :, :, :t] = key
+            cache[1, :, :, :t] = value
+        attended = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            mask,
+            self.dropout if self.training else 0.0,
+            is_causal=mask is None and query.shape[2] > 1,
+        )
+        return self._finish(x, attended)
+
+    def step(
+        self,
+        x: Float[Tensor, "b 1 c"],
+        mask: Float[Tensor, "b 1 1 slots"] | None,
+        cache: Float[Tensor, "2 b heads slots head_width"],
+        position: int,
+    ) -> Float[Tensor, "b 1 c"]:
+        """The block at one new position, whose key and value are added to the cache in place."""
+        b = len(x)
+        packed = self.query_key_value(self.norm_attention(x)).view(b, 3, self.heads, 1, -1)
+        cache[:, :, :, position : position + 1] = packed[:, 1:].transpose(0, 1)
+        seen = cache[:, :, :, : position + 1]
+        mask = None if mask is None else mask[..., : position + 1]
+        attended = F.scaled_dot_product_attention(packed[:, 0], seen[0], seen[1], mask)
+        return self._finish(x, attended)
+
+    def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        attended = attended.transpose(1, 2).reshape(x.shape)
+        x = x + self._drop(self.attention_out(attended))
+        return x + self._drop(self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x)))))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+class InstructionEncoder(nn.Module):
+    """Word ids to one vector: embeddings with positions, one Block, the mean over the words.
+
+    A learned start token is always there, so that the empty instruction has a vector too.
+    """
+
+    def __init__(self, length: int, buckets: int, width: int, out_width: int) -> None:
+        super().__init__()
+        self.length = length
+        self.embedding = nn.Embedding(buckets, width)
+        self.positions = nn.Parameter(torch.randn(1 + length, width) * 0.5)
+        self.block = Block(width, heads=max(1, width // 32), mlp_ratio=2, dropout=0.0, depth=1)
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, out_width)
+
+    def forward(self, text_ids: Int64[Tensor, "b l"]) -> Float[Tensor, "b c"]:
+        """One vector an instruction; each different row of the batch is computed once."""
+        if text_ids.shape[1] != self.length:
+            raise ValueError(
+                f"text_ids have {text_ids.shape[1]} words and the model reads {self.length}: "
+                f"make them with hash_words(instruction, length={self.length})."
+            )
+        if len(text_ids) == 1 or torch.compiler.is_compiling():
+            return self._encode(text_ids)
+        rows, index = torch.unique(text_ids, dim=0, return_inverse=True)
+        return self._encode(rows)[index]
+
+    def _encode(self, text_ids: Tensor) -> Tensor:
+        is_word = F.pad(text_ids != 0, (1, 0), value=True)
+        # An id of 0 is masked everywhere, so the embedding's row 0 never matters.
+        x = self.positions + F.pad(self.embedding(text_ids), (0, 0, 1, 0))
+        mask = additive_mask(is_word[:, None, None, :], x.dtype)
+        x = self.norm(self.block(x, mask))
+        weight = is_word.to(x.dtype)[..., None]
+        return self.out((x * weight).sum(1) / weight.sum(1))
+
+
+def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where `visible`, -inf elsewhere."""
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
+        ~visible, float("-inf")
+    )

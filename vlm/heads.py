@@ -1,0 +1,54 @@
+"""Heads on hidden states: the void outcome of Q-SFT, and the value heads of a rival."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class VoidHead(nn.Module):
+    """logit V = b0 + u . h with u = 0 at the start, so that V is one number in every state."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    @torch.no_grad()
+    def start_at(self, mean_target: float) -> None:
+        """Set u = 0 and b0 = logit(mean_target); the mean is kept in [1e-4, 1 - 1e-4]."""
+        mean = min(max(float(mean_target), 1e-4), 1 - 1e-4)
+        self.weight.zero_()
+        self.bias.fill_(math.log(mean) - math.log1p(-mean))
+
+    def forward(self, hidden: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch"]:
+        """The logit of V, in float32 whatever the model's dtype."""
+        return (hidden.float() @ self.weight.float()) + self.bias.float()
+
+
+class ValueHeads(nn.Module):
+    """Q of every token and V of every prefix, unbounded: the heads of the value-head rival (ILQL).
+
+    Each is a two-layer perceptron whose last layer starts at zero, so that both start at 0.
+    """
+
+    def __init__(self, width: int, vocab: int) -> None:
+        super().__init__()
+        self.action_value = _head(width, vocab)
+        self.state_value = _head(width, 1)
+
+    def forward(
+        self, hidden: Float[Tensor, "b n c"]
+    ) -> tuple[Float[Tensor, "b n v"], Float[Tensor, "b n"]]:
+        """(Q [b, n, v], V [b, n])."""
+        return self.action_value(hidden), self.state_value(hidden).squeeze(-1)
+
+
+def _head(width: int, outputs: int) -> nn.Sequential:
+    last = nn.Linear(2 * width, outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), last)

@@ -1,0 +1,350 @@
+"""The RT-style transformer: a causal decoder of action tokens after words, images and state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from vlm.blocks import Block, InstructionEncoder, additive_mask
+from vlm.images import ImageTokens
+
+
+@dataclass(frozen=True)
+class RTConfig:
+    """Everything that decides the shapes of an RTModel."""
+
+    # Action tokens that exist: the tokenizer's vocab_size.
+    vocab_size: int
+    # Action tokens of one decision (n).
+    n_tokens: int
+    # Width of the state vector of one frame (s); 0 for a model that sees images only.
+    state_dim: int
+    # Camera keys, in the order in which their tokens stand; () for a model that sees state only.
+    cameras: tuple[str, ...] = ()
+    # Height and width of every camera's images, in pixels.
+    image_size: tuple[int, int] = (64, 64)
+    # Frames that the decoder sees (k), the current one included.
+    history: int = 1
+    # Channels of every token (c).
+    width: int = 128
+    # Transformer blocks of the decoder.
+    depth: int = 3
+    # Attention heads of each block.
+    heads: int = 4
+    # Inner width of a block's perceptron, in units of `width`.
+    mlp_ratio: float = 2.0
+    # "small" (ours, trained from scratch) or "timm:<name>".
+    image_encoder: str = "small"
+    # A local safetensors file, "hub" (timm's own download), or None for random weights.
+    image_weights: str | None = None
+    # Tokens that the token learner makes of each camera.
+    image_tokens: int = 8
+    # Probability of dropping an activation in the decoder's blocks.
+    dropout: float = 0.0
+    # Words that an instruction may have (l), and rows of the word embeddings: see hash_words.
+    text_length: int = 16
+    text_buckets: int = 4096
+
+    def __post_init__(self) -> None:
+        # JSON has lists where Python has tuples.
+        object.__setattr__(self, "cameras", tuple(self.cameras))
+        object.__setattr__(self, "image_size", tuple(self.image_size))
+        if not self.cameras and self.state_dim == 0:
+            raise ValueError("the model would see nothing: give it cameras, a state_dim, or both.")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}.")
+        for name in ("vocab_size", "n_tokens", "history", "depth", "image_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if len(set(self.cameras)) < len(self.cameras):
+            raise ValueError(f"a camera is named twice: {list(self.cameras)}.")
+
+    @property
+    def frame_image_tokens(self) -> int:
+        """Image tokens of one frame (m), all cameras together."""
+        return len(self.cameras) * self.image_tokens
+
+    @property
+    def context_length(self) -> int:
+        """Tokens before the first action token: instruction, return, frames, readout."""
+        return 3 + self.history * (self.frame_image_tokens + (self.state_dim > 0))
+
+
+class RTOutput(NamedTuple):
+    """What the decoder says; index i predicts action token i and has seen the tokens before it."""
+
+    hidden: Tensor  # [b, n, c]
+    logits: Tensor  # [b, n, v]
+
+
+@dataclass
+class Cache:
+    """Keys and values of one decision; `decode` writes into it."""
+
+    # [depth, 2 (key, value), b, heads, slots, head width]
+    keys_values: Tensor
+    # Added to the scores of every slot, [b, 1, 1, slots]; None where all frames are seen.
+    mask: Tensor | None
+    # Slots that are filled.
+    length: int
+
+
+class RTModel(nn.Module):
+    """Instruction, return, frames, readout, action tokens: one causal sequence.
+
+    `load_image_weights=False` builds the image encoder without reading `image_weights`: for a
+    caller that loads a checkpoint next.
+    """
+
+    def __init__(self, config: RTConfig, load_image_weights: bool = True) -> None:
+        super().__init__()
+        self.config = config
+        c, slots = config.width, config.context_length + config.n_tokens - 1
+        self.images: ImageTokens | None = None
+        if config.cameras:
+            self.images = ImageTokens(
+                cameras=config.cameras,
+                image_size=config.image_size,
+                encoder=config.image_encoder,
+                weights=config.image_weights,
+                load_weights=load_image_weights,
+                tokens=config.image_tokens,
+                width=c,
+                text_length=config.text_length,
+                text_buckets=config.text_buckets,
+            )
+        self.instruction = InstructionEncoder(config.text_length, config.text_buckets, 64, c)
+        self.no_return = nn.Parameter(torch.randn(c) * 0.5)
+        self.return_token = nn.Linear(1 + 2 * _RETURN_FREQUENCIES, c)
+        self.state_token: nn.Module | None = None
+        if config.state_dim:
+            self.state_token = nn.Sequential(
+                nn.Linear(config.state_dim, c), nn.GELU(), nn.Linear(c, c)
+            )
+        self.readout = nn.Parameter(torch.randn(c) * 0.5)
+        self.action_embedding = nn.Embedding(config.vocab_size, c)
+        nn.init.normal_(self.action_embedding.weight, std=0.5)
+        self.positions = nn.Parameter(torch.randn(slots, c) * 0.5)
+        self.blocks = nn.ModuleList(
+            Block(c, config.heads, config.mlp_ratio, config.dropout, config.depth)
+            for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(c)
+        self.head = nn.Linear(c, config.vocab_size, bias=False)
+        nn.init.normal_(self.head.weight, std=0.02)
+
+    def image_parameters(self) -> Iterator[nn.Parameter]:
+        """What makes the features: image encoder, FiLM, token learner and their own words."""
+        return iter(()) if self.images is None else self.images.parameters()
+
+    def decoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Everything else: what a value stage on frozen features trains."""
+        return (p for name, p in self.named_parameters() if not name.startswith("images."))
+
+    def encode_images(
+        self, images: Mapping[str, Tensor], text_ids: Int64[Tensor, "b l"]
+    ) -> Float[Tensor, "b m c"]:
+        """Image tokens of one frame: camera -> uint8 [b, h, w, 3], or floats in [0, 1]."""
+        if self.images is None:
+            raise ValueError("the model has no cameras: pass features=None and no images.")
+        return self.images(images, text_ids)
+
+    def forward(
+        self,
+        features: Float[Tensor, "b k m c"] | None,
+        state: Float[Tensor, "b k s"] | None,
+        frame_mask: Bool[Tensor, "b k"],
+        text_ids: Int64[Tensor, "b l"],
+        action_ids: Int64[Tensor, "b n"],
+        returns: Float[Tensor, " b"] | None = None,
+    ) -> RTOutput:
+        """Hidden states [b, n, c] and logits [b, n, v]; index i has seen action tokens < i only.
+
+        `action_ids[:, n - 1]` is never an input. The newest frame is the last; frames whose
+        `frame_mask` is False have no effect.
+        """
+        context, mask = self._context(features, state, frame_mask, text_ids, returns)
+        readout = context.shape[1] - 1
+        tokens = self.action_embedding(action_ids[:, :-1])
+        x = torch.cat([context, tokens], 1) + self.positions[: context.shape[1] + tokens.shape[1]]
+        causal = _causal_mask(x, mask, first=0)
+        for block in self.blocks[:-1]:
+            x = block(x, causal)
+        x = self.blocks[-1](x, _causal_mask(x, mask, first=readout), first=readout)
+        return self._output(x)
+
+    @torch.no_grad()
+    def prefill(
+        self,
+        features: Float[Tensor, "b k m c"] | None,
+        state: Float[Tensor, "b k s"] | None,
+        frame_mask: Bool[Tensor, "b k"],
+        text_ids: Int64[Tensor, "b l"],
+        returns: Float[Tensor, " b"] | None = None,
+    ) -> tuple[RTOutput, Cache]:
+        """Read the context: the output for action token 0 (n = 1), and the cache for `decode`."""
+        x, mask = self._context(features, state, frame_mask, text_ids, returns)
+        b, t, c = x.shape
+        x = x + self.positions[:t]
+        heads, slots = self.config.heads, len(self.positions)
+        keys_values = x.new_empty(self.config.depth, 2, b, heads, slots, c // heads)
+        causal, last = _causal_mask(x, mask, first=0), _causal_mask(x, mask, first=t - 1)
+        for block, layer in zip(self.blocks[:-1], keys_values, strict=False):
+            x = block(x, causal, cache=layer)
+        x = self.blocks[-1](x, last, first=t - 1, cache=keys_values[-1])
+        return self._output(x), Cache(keys_values, mask, t)
+
+    @torch.no_grad()
+    def decode(self, ids: Int64[Tensor, " b"], cache: Cache) -> RTOutput:
+        """Read one more action token; the output (n = 1) for the next. The cache grows in place."""
+        position = cache.length
+        if position >= len(self.positions):
+            raise ValueError(f"the decision is complete: it has {self.config.n_tokens} tokens.")
+        x = (self.action_embedding(ids) + self.positions[position])[:, None]
+        for block, layer in zip(self.blocks, cache.keys_values.unbind(0), strict=True):
+            x = block.step(x, cache.mask, layer, position)
+        cache.length = position + 1
+        return self._output(x)
+
+    @torch.inference_mode()
+    def decide(
+        self,
+        features: Float[Tensor, "b k m c"] | None,
+        state: Float[Tensor, "b k s"] | None,
+        frame_mask: Bool[Tensor, "b k"],
+        text_ids: Int64[Tensor, "b l"],
+        legal: Callable[[Tensor], Tensor],
+        choose: Callable[[Tensor, int], Tensor],
+        returns: Float[Tensor, " b"] | None = None,
+    ) -> Int64[Tensor, "b n"]:
+        """The n action tokens of one decision.
+
+        `legal(prefix ids [b, i]) -> bool [b, v]` says which tokens may come next;
+        `choose(logits [b, v], i) -> ids [b]` picks token i, illegal logits being -inf.
+        """
+        n = self.config.n_tokens
+        output, cache = self.prefill(features, state, frame_mask, text_ids, returns)
+        ids = text_ids.new_zeros(len(text_ids), n)
+        for i in range(n):
+            allowed = legal(ids[:, :i])
+            ids[:, i] = choose(output.logits[:, 0].masked_fill(~allowed, float("-inf")), i)
+            if i + 1 < n:
+                output = self.decode(ids[:, i], cache)
+        return ids
+
+    def _output(self, x: Tensor) -> RTOutput:
+        hidden = self.norm(x)
+        return RTOutput(hidden, self.head(hidden))
+
+    def _context(
+        self,
+        features: Tensor | None,
+        state: Tensor | None,
+        frame_mask: Tensor,
+        text_ids: Tensor,
+        returns: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Context tokens [b, t, c] without positions, and what hides unseen frames from attention
+        (additive, [b, 1, 1, slots of the whole decision]) or None where nothing is hidden."""
+        dtype = self.readout.dtype
+        frames = self._frames(features, state, frame_mask.shape, dtype)
+        b, k, per_frame, c = frames.shape
+        # The causal kernel needs no mask. On a GPU looking would stall the queue: mask always.
+        whole = frame_mask.device.type == "cpu" and bool(frame_mask.all())
+        mask = None
+        if not whole:
+            # Set to zero, not only hidden: 0 * NaN is NaN.
+            frames = frames.masked_fill(~frame_mask[:, :, None, None], 0.0)
+            visible = frame_mask.new_ones(b, len(self.positions))
+            visible[:, 2 : 2 + k * per_frame] = frame_mask.repeat_interleave(per_frame, 1)
+            mask = additive_mask(visible[:, None, None, :], dtype)
+        if returns is None:
+            returned = self.no_return.expand(b, 1, c)
+        else:
+            returned = self.return_token(_return_waves(returns.to(dtype)))[:, None]
+        words = self.instruction(text_ids)[:, None]
+        context = [words, returned, frames.flatten(1, 2), self.readout.expand(b, 1, c)]
+        return torch.cat(context, 1), mask
+
+    def _frames(
+        self, features: Tensor | None, state: Tensor | None, shape: torch.Size, dtype: torch.dtype
+    ) -> Tensor:
+        """Tokens of all frames, [b, k, tokens of one frame, c], after their shapes were checked."""
+        config, parts = self.config, []
+        b, k = shape
+        if k != config.history:
+            raise ValueError(f"frame_mask has {k} frames; the model reads {config.history}.")
+        wanted = (b, k, config.frame_image_tokens, config.width)
+        if config.cameras:
+            if features is None or features.shape != wanted:
+                given = None if features is None else list(features.shape)
+                raise ValueError(f"features of shape {given}; the model expects {list(wanted)}.")
+            parts.append(features.to(dtype))
+        elif features is not None:
+            raise ValueError("features were given to a model without cameras; pass None.")
+        if self.state_token is not None:
+            if state is None or state.shape != (b, k, config.state_dim):
+                given = None if state is None else list(state.shape)
+                expected = [b, k, config.state_dim]
+                raise ValueError(f"state of shape {given}; the model expects {expected}.")
+            parts.append(self.state_token(state.to(dtype))[:, :, None])
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+
+
+_RETURN_FREQUENCIES = 4
+
+
+def _return_waves(returns: Tensor) -> Tensor:
+    """A return in [0, 1] as itself and cosines and sines of it, [b, 9]: near returns differ."""
+    angles = (
+        returns[:, None]
+        * torch.pi
+        * 2.0 ** torch.arange(_RETURN_FREQUENCIES, device=returns.device, dtype=returns.dtype)
+    )
+    return torch.cat([returns[:, None], angles.cos(), angles.sin()], 1)
+
+
+def _causal_mask(x: Tensor, hidden: Tensor | None, first: int) -> Tensor | None:
+    """Additive scores of the queries first ... t - 1 on t keys; None: causal, no mask needed."""
+    t = x.shape[1]
+    if hidden is None and first in (0, t - 1):
+        return None
+    causal = torch.ones(t - first, t, dtype=torch.bool, device=x.device).tril_(diagonal=first)
+    mask = additive_mask(causal, x.dtype)
+    return mask if hidden is None else mask + hidden[..., :t]
+
+
+def rt_tiny(vocab_size: int, n_tokens: int, state_dim: int, **changes: object) -> RTModel:
+    """For two CPU cores. `changes` are RTConfig fields (cameras, history, width, ...)."""
+    numbers = {
+        "width": 128, "depth": 3, "heads": 4, "mlp_ratio": 2.0, "image_tokens": 8, "dropout": 0.0,
+    }  # fmt: skip
+    return _build(vocab_size, n_tokens, state_dim, numbers, changes)
+
+
+def rt_small(vocab_size: int, n_tokens: int, state_dim: int, **changes: object) -> RTModel:
+    """For one small GPU."""
+    numbers = {
+        "width": 256, "depth": 6, "heads": 8, "mlp_ratio": 4.0, "image_tokens": 8, "dropout": 0.0,
+    }  # fmt: skip
+    return _build(vocab_size, n_tokens, state_dim, numbers, changes)
+
+
+def rt_base(vocab_size: int, n_tokens: int, state_dim: int, **changes: object) -> RTModel:
+    """About the size of RT-1's decoder."""
+    numbers = {
+        "width": 512, "depth": 8, "heads": 8, "mlp_ratio": 4.0, "image_tokens": 8, "dropout": 0.1,
+    }  # fmt: skip
+    return _build(vocab_size, n_tokens, state_dim, numbers, changes)
+
+
+def _build(vocab_size: int, n_tokens: int, state_dim: int, numbers: dict, changes: dict) -> RTModel:
+    config = RTConfig(
+        vocab_size=vocab_size, n_tokens=n_tokens, state_dim=state_dim, **(numbers | changes)
+    )
+    return RTModel(config)

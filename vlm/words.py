@@ -1,0 +1,27 @@
+"""Instructions as word ids: no vocabulary file, no network, the same ids on every machine."""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+import numpy as np
+
+_WORD = re.compile(r"[a-z0-9']+")
+
+
+def hash_words(instruction: str, length: int = 16, buckets: int = 4096) -> np.ndarray:
+    """Word ids of an instruction, int64 [l]: crc32 of each lower-cased word, modulo the buckets.
+
+    Punctuation separates words. 0 is padding, so ids of words lie in 1 ... buckets - 1. An empty
+    instruction is all padding. ValueError where the instruction has more than `length` words.
+    """
+    words = _WORD.findall(instruction.lower())
+    if len(words) > length:
+        raise ValueError(
+            f"the instruction {instruction!r} has {len(words)} words and the model reads {length}: "
+            f"shorten it, or build the model with text_length={len(words)} or more."
+        )
+    ids = np.zeros(length, np.int64)
+    ids[: len(words)] = [1 + zlib.crc32(word.encode()) % (buckets - 1) for word in words]
+    return ids
