@@ -1,0 +1,168 @@
+"""Writes `Episode`s one by one as a robomimic-schema HDF5 file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from qsft_robot.files import atomic_file
+from qsft_robot.types import Episode
+
+
+class DemonstrationWriter:
+    """A context manager: `append` episodes, `set_mask` filter keys; on a clean exit the file
+    replaces `path`, and on an error, a full disk or a kill an earlier file stays as it was."""
+
+    def __init__(self, path: str | Path, env_args: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self._env_args = json.dumps(dict(env_args), allow_nan=False)
+        self._masks: dict[str, list[str]] = {}
+        self._total = 0
+        self._stack = ExitStack()
+        self._file: h5py.File | None = None
+
+    def __enter__(self) -> Self:
+        temporary = self._stack.enter_context(atomic_file(self.path))
+        self._file = h5py.File(temporary, "w")
+        data = self._file.create_group("data")
+        data.attrs["env_args"] = self._env_args
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # The stack's own exit decides what becomes of the temporary file; it must see every error.
+        with self._stack:
+            try:
+                self._finish(complete=error is None)
+            except (OSError, RuntimeError) as problem:  # RuntimeError: a flush that failed
+                raise self._write_error(problem) from problem
+            if error is not None:
+                raise error
+
+    def append(self, episode: Episode, masks: Iterable[str] = ()) -> str:
+        """Write one episode and return its name, `demo_<number>` ("" takes the next number).
+
+        ValueError on a repeated or other name, unequal lengths, or an end that is not exactly one
+        of terminated and truncated; OSError when the disk is full.
+        """
+        if self._file is None:
+            raise ValueError("DemonstrationWriter is a context manager: use it inside `with`.")
+        data = self._file["data"]
+        name = episode.name or f"demo_{len(data)}"
+        _check(episode, name, data)
+        try:
+            self._write(data.create_group(name), episode)
+        except (OSError, RuntimeError) as problem:
+            raise self._write_error(problem) from problem
+        self._total += len(episode)
+        for mask in masks:
+            self._masks.setdefault(mask, []).append(name)
+        return name
+
+    def set_mask(self, filter_key: str, names: Sequence[str]) -> None:
+        """Set what `mask/<filter_key>` lists; ValueError when a name was not written."""
+        if self._file is None:
+            raise ValueError("DemonstrationWriter is a context manager: use it inside `with`.")
+        for name in names:
+            if name not in self._file["data"]:
+                raise ValueError(f"mask/{filter_key} names '{name}', which was not written.")
+        self._masks[filter_key] = list(names)
+
+    def _write(self, demo: h5py.Group, episode: Episode) -> None:
+        steps = len(episode)
+        last = np.arange(steps) == steps - 1
+        demo.attrs["num_samples"] = steps
+        demo["actions"] = np.asarray(episode.actions, np.float32)
+        demo["rewards"] = np.asarray(episode.rewards, np.float32)
+        # robomimic's done_mode 2: set at the end of every log
+        demo["dones"] = last.astype(np.int64)
+        demo["terminated"] = last & episode.terminated
+        demo["truncated"] = last & episode.truncated
+        for key, rows in episode.observations.items():
+            demo[f"obs/{key}"] = rows[:-1]
+            demo[f"next_obs/{key}"] = rows[1:]
+        demo.attrs["success"] = bool(episode.success)
+        if episode.instruction:
+            demo.attrs["lang"] = episode.instruction
+        for key, value in episode.attributes.items():
+            if isinstance(value, dict | list | tuple):
+                value = json.dumps(value, allow_nan=False)  # noqa: PLW2901
+            if value is not None:
+                demo.attrs[key] = value
+
+    def _finish(self, complete: bool) -> None:
+        file, self._file = self._file, None
+        assert file is not None
+        try:
+            if complete:
+                if not self._total:
+                    raise ValueError(f"{self.path}: no episode was appended; nothing was written.")
+                file["data"].attrs["total"] = self._total
+                for mask, names in self._masks.items():
+                    file[f"mask/{mask}"] = np.array(names, dtype="S")
+        finally:
+            file.close()
+
+    def _write_error(self, problem: Exception) -> OSError:
+        return OSError(
+            f"{self.path}: could not be written ({problem}); is the disk full? "
+            "An earlier file of this name is as it was."
+        )
+
+
+def write_demonstrations(
+    path: str | Path,
+    episodes: Iterable[Episode],
+    env_args: Mapping[str, Any],
+    masks: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Write episodes and masks (filter key -> names) in one call; errors as the writer's."""
+    with DemonstrationWriter(path, env_args) as writer:
+        for episode in episodes:
+            writer.append(episode)
+        for mask, names in (masks or {}).items():
+            writer.set_mask(mask, names)
+
+
+def _check(episode: Episode, name: str, data: h5py.Group) -> None:
+    if not re.fullmatch(r"demo_\d+", name):
+        raise ValueError(
+            f"An episode is named demo_<number> (robomimic sorts by it), got '{name}'."
+        )
+    if name in data:
+        raise ValueError(f"Two episodes are named '{name}'.")
+    steps = len(episode)
+    if not steps or np.shape(episode.actions)[1:] == () or np.shape(episode.rewards) != (steps,):
+        raise ValueError(
+            f"{name}: actions are [t, d] and rewards [t] with t >= 1, got "
+            f"{np.shape(episode.actions)} and {np.shape(episode.rewards)}."
+        )
+    if not episode.observations:
+        raise ValueError(f"{name}: has no observations.")
+    for key, rows in episode.observations.items():
+        if len(rows) != steps + 1:
+            raise ValueError(
+                f"{name}: observation '{key}' has {len(rows)} rows, but {steps} actions need "
+                f"{steps + 1} (the last is what was seen after the last action)."
+            )
+    if bool(episode.terminated) == bool(episode.truncated):
+        raise ValueError(
+            f"{name}: exactly one of terminated and truncated ends a log, got both "
+            f"{bool(episode.terminated)}."
+        )
+    if episode.success and episode.truncated:
+        raise ValueError(
+            f"{name}: a success is an outcome, so its log is terminated, not truncated."
+        )
