@@ -107,3 +107,15 @@ def build_model(name: str, **shape: Any) -> RTModel:
     if name not in MODELS:
         raise unknown("model", name, MODELS)
     return getattr(rt, name)(**shape)
+
+
+def load_model(description: Mapping[str, Any]) -> RTModel:
+    """Build the model that a checkpoint describes, with weights still to be loaded."""
+    from vlm.rt import RTConfig, RTModel
+
+    return RTModel(RTConfig(**description["config"]), load_image_weights=False)
+
+
+def describe_model(model: RTModel) -> dict[str, Any]:
+    """What `load_model` needs, JSON types only."""
+    return {"kind": "rt", "config": vars(model.config)}

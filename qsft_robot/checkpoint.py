@@ -1,0 +1,91 @@
+"""Checkpoint folders: policy.json and weights.safetensors, and what an exact resume needs beside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn, optim
+
+from qsft_robot.files import atomic_folder, check_sums, read_json, write_json
+
+FORMAT = "qsft-robot policy 1"
+POLICY, WEIGHTS = "policy.json", "weights.safetensors"
+TRAINING, TRAINING_TENSORS = "training.json", "training.safetensors"
+
+
+def write_checkpoint(
+    folder: Path,
+    description: Mapping[str, Any],
+    networks: nn.Module,
+    training: Mapping[str, Any] | None = None,
+    training_tensors: Mapping[str, Tensor] | None = None,
+    extra_files: Mapping[str, str] | None = None,
+) -> None:
+    """Write a policy folder, atomically; with `training` it is a checkpoint that resumes exactly."""
+    with atomic_folder(folder) as temporary:
+        write_json(temporary / POLICY, {"format": FORMAT, **description})
+        save_file(contiguous(networks.state_dict()), temporary / WEIGHTS)
+        if training is not None:
+            write_json(temporary / TRAINING, training)
+            save_file(contiguous(training_tensors or {}), temporary / TRAINING_TENSORS)
+        for name, text in (extra_files or {}).items():
+            (temporary / name).write_text(text)
+
+
+def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as safetensors wants them: detached, on the CPU, each with its own memory."""
+    return {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()}
+
+
+def read_policy_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Description and weights of a checkpoint or exported policy, its checksums verified."""
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no such folder. A run keeps its newest checkpoint in <run>/checkpoint and "
+            "the finished policy in <run>/policy."
+        )
+    if not (folder / POLICY).is_file():
+        inside = [f.name for f in sorted(folder.iterdir())]
+        raise ValueError(f"{folder}: no {POLICY}, so this is no policy folder. It holds: {inside}")
+    check_sums(folder)
+    description = read_json(folder / POLICY)
+    if description.get("format") != FORMAT:
+        raise ValueError(
+            f"{folder / POLICY}: format {description.get('format')!r}, but this version reads "
+            f"{FORMAT!r}."
+        )
+    return description, read_tensors(folder / WEIGHTS)
+
+
+def read_training(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `write_checkpoint` kept for an exact resume."""
+    if not (folder / TRAINING).is_file():
+        raise ValueError(f"{folder}: an exported policy can't be trained on; resume its run folder.")
+    return read_json(folder / TRAINING), read_tensors(folder / TRAINING_TENSORS)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file; ValueError names the file when it is not one."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error}).") from error
+
+
+def optimizer_tensors(optimizer: optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as named tensors."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": x for i, entries in state.items() for name, x in entries.items()}
+
+
+def load_optimizer_tensors(optimizer: optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

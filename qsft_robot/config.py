@@ -1,0 +1,321 @@
+"""Frozen settings of a training run, with their contradictions refused; the flags derive from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Method = Literal["qsft", "sft", "filtered_sft", "return_conditioned", "ilql"]
+LogEnd = Literal["terminal", "truncated"]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is read from the logs."""
+
+    # HDF5 file in robomimic's schema.
+    path: Path = Path("logs.hdf5")
+    # Low-dimensional observation keys, in this order. Empty: none (images only).
+    state_keys: tuple[str, ...] = ()
+    # Image observation keys, e.g. front_image wrist_image. Empty: none (state only).
+    cameras: tuple[str, ...] = ()
+    # Train on the logs of this mask (mask/<name> in the file). None: all logs.
+    filter_key: str | None = None
+    # Held-out logs for the calibration picture and the validation loss. None: none held out.
+    valid_key: str | None = None
+    # Use only the first so many logs of the mask. None: all.
+    max_episodes: int | None = None
+    # Instruction for every log; overrides what the file says.
+    instruction: str | None = None
+    # How an unsuccessful log ended: "terminal" (the failure is the outcome) or "truncated" (it was
+    # cut while the task could go on). One word for all logs, or mask=word pairs, e.g.
+    # drawer_open=truncated. None: as the file says, and terminal where it doesn't.
+    log_end: tuple[str, ...] = ()
+    # Give reward 1 at the first success and cut the log there (for files whose rewards are empty).
+    success_reward: bool = False
+    # Lowest and highest return of a log; a return outside is an error.
+    return_low: float = 0.0
+    return_high: float = 1.0
+    # Declared scale of the actions in the file: one low and one high for each dimension (or one
+    # for all). Empty: actions must lie in [-1, 1].
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
+    # Disk space that the decoded frames of this file may take, in GiB.
+    frame_cache_gib: float = 8.0
+
+    def log_ends(self) -> LogEnd | dict[str, LogEnd] | None:
+        """The flag as the reader takes it."""
+        if not self.log_end:
+            return None
+        ends: dict[str, Any] = {}
+        for word in self.log_end:
+            mask, equals, end = word.rpartition("=")
+            _require(
+                end in ("terminal", "truncated") and bool(mask) == bool(equals),
+                f"--data.log-end {word!r}: give terminal, truncated, or mask=terminal|truncated.",
+            )
+            ends[mask] = end
+        if "" in ends:
+            _require(
+                len(ends) == 1, "--data.log-end: give one word for all logs or mask=word pairs."
+            )
+            return ends[""]
+        return ends
+
+    def __post_init__(self) -> None:
+        _require(
+            bool(self.state_keys or self.cameras),
+            "give --data.state-keys or --data.cameras: the policy needs something to look at "
+            "(qsft-robot inspect FILE lists the keys).",
+        )
+        _require(
+            self.return_low < self.return_high,
+            "--data.return-low must be below --data.return-high.",
+        )
+        _require(
+            len(self.action_low) == len(self.action_high),
+            "--data.action-low and --data.action-high need the same number of values.",
+        )
+        self.log_ends()
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The RT-style transformer."""
+
+    # Size: rt_tiny, rt_small or rt_base.
+    name: str = "rt_tiny"
+    # Frames that the policy sees: this one and the history-1 before it.
+    history: int = 1
+    # "small" (ours, fast on a CPU) or "timm:<model name>".
+    image_encoder: str = "small"
+    # Weights of a timm encoder: a local safetensors file, "hub", or None for random.
+    image_weights: str | None = None
+    # Shift training images by up to so many pixels (replicated edges). 0: off.
+    random_shift: int = 3
+    # Dropout in the decoder while training.
+    dropout: float = 0.1
+    # Run the value stage on the behaviour's image features, computed once per frame. False trains
+    # the image encoder in the value stage too.
+    frozen_features: bool = True
+
+    def __post_init__(self) -> None:
+        _require(self.history >= 1, "--model.history must be at least 1.")
+        _require(0 <= self.dropout < 1, "--model.dropout must lie in [0, 1).")
+        _require(self.random_shift >= 0, "--model.random-shift must not be negative.")
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """How continuous actions become tokens."""
+
+    # "quantile" (bins between the 1st and 99th percentile) or "uniform" (bins over [-1, 1]).
+    kind: Literal["quantile", "uniform"] = "quantile"
+    # Bins of each action dimension; one number for all dimensions.
+    n_bins: int = 256
+    # Actions of one decision (chunk length), executed one after the other.
+    horizon: int = 1
+
+    def __post_init__(self) -> None:
+        _require(self.n_bins >= 2, "--tokenizer.n-bins must be at least 2.")
+        _require(self.horizon >= 1, "--tokenizer.horizon must be at least 1.")
+
+
+@dataclass(frozen=True)
+class QSFTConfig:
+    """The value stage of Q-SFT."""
+
+    # Discount of one control step. Choose it so that gamma ** (longest log) is at least .3.
+    gamma: float = 0.99
+    # 1: the log's own return (bootstrapped only where a log was cut); 0: one-step targets.
+    lam: float = 1.0
+    # What a state hands back: value (of the behaviour), soft (log-mean-exp), max (the paper).
+    backup: Literal["value", "soft", "max"] = "value"
+    # Sharpness of the soft backup.
+    softness: float = 4.0
+    # Support of the soft and max backups: pi_phi(a|s) >= this share of the likeliest token's.
+    backup_support: float = 0.05
+    # proportional: half of each batch drawn in proportion to w, for the policy term.
+    # weighted: uniform batches, each row's policy term weighted by w.
+    balance: Literal["proportional", "weighted"] = "proportional"
+    # Updates between two refreshes of the table of targets.
+    refresh_every: int = 200
+    # Where 1 - w goes: the void outcome, or evenly over the other tokens (the paper's Eq. 3).
+    residual: Literal["void", "uniform"] = "void"
+    # table: lambda-returns refreshed by inference passes. ema: targets from a slow copy of theta,
+    # computed for each batch (the paper's target network).
+    targets: Literal["table", "ema"] = "table"
+    # Step of the slow copy towards theta at each update.
+    ema_rate: float = 0.005
+
+    def __post_init__(self) -> None:
+        _require(0 < self.gamma <= 1, "--qsft.gamma must lie in (0, 1].")
+        _require(0 <= self.lam <= 1, "--qsft.lam must lie in [0, 1].")
+        _require(self.refresh_every >= 1, "--qsft.refresh-every must be at least 1.")
+        _require(self.softness > 0, "--qsft.softness must be positive.")
+        _require(
+            not (self.residual == "uniform" and self.balance == "proportional"),
+            "--qsft.residual uniform needs --qsft.balance weighted: Eq. 3 has no separate value "
+            "term that a uniform half-batch could train.",
+        )
+        _require(
+            not (self.residual == "uniform" and self.backup == "value"),
+            "--qsft.residual uniform has no V(s): use --qsft.backup max or soft.",
+        )
+        _require(
+            not (self.targets == "ema" and self.lam > 0),
+            "--qsft.targets ema makes one-step targets: use --qsft.lam 0.",
+        )
+
+
+@dataclass(frozen=True)
+class ILQLConfig:
+    """The value-head rival."""
+
+    # Expectile of the value regression.
+    expectile: float = 0.7
+    # Weight of the conservative term.
+    conservatism: float = 0.01
+    # Step of the slow copy of the Q head at each update.
+    ema_rate: float = 0.005
+
+    def __post_init__(self) -> None:
+        _require(0.5 <= self.expectile < 1, "--ilql.expectile must lie in [0.5, 1).")
+
+
+@dataclass(frozen=True)
+class ActingConfig:
+    """How a trained model chooses; saved with the checkpoint, changeable at evaluation."""
+
+    # power: log pi = log pi_phi + k (log p~ - log pi_phi); ratio: pi_phi exp(beta Q);
+    # paper: pi_phi exp(beta p_theta); advantage: pi_phi exp(beta (Q - V)) (value heads);
+    # behaviour: pi_phi itself.
+    rule: Literal["power", "ratio", "paper", "advantage", "behaviour"] = "power"
+    # Strength of the improvement of rule power. 1 is p~ alone: one network, one forward pass.
+    k: float = 1.0
+    # Inverse temperature of the rules ratio, paper and advantage.
+    beta: float = 8.0
+    # Support: tokens with pi_phi(a|s) >= support * max pi_phi. Not used where pi_phi isn't run.
+    support: float = 0.05
+    # Tokens less likely than this share of the likeliest one are cut.
+    min_p: float = 0.3
+    # 1 samples from what is left; 0 takes the likeliest token.
+    temperature: float = 1.0
+    # Return that the return-conditioned baseline is asked for, in [0, 1].
+    target_return: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.k >= 0, "--acting.k must not be negative.")
+        _require(self.temperature >= 0, "--acting.temperature must not be negative.")
+        _require(0 <= self.min_p <= 1, "--acting.min-p must lie in [0, 1].")
+        _require(0 <= self.support <= 1, "--acting.support must lie in [0, 1].")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The optimiser of both stages: AdamW, warm-up, cosine to a tenth."""
+
+    # Decisions of one update.
+    batch_size: int = 256
+    # Updates of the behaviour stage. Methods with one stage take both numbers together.
+    behaviour_steps: int = 2000
+    # Updates of the value stage.
+    value_steps: int = 2000
+    # Peak learning rate of the behaviour stage.
+    learning_rate: float = 1e-3
+    # Peak learning rate of the value stage.
+    value_learning_rate: float = 5e-4
+    # Updates of linear warm-up.
+    warmup_steps: int = 100
+    weight_decay: float = 0.05
+    # Largest norm of the gradient.
+    clip_norm: float = 1.0
+    # Train in bfloat16 autocast.
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 2, "--optim.batch-size must be at least 2.")
+        _require(self.behaviour_steps >= 1, "--optim.behaviour-steps must be at least 1.")
+        _require(self.value_steps >= 1, "--optim.value-steps must be at least 1.")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run: logs in, a folder with a policy out."""
+
+    # Run folder; it gets config.json, metrics.jsonl, checkpoint/ and, at the end, policy/.
+    out: Path = Path("runs/train")
+    # qsft, or a baseline on the same batch, model and budget.
+    method: Method = "qsft"
+    data: DataConfig = field(default_factory=lambda: DataConfig(state_keys=("proprio",)))
+    model: ModelConfig = field(default_factory=ModelConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    qsft: QSFTConfig = field(default_factory=QSFTConfig)
+    ilql: ILQLConfig = field(default_factory=ILQLConfig)
+    acting: ActingConfig = field(default_factory=ActingConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    seed: int = 0
+    device: str = "cpu"
+    # Take the behaviour stage of this run folder (same data, model and seed) instead of training it.
+    behaviour_from: Path | None = None
+    # Updates between two lines of metrics.
+    log_every: int = 50
+    # Updates between two checkpoints (the last one of each stage is always written).
+    checkpoint_every: int = 1000
+
+    def __post_init__(self) -> None:
+        rule = self.acting.rule
+        _require(
+            (rule == "advantage") == (self.method == "ilql") or rule == "behaviour",
+            f"--acting.rule {rule} doesn't fit --method {self.method}: value heads (ilql) act by "
+            "advantage, every other method by power, ratio, paper or behaviour.",
+        )
+
+    @property
+    def two_stages(self) -> bool:
+        """Whether a value stage follows the behaviour stage."""
+        return self.method in ("qsft", "ilql")
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A config as JSON types (paths as strings, tuples as lists)."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if isinstance(value, Path):
+            return str(value)
+        if isinstance(value, tuple | list):
+            return [plain(x) for x in value]
+        return value
+
+    return plain(config)
+
+
+def from_json(kind: type, values: dict[str, Any]) -> Any:
+    """Rebuild a config from `to_json`; an unknown entry is an error that names it."""
+    hints = typing.get_type_hints(kind)
+    for name in values:
+        if name not in hints:
+            raise ValueError(f"{kind.__name__} has no setting {name!r}. There are: {list(hints)}.")
+
+    def typed(hint: Any, value: Any) -> Any:
+        if dataclasses.is_dataclass(hint):
+            return from_json(typing.cast(type, hint), value)
+        if typing.get_origin(hint) is tuple:
+            return tuple(value)
+        if typing.get_origin(hint) in (types.UnionType, typing.Union):
+            inner = next(a for a in typing.get_args(hint) if a is not type(None))
+            return None if value is None else typed(inner, value)
+        return hint(value) if hint in (Path, float) else value
+
+    return kind(**{name: typed(hints[name], value) for name, value in values.items()})

@@ -1,0 +1,258 @@
+"""A trained policy: observations in, action chunks out, history and randomness inside."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qsft_robot.acting import acting_log_probs, choose
+from qsft_robot.build import load_model, load_tokenizer, unknown
+from qsft_robot.checkpoint import read_policy_folder
+from qsft_robot.config import ActingConfig, from_json
+from qsft_robot.loss import TokenBatch, legal_log_softmax
+from qsft_robot.networks import PolicyNetworks, frame_features, value_of
+from qsft_robot.normalize import NormStats
+from qsft_robot.token_data import state_vector
+from qsft_robot.types import Decision, Observation
+
+
+@dataclass
+class Memory:
+    """What the policy remembers of one episode."""
+
+    states: deque[Tensor]  # normalised state vectors, newest last
+    features: list[deque[Tensor]]  # image tokens, one history a network
+    generator: np.random.Generator
+
+
+class TokenPolicy:
+    """Behaviour and value networks, tokenizer, statistics and acting rule, as one policy.
+
+    It is both a `Policy` (reset, infer) for one robot and a `BatchPolicy` for many episodes.
+    """
+
+    def __init__(
+        self, description: Mapping[str, Any], networks: PolicyNetworks, device: str = "cpu"
+    ) -> None:
+        self.description = dict(description)
+        self.networks = networks.to(device).eval()
+        self.device = device
+        self.tokenizer = load_tokenizer(description["tokenizer"])
+        self.norm_stats = NormStats.from_json(description["norm_stats"])
+        self.acting: ActingConfig = from_json(ActingConfig, description["acting"])
+        self.state_keys: list[str] = description["state_keys"]
+        self.cameras: dict[str, list[int]] = description["cameras"]
+        self.history: int = description["model"]["config"]["history"]
+        self._check_rule()
+        self._texts: dict[str, Tensor] = {}
+        self.reset()
+
+    @property
+    def control_hz(self) -> float | None:
+        """The rate of the logs, in actions a second, where the file told it."""
+        return self.description["action"]["control_hz"]
+
+    def with_acting(self, **changes: Any) -> TokenPolicy:
+        """The same networks under a changed acting rule."""
+        acting = replace(self.acting, **changes)
+        description = {**self.description, "acting": vars(acting)}
+        return TokenPolicy(description, self.networks, self.device)
+
+    def reset(self, seed: int = 0) -> None:
+        """Forget the episode; `seed` decides the samples of the next one."""
+        self._memory = self.begin_episode(seed)
+
+    def infer(self, observation: Observation) -> np.ndarray:
+        """The action chunk, float32 [h, d], in the environment's own action units."""
+        return self.infer_batch([observation], [self._memory])[0].actions
+
+    def begin_episode(self, seed: int) -> Memory:
+        """A fresh memory."""
+        trunks = len(self.networks.trunks())
+        return Memory(
+            deque(maxlen=self.history),
+            [deque(maxlen=self.history) for _ in range(trunks)],
+            np.random.default_rng(seed),
+        )
+
+    @torch.inference_mode()
+    def infer_batch(
+        self, observations: Sequence[Observation], memories: Sequence[Memory]
+    ) -> list[Decision]:
+        """One decision an observation. ValueError names a missing or wrong-sized input."""
+        context = self._context(observations, memories)
+        n, v = self.tokenizer.n_tokens, self.tokenizer.vocab_size
+        noise = np.stack([m.generator.gumbel(size=(n, v)).astype(np.float32) for m in memories])
+        ids, values = self._decide(context, torch.from_numpy(noise))
+        actions = self.norm_stats.unnormalize_actions(self.tokenizer.decode(ids))
+        return [
+            Decision(np.asarray(a, np.float32), None if values is None else float(values[i]))
+            for i, a in enumerate(actions)
+        ]
+
+    def _decide(
+        self, contexts: list[TokenBatch], noise: Tensor
+    ) -> tuple[np.ndarray, Tensor | None]:
+        """Token ids [b, n] and V(s) [b]: both networks step through their caches side by side."""
+        n = self.tokenizer.n_tokens
+        trunks = self.networks.trunks()
+        runs = [
+            model.prefill(c.features, c.state, c.frame_mask, c.text_ids, c.returns)
+            for model, c in zip(trunks, contexts, strict=True)
+        ]
+        outputs, caches = [r[0] for r in runs], [r[1] for r in runs]
+        ids = torch.zeros(len(noise), n, dtype=torch.long)
+        state_value = None
+        for i in range(n):
+            legal = torch.from_numpy(self.tokenizer.legal_tokens(ids[:, :i].numpy()))
+            legal = legal.to(self.device)
+            logs = [legal_log_softmax(o.logits[:, 0], legal) for o in outputs]
+            value = advantage = None
+            if self.networks.heads is not None:
+                q, v = self.networks.heads(outputs[-1].hidden)
+                advantage = q[:, 0] - v
+                value = v[:, 0].clamp(0.0, 1.0)
+            elif self.networks.value is not None:
+                value = value_of(self.networks, outputs[-1].hidden)[:, 0]
+            if i == 0 and (self.networks.heads is not None or self.networks.void is not None):
+                state_value = value
+            log_probs = acting_log_probs(
+                self.acting,
+                legal,
+                log_phi=logs[0] if self.networks.behaviour is not None else None,
+                log_policy=logs[-1] if self.networks.value is not None else None,
+                value=value,
+                advantage=advantage,
+            )
+            ids[:, i] = choose(log_probs.cpu(), self.acting.temperature, noise[:, i])
+            if i + 1 < n:
+                step = ids[:, i].to(self.device)
+                outputs = [m.decode(step, c) for m, c in zip(trunks, caches, strict=True)]
+        return ids.numpy(), state_value
+
+    def _context(
+        self, observations: Sequence[Observation], memories: Sequence[Memory]
+    ) -> list[TokenBatch]:
+        """Remember the observations; the context batch of each network."""
+        for observation in observations:
+            self._check(observation)
+        state = torch.from_numpy(
+            np.stack(
+                [state_vector(o.state, self.state_keys, self.norm_stats, 1)[0] for o in observations]
+            )
+        )
+        text_ids = torch.stack([self._text(o.instruction) for o in observations]).to(self.device)
+        for memory, row in zip(memories, state, strict=True):
+            memory.states.append(row)
+        empty = torch.zeros(len(observations), 0, device=self.device)
+        returns = None
+        if self.description["method"] == "return_conditioned":
+            returns = torch.full((len(observations),), self.acting.target_return)
+        seen = torch.tensor([[len(m.states)] for m in memories])
+        base = TokenBatch(
+            state=torch.stack([window(m.states, self.history) for m in memories]).to(self.device),
+            frame_mask=(torch.arange(self.history) >= self.history - seen).to(self.device),
+            text_ids=text_ids,
+            action_ids=empty.long(),
+            token_mask=empty.bool(),
+            legal=empty.unsqueeze(-1).bool(),
+            returns=None if returns is None else returns.to(self.device),
+        )
+        if not self.cameras:
+            return [base] * len(self.networks.trunks())
+        images = {
+            camera: torch.from_numpy(np.stack([o.images[camera] for o in observations]))[:, None].to(
+                self.device
+            )
+            for camera in self.cameras
+        }
+        newest = replace(base, images=images, frame_mask=base.frame_mask[:, -1:])
+        contexts: list[TokenBatch] = []
+        for i, model in enumerate(self.networks.trunks()):
+            if i > 0 and self.description["shared_image_features"]:
+                contexts.append(contexts[0])
+                continue
+            features = frame_features(model, newest)
+            assert features is not None
+            for memory, row in zip(memories, features[:, 0], strict=True):
+                memory.features[i].append(row)
+            stacked = torch.stack([window(m.features[i], self.history) for m in memories])
+            contexts.append(replace(base, features=stacked))
+        return contexts
+
+    def _text(self, instruction: str) -> Tensor:
+        from vlm.words import hash_words
+
+        if instruction not in self._texts:
+            self._texts[instruction] = torch.from_numpy(hash_words(instruction))
+        return self._texts[instruction]
+
+    def _check(self, observation: Observation) -> None:
+        for camera, size in self.cameras.items():
+            if camera not in observation.images:
+                raise ValueError(
+                    f"the policy needs the camera {camera!r}, which the observation lacks; it has "
+                    f"{sorted(observation.images)}."
+                )
+            shape = observation.images[camera].shape
+            if list(shape) != [*size, 3]:
+                raise ValueError(
+                    f"camera {camera!r} gives {shape}, but the policy was trained on "
+                    f"({size[0]}, {size[1]}, 3); resize the image or train on this size."
+                )
+        for key in self.state_keys:
+            if key not in observation.state:
+                raise ValueError(
+                    f"the policy needs the observation key {key!r}; the observation has "
+                    f"{sorted(observation.state)}."
+                )
+
+    def _check_rule(self) -> None:
+        rule, has = self.acting.rule, self.networks
+        needs_phi = rule != "power" or self.acting.k != 1
+        if needs_phi and has.behaviour is None:
+            raise ValueError(
+                f"acting rule {rule} with k = {self.acting.k} needs the behaviour network, which "
+                "this policy was exported without; export it again with that rule."
+            )
+        if rule not in ("behaviour", "advantage") and has.value is None:
+            raise ValueError(
+                f"acting rule {rule!r} needs a value network; this policy ({self.description['method']})"
+                " has none: use the rule behaviour."
+            )
+        if (rule == "advantage") and has.heads is None:
+            raise unknown("acting rule for this policy", rule, ("power", "ratio", "paper", "behaviour"))
+
+
+def window(history: deque[Tensor], length: int) -> Tensor:
+    """The last `length` entries, newest last; the oldest stands in where there are fewer."""
+    entries = list(history)
+    return torch.stack([entries[0]] * (length - len(entries)) + entries)
+
+
+def build_networks(description: Mapping[str, Any]) -> PolicyNetworks:
+    """Networks of a description, with random weights to be overwritten."""
+    parts, model = description["networks"], description["model"]
+    networks = PolicyNetworks(load_model(model))
+    width, vocab_size = model["config"]["width"], model["config"]["vocab_size"]
+    if "value" in parts:
+        kind = "void" if "void" in parts else "heads" if "heads" in parts else "none"
+        networks.start_value_stage(kind, width, vocab_size)
+    if "behaviour" not in parts:
+        networks.behaviour = None
+    return networks
+
+
+def load_policy(folder: str | Path, device: str = "cpu") -> TokenPolicy:
+    """Load a checkpoint or an exported policy. Raises ValueError on a changed or partial folder."""
+    description, weights = read_policy_folder(Path(folder))
+    networks = build_networks(description)
+    networks.load_state_dict(weights)
+    return TokenPolicy(description, networks, device)

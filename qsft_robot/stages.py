@@ -1,0 +1,149 @@
+"""What a stage of training is, the supervised one, and what value stages share."""
+
+from __future__ import annotations
+
+import copy
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from qsft_robot.loss import Metrics, TokenBatch, sft_loss
+from qsft_robot.networks import PolicyNetworks, first_token, inference, teacher_forced
+from qsft_robot.token_data import TokenData
+
+INFERENCE_BATCH = 1024
+
+
+class Stage(Protocol):
+    """One stage: the modules it trains, the steps it draws and the loss on them."""
+
+    def trained(self) -> list[nn.Module]: ...
+
+    def draw(self, batch_size: int, generator: torch.Generator) -> Int[Tensor, " b"]: ...
+
+    def read(self, steps: Int[Tensor, " b"]) -> TokenBatch: ...
+
+    def loss(self, batch: TokenBatch, steps: Int[Tensor, " b"]) -> tuple[Tensor, Metrics]: ...
+
+    def before_update(self, update: int) -> None: ...
+
+    def after_update(self) -> None: ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What an exact resume needs beside the networks."""
+        ...
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None: ...
+
+
+def uniform_steps(pool: Int[Tensor, " p"], count: int, generator: torch.Generator) -> Tensor:
+    """Draw `count` steps of the pool uniformly, with replacement."""
+    return pool[torch.randint(len(pool), (count,), generator=generator)]
+
+
+def proportional_steps(
+    cumulative: Float[Tensor, " N"], count: int, generator: torch.Generator
+) -> Int[Tensor, " b"]:
+    """Draw `count` steps with probability in proportion to the increments of `cumulative`."""
+    u = torch.rand(count, generator=generator, dtype=torch.float64) * cumulative[-1]
+    return torch.searchsorted(cumulative, u, right=True).clamp(max=len(cumulative) - 1)
+
+
+class BehaviourStage:
+    """Supervised fine-tuning on a pool of steps: all of them, or the successful logs' only."""
+
+    def __init__(
+        self,
+        networks: PolicyNetworks,
+        data: TokenData,
+        device: str,
+        *,
+        filtered: bool = False,
+        with_returns: bool = False,
+    ) -> None:
+        assert networks.behaviour is not None
+        self.model, self.data, self.device = networks.behaviour, data, device
+        self.with_returns = with_returns
+        keep = data.success[data.episode_of_step] if filtered else torch.ones(len(data)).bool()
+        self.pool = keep.nonzero().squeeze(1)
+        if len(self.pool) == 0:
+            raise ValueError(
+                f"filtered SFT has nothing to train on: none of the {len(data.names)} logs is a "
+                "success. Use --method sft or qsft, or logs with some successes."
+            )
+
+    def trained(self) -> list[nn.Module]:
+        return [self.model]
+
+    def draw(self, batch_size: int, generator: torch.Generator) -> Int[Tensor, " b"]:
+        return uniform_steps(self.pool, batch_size, generator)
+
+    def read(self, steps: Int[Tensor, " b"]) -> TokenBatch:
+        return self.data.batch(steps, self.with_returns).to(self.device)
+
+    def loss(self, batch: TokenBatch, steps: Int[Tensor, " b"]) -> tuple[Tensor, Metrics]:
+        return sft_loss(teacher_forced(self.model, batch).logits, batch)
+
+    def before_update(self, update: int) -> None: ...
+
+    def after_update(self) -> None: ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None: ...
+
+
+class ValueStage:
+    """What Q-SFT's value stage and the value-head rival share: the table of bootstraps."""
+
+    def __init__(self, networks: PolicyNetworks, data: TokenData, device: str) -> None:
+        assert networks.value is not None
+        self.networks, self.model, self.data, self.device = networks, networks.value, data, device
+
+    def read(self, steps: Int[Tensor, " b"]) -> TokenBatch:
+        return self.data.batch(steps).to(self.device)
+
+    def values_at(self, rows: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
+        """V(s) before the first token at observation rows, by inference; on the CPU."""
+        values = torch.zeros(len(rows))
+        with inference(self.networks):
+            for part in torch.arange(len(rows)).split(INFERENCE_BATCH):
+                context = self.data.context(rows[part]).to(self.device)
+                hidden = first_token(self.model, context).hidden
+                values[part] = self.state_value(hidden)[:, 0].float().cpu()
+        return values
+
+    def state_value(self, hidden: Float[Tensor, "b n c"]) -> Float[Tensor, "b n"]:
+        """V(s) of hidden states."""
+        raise NotImplementedError
+
+
+@torch.no_grad()
+def follow(slow: nn.Module, fast: nn.Module, rate: float) -> None:
+    """Move every parameter of the slow copy by `rate` towards the fast one's."""
+    for a, b in zip(slow.parameters(), fast.parameters(), strict=True):
+        a.lerp_(b, rate)
+
+
+def on_features(data: TokenData, features: Tensor) -> TokenData:
+    """The same data reading image features instead of images."""
+    twin = copy.copy(data)
+    twin.features = features
+    return twin
+
+
+def image_features(networks: PolicyNetworks, data: TokenData, device: str) -> Tensor:
+    """Image tokens of phi for every row of the data, float16 [R, m, c], on the CPU."""
+    model = networks.behaviour
+    assert model is not None
+    parts = []
+    with inference(networks):
+        for rows in torch.arange(data.rows).split(INFERENCE_BATCH):
+            context = data.context(rows).to(device)
+            assert context.images is not None
+            newest = {camera: x[:, -1] for camera, x in context.images.items()}
+            parts.append(model.encode_images(newest, context.text_ids).half().cpu())
+    return torch.cat(parts)

@@ -1,0 +1,180 @@
+"""The logs as tensors: contexts, tokens and reward terms, gathered into batches by step number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from qsft_robot.loss import TokenBatch
+from qsft_robot.normalize import NormStats
+from qsft_robot.returns import ReturnRange
+from qsft_robot.types import Episode
+from tokenizers_action.protocol import ActionTokenizer, legal_along
+
+Words = Callable[[str], np.ndarray]
+
+
+class FrameSource(Protocol):
+    """Frames by row number: `read(camera, rows [...]) -> uint8 [..., height, width, 3]`."""
+
+    def read(self, camera: str, rows: np.ndarray) -> np.ndarray: ...
+
+
+class TokenData:
+    """Logs of `e` episodes with `N` steps in all and `R = N + e` observation rows.
+
+    Rows of one episode follow each other, its last row being what was seen after the last action.
+    A step number counts the rows that have an action, in the same order.
+    """
+
+    def __init__(
+        self,
+        episodes: Sequence[Episode],
+        state_keys: Sequence[str],
+        cameras: Sequence[str],
+        frames: FrameSource | None,
+        norm_stats: NormStats,
+        tokenizer: ActionTokenizer,
+        returns: ReturnRange,
+        words: Words,
+        history: int,
+    ) -> None:
+        self.names = [episode.name for episode in episodes]
+        self.cameras, self.frames = tuple(cameras), frames
+        self.tokenizer, self.history = tokenizer, history
+        self.features: Float[Tensor, "R m c"] | None = None
+        self.steps = torch.tensor([len(e) for e in episodes])
+        self.terminated = torch.tensor([e.terminated for e in episodes])
+        self.success = torch.tensor([e.success for e in episodes])
+        self.first_row = torch.cat([torch.zeros(1, dtype=torch.long), (self.steps + 1).cumsum(0)])
+        self.episode_of_row = torch.repeat_interleave(torch.arange(len(episodes)), self.steps + 1)
+        self.first_row, self.rows = self.first_row[:-1], int(self.first_row[-1])
+        self.episode_of_step = torch.repeat_interleave(torch.arange(len(episodes)), self.steps)
+        self.row_of_step = torch.arange(int(self.steps.sum())) + self.episode_of_step
+        self.time_of_step = self.row_of_step - self.first_row[self.episode_of_step]
+        self.text_ids = torch.from_numpy(np.stack([words(e.instruction) for e in episodes]))
+        self.state = torch.from_numpy(
+            np.concatenate(
+                [state_vector(e.observations, state_keys, norm_stats, len(e) + 1) for e in episodes]
+            )
+        )
+        self.reward_terms = torch.zeros(len(episodes), int(self.steps.max()))
+        self.returns_to_go = torch.zeros(len(episodes), int(self.steps.max()))
+        for i, episode in enumerate(episodes):
+            terms = returns.reward_terms(episode.rewards, episode.terminated)
+            self.reward_terms[i, : len(episode)] = torch.from_numpy(terms.astype(np.float32))
+            to_go = np.cumsum(episode.rewards[::-1])[::-1]
+            to_go = ((to_go - returns.low) / (returns.high - returns.low)).astype(np.float32)
+            self.returns_to_go[i, : len(episode)] = torch.from_numpy(to_go)
+        chunks, masks = zip(
+            *(action_chunks(e.actions, tokenizer.horizon) for e in episodes), strict=True
+        )
+        actions = norm_stats.normalize_actions(np.concatenate(chunks))
+        self.action_ids = torch.from_numpy(tokenizer.encode(actions))
+        per_action = tokenizer.n_tokens // tokenizer.horizon
+        self.token_mask = torch.from_numpy(np.concatenate(masks).repeat(per_action, -1))
+
+    def __len__(self) -> int:
+        """Number of steps."""
+        return len(self.row_of_step)
+
+    def context(self, rows: Int[Tensor, " b"]) -> TokenBatch:
+        """What the policy sees at observation rows, with no action tokens (n = 0)."""
+        back = torch.arange(self.history - 1, -1, -1)
+        window = rows[:, None] - back
+        episode = self.episode_of_row[rows]
+        frame_mask = window >= self.first_row[episode][:, None]
+        window = torch.where(frame_mask, window, rows[:, None])
+        empty = torch.zeros(len(rows), 0)
+        return TokenBatch(
+            state=self.state[window],
+            frame_mask=frame_mask,
+            text_ids=self.text_ids[episode],
+            action_ids=empty.long(),
+            token_mask=empty.bool(),
+            legal=empty.unsqueeze(-1).bool(),
+            features=None if self.features is None else self.features[window].float(),
+            images=None
+            if self.features is not None or self.frames is None
+            else {c: torch.from_numpy(self.frames.read(c, window.numpy())) for c in self.cameras},
+        )
+
+    def batch(self, steps: Int[Tensor, " b"], with_returns: bool = False) -> TokenBatch:
+        """Contexts and the decisions taken there. `with_returns` adds the return of the log from
+        that step on, undiscounted and in [0, 1], for the return-conditioned baseline."""
+        ids = self.action_ids[steps]
+        legal = torch.from_numpy(legal_along(self.tokenizer, ids.numpy()))
+        returns = None
+        if with_returns:
+            returns = self.returns_to_go[self.episode_of_step[steps], self.time_of_step[steps]]
+        return replace(
+            self.context(self.row_of_step[steps]),
+            action_ids=ids,
+            token_mask=self.token_mask[steps],
+            legal=legal,
+            returns=returns,
+        )
+
+    def padded(self, flat: Float[Tensor, "N n"], final: Float[Tensor, " e"]) -> Tensor:
+        """Numbers of every step and of every last row as [e, t + 1, n], zero where there is none."""
+        table = flat.new_zeros(len(self.steps), int(self.steps.max()) + 1, flat.shape[-1])
+        table[self.episode_of_step, self.time_of_step] = flat
+        table[torch.arange(len(self.steps)), self.steps] = final[:, None]
+        return table
+
+    def next_rows(self, steps: Int[Tensor, " b"]) -> tuple[Int[Tensor, " b"], Bool[Tensor, " b"]]:
+        """The row after each step's chunk, and whether a terminated log ended there (no bootstrap)."""
+        episode = self.episode_of_step[steps]
+        following = self.row_of_step[steps] + self.tokenizer.horizon
+        final = self.final_rows[episode]
+        return torch.minimum(following, final), (following >= final) & self.terminated[episode]
+
+    def chunk_rewards(
+        self, steps: Int[Tensor, " b"], gamma: float
+    ) -> tuple[Float[Tensor, " b"], Int[Tensor, " b"]]:
+        """Discounted reward terms of each step's chunk, and the number of actions in it."""
+        episode, time = self.episode_of_step[steps], self.time_of_step[steps]
+        lengths = (self.steps[episode] - time).clamp(max=self.tokenizer.horizon)
+        total = torch.zeros(len(steps))
+        for j in range(self.tokenizer.horizon):
+            index = (time + j).clamp(max=self.reward_terms.shape[1] - 1)
+            reward = self.reward_terms[episode, index]
+            total = total + torch.where(j < lengths, gamma**j * reward, 0.0)
+        return total, lengths
+
+    @property
+    def final_rows(self) -> Int[Tensor, " e"]:
+        """The row after the last action of each episode."""
+        return self.first_row + self.steps
+
+    def describe(self, steps: Int[Tensor, " b"]) -> str:
+        """The first few steps as `log:time`, for error messages."""
+        names = [
+            f"{self.names[self.episode_of_step[i]]}:{int(self.time_of_step[i])}" for i in steps[:8]
+        ]
+        return ", ".join(names) + (f" and {len(steps) - 8} more" if len(steps) > 8 else "")
+
+
+def state_vector(
+    observations: Mapping[str, np.ndarray], keys: Sequence[str], norm_stats: NormStats, rows: int
+) -> Float[np.ndarray, "rows s"]:
+    """The normalised low-dimensional keys side by side, float32; zero columns when there is none."""
+    if not keys:
+        return np.zeros((rows, 0), np.float32)
+    parts = [norm_stats.normalize(key, observations[key]).reshape(rows, -1) for key in keys]
+    return np.concatenate(parts, -1, dtype=np.float32)
+
+
+def action_chunks(
+    actions: Float[np.ndarray, "t d"], horizon: int
+) -> tuple[Float[np.ndarray, "t h d"], np.ndarray]:
+    """The next `horizon` actions of each step and which of them are real, bool [t, h]; past the
+    end of the log the last action stands in, masked."""
+    index = np.arange(len(actions))[:, None] + np.arange(horizon)
+    return actions[np.minimum(index, len(actions) - 1)], index < len(actions)
