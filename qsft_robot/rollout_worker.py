@@ -1,0 +1,207 @@
+"""The worker process of an evaluation: owns several environments and steps them as asked."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from qsft_robot.build import build_env
+from qsft_robot.video import VideoFile, check_video, draw_overlay
+from qsft_robot.worker_channel import STARTUP_S, WorkerChannel
+
+
+def as_mapping(observation: Any) -> dict[str, np.ndarray]:
+    """A gymnasium observation as key -> array; a bare array gets the key "observation"."""
+    if isinstance(observation, Mapping):
+        return {key: np.asarray(value) for key, value in observation.items()}
+    return {"observation": np.asarray(observation)}
+
+
+def succeeded(info: Mapping[str, Any]) -> bool:
+    """Success as the environment tells it (`success`; gymnasium-robotics says `is_success`)."""
+    return bool(info.get("success", info.get("is_success", False)))
+
+
+def env_description(env: Any, env_args: Mapping[str, Any]) -> dict[str, Any]:
+    """The `env_args` that rebuild `env`: its own, or those it was built from."""
+    return dict(getattr(env.unwrapped, "env_args", env_args))
+
+
+def render_backend() -> dict[str, str | None]:
+    """Which GL this process renders with; the renderer's name where a context is current."""
+    name = None
+    if "OpenGL.GL" in sys.modules:
+        from OpenGL import GL
+
+        try:
+            found = GL.glGetString(GL.GL_RENDERER)
+            name = found.decode() if found else None
+        except Exception:  # without a context PyOpenGL raises whatever its platform does
+            name = None
+    return {"mujoco_gl": os.environ.get("MUJOCO_GL"), "gl_renderer": name}
+
+
+class _Slot:
+    """One environment and the episode that runs in it."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = settings
+        self.env: Any = None
+        self.clear(0)
+
+    def build(self) -> None:
+        if self.env is None:
+            self.env = build_env(self._settings["env_args"], **self._settings["env_overrides"])
+
+    def clear(self, seed: int) -> None:
+        """Forget the last episode."""
+        self._seed = seed
+        self._instruction = ""
+        self._steps = 0
+        self._return = 0.0
+        self._any = False
+        self._last = False
+        self._values: list[float | None] = []
+        self.seconds = 0.0
+        self._video: VideoFile | None = None
+
+    def begin(self, record: bool) -> dict[str, Any]:
+        """Reset to the seed that `clear` was given; return the first observation."""
+        started = time.monotonic()
+        options = self._settings["reset_options"]
+        observation, info = self.env.reset(seed=self._seed, options=options)
+        self._instruction = str(info.get("instruction", ""))
+        if record:
+            fps = float(getattr(self.env.unwrapped, "control_hz", 20.0))
+            self._video = VideoFile(self._settings["video_folder"], fps)
+        self.seconds += time.monotonic() - started
+        # The first frame is drawn at the first action, when its value is known.
+        return {"observation": as_mapping(observation), "instruction": self._instruction}
+
+    def act(self, actions: np.ndarray, value: float | None) -> dict[str, Any]:
+        """Execute actions [h, d]; return the last observation, or how the episode ended."""
+        started = time.monotonic()
+        limit = self._settings["episode_timeout_s"]
+        if self._video is not None and not self._steps:
+            self._film(value, None)
+        over = None
+        for action in actions:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            self._steps += 1
+            self._return += float(reward)
+            self._last = succeeded(info)
+            self._any |= self._last
+            self._instruction = str(info.get("instruction", self._instruction))
+            if terminated or truncated:
+                over = "terminated" if terminated else "step_limit"
+            elif self.seconds + time.monotonic() - started > limit:
+                over = "timeout"
+            if self._video is not None:
+                self._film(value, self._any or (None if over is None else False))
+            if over is not None:
+                break
+        self.seconds += time.monotonic() - started
+        if over is None:
+            return {"observation": as_mapping(observation), "instruction": self._instruction}
+        return self._end(None if self._any and over != "timeout" else over, None)
+
+    def fail(self, error: str) -> dict[str, Any]:
+        """End the episode after an exception; the environment is built anew for the next one."""
+        self.drop()
+        return self._end("error", error)
+
+    def drop(self) -> None:
+        """Close the environment, whatever state it is in."""
+        env, self.env = self.env, None
+        if env is not None:
+            try:
+                env.close()
+            except Exception:
+                traceback.print_exc()
+
+    def _film(self, value: float | None, outcome: bool | None) -> None:
+        self._values.append(value)
+        frame = np.asarray(self.env.render())
+        assert self._video is not None
+        self._video.append(draw_overlay(frame, self._instruction, self._values, outcome))
+
+    def _end(self, failure_reason: str | None, error: str | None) -> dict[str, Any]:
+        path = None
+        if self._video is not None:
+            video, self._video = self._video, None
+            if video.frames:
+                word = "success" if self._any else "fail"
+                path = video.keep(f"seed_{self._seed}_{word}.mp4").name
+            video.discard()
+        result = {
+            "steps": self._steps,
+            "return": self._return,
+            "success_any": self._any and failure_reason is None,
+            "success_last": self._last and failure_reason is None,
+            "failure_reason": failure_reason,
+            "error": error,
+            "instruction": self._instruction,
+            "env_seconds": round(self.seconds, 4),
+            "video": path,
+        }
+        return {"result": result}
+
+
+def serve_rollouts(channel: WorkerChannel, settings: Mapping[str, Any]) -> None:
+    """Answer messages {"commands": [...]} with {"replies": {slot: reply}}.
+
+    A command is {"slot", "seed", "record"} to begin an episode or {"slot", "actions", "value"}; a
+    reply holds "observation" and "instruction", or "result" when the episode is over.
+    """
+    if settings["video_folder"] is not None:
+        check_video()
+    slots = [_Slot(settings) for _ in range(settings["slots"])]
+    slots[0].build()
+    env = slots[0].env
+    if settings["video_folder"] is not None:
+        # A GL context that can't be made has to stop the evaluation, not fail each episode.
+        env.reset(seed=0)
+        env.render()
+    channel.send(
+        {
+            "env_args": env_description(env, settings["env_args"]),
+            "action_shape": list(env.action_space.shape),
+        }
+    )
+    channel.end()
+    limit = float(settings["episode_timeout_s"])
+    backend = render_backend()
+    while (message := channel.receive()) is not None:
+        replies = {
+            command["slot"]: _answer(channel, slots[command["slot"]], command, limit)
+            for command in message["commands"]
+        }
+        if backend["gl_renderer"] is None:
+            backend = render_backend()  # known from the first rendered frame on
+        channel.send({"group": message["group"], "replies": replies, "backend": backend})
+    for slot in slots:
+        slot.drop()
+
+
+def _answer(
+    channel: WorkerChannel, slot: _Slot, command: Mapping[str, Any], limit: float
+) -> dict[str, Any]:
+    try:
+        if "seed" in command:
+            slot.clear(command["seed"])
+            channel.begin(command["slot"], STARTUP_S)
+            slot.build()
+            channel.begin(command["slot"], limit)
+            return slot.begin(command["record"])
+        channel.begin(command["slot"], limit - slot.seconds)
+        return slot.act(command["actions"], command["value"])
+    except Exception:
+        return slot.fail(traceback.format_exc())
+    finally:
+        channel.end()

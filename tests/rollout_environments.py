@@ -1,0 +1,76 @@
+"""A point that has to reach a goal, and relatives of it that raise, die or hang (test environments
+for worker processes, which import this module by its name)."""
+
+import os
+import time
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Point(gymnasium.Env):
+    """Reach the goal on a line; a seed of `bad_seeds` misbehaves at its third step."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
+
+    def __init__(
+        self,
+        *,
+        max_steps: int = 30,
+        terminate_on_success: bool = True,
+        render_mode: str | None = None,
+        bad_seeds: tuple[int, ...] = (),
+        misbehave: str = "raise",
+        at: str = "step",
+        image: bool = False,
+    ) -> None:
+        self.max_steps, self.control_hz, self.render_mode = max_steps, 20.0, render_mode
+        self.terminate_on_success = terminate_on_success
+        self.bad_seeds, self.misbehave, self.at, self.image = bad_seeds, misbehave, at, image
+        self.action_space = spaces.Box(-1, 1, (2,), np.float32)
+        entries = {"position": spaces.Box(-9, 9, (2,), np.float32)}
+        if image:
+            entries["front_image"] = spaces.Box(0, 255, (16, 16, 3), np.uint8)
+        self.observation_space = spaces.Dict(entries)
+
+    def _look(self) -> dict[str, np.ndarray]:
+        seen = {"position": np.array([self.x, self.goal], np.float32)}
+        if self.image:
+            seen["front_image"] = np.full((16, 16, 3), 100 + int(10 * self.x), np.uint8)
+        return seen
+
+    def _info(self) -> dict:
+        return {"success": abs(self.x - self.goal) < 0.3, "instruction": "reach the goal"}
+
+    def _misbehave(self) -> None:
+        if self.misbehave == "raise":
+            raise ArithmeticError("the simulation became unstable")
+        if self.misbehave == "die":
+            print("last words", flush=True)
+            os._exit(7)
+        time.sleep(3600)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seed, self.steps, self.x = seed, 0, 0.0
+        self.goal = float(self.np_random.uniform(1.0, 3.0)) * (options or {}).get("side", 1)
+        if self.at == "reset" and seed in self.bad_seeds:
+            self._misbehave()
+        return self._look(), self._info()
+
+    def step(self, action):
+        self.steps += 1
+        if self.at == "step" and self.steps == 3 and self.seed in self.bad_seeds:
+            self._misbehave()
+        self.x += float(action[0]) * 0.5
+        info = self._info()
+        ended = info["success"] and self.terminate_on_success
+        cut = self.steps >= self.max_steps
+        return self._look(), float(info["success"]), ended, cut, info
+
+    def render(self):
+        return np.full((64, 96, 3), 40, np.uint8)
+
+
+gymnasium.register("Point-v0", entry_point=Point, disable_env_checker=True)
