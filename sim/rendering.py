@@ -1,0 +1,135 @@
+"""Off-screen images of MuJoCo scenes through one GL context a process, shared by all environments."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from typing import Any
+
+import mujoco
+import numpy as np
+
+_GL_HELP = (
+    "Set MUJOCO_GL=egl and install libegl1 (Debian, Ubuntu: `apt-get install libegl1 libgl1`); on an "
+    "NVIDIA machine the driver's EGL vendor file /usr/share/glvnd/egl_vendor.d/10_nvidia.json must be "
+    "there too. MUJOCO_GL=osmesa (package libosmesa6) is the slow way without EGL. State "
+    "observations (cameras=()) need no GL at all."
+)
+
+_gl_context: Any = None
+_renderers: dict[tuple[int, int, int], _Renderer] = {}
+
+
+def gl_platform() -> str:
+    """The off-screen GL platform in force: MUJOCO_GL, or egl on a Linux machine with no display."""
+    chosen = os.environ.get("MUJOCO_GL", "").lower()
+    if chosen:
+        return chosen
+    headless = sys.platform.startswith("linux") and not os.environ.get("DISPLAY")
+    return "egl" if headless else "glfw"
+
+
+def _start_gl() -> None:
+    """Make the process's GL context current, creating it first; RuntimeError says what to set."""
+    global _gl_context  # noqa: PLW0603 (one context a process is the point of this module)
+    if _gl_context is not None:
+        _gl_context.make_current()
+        return
+    platform = gl_platform()
+    try:
+        if platform == "egl":
+            os.environ["MUJOCO_GL"] = "egl"  # MuJoCo's own loader reads it
+            from mujoco.egl import GLContext
+        elif platform == "osmesa":
+            from mujoco.osmesa import GLContext
+        elif platform == "glfw":
+            from mujoco.glfw import GLContext
+        else:
+            raise ValueError(f"MUJOCO_GL={platform} names no off-screen GL platform")
+        context = GLContext(64, 64)
+        context.make_current()
+    except Exception as error:
+        raise RuntimeError(
+            f"No OpenGL context for images ({platform}: {type(error).__name__}: {error}). {_GL_HELP}"
+        ) from error
+    if _gl_context is None:
+        # After MuJoCo's own exit hook was registered, so that this one runs before it.
+        atexit.unregister(close_rendering)
+        atexit.register(close_rendering)
+    _gl_context = context
+
+
+class _Renderer:
+    """One model's GPU buffers for one image size."""
+
+    def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
+        _start_gl()
+        model.vis.global_.offheight, model.vis.global_.offwidth = height, width
+        try:
+            self.context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        except mujoco.FatalError as error:
+            raise RuntimeError(f"OpenGL refused an image buffer ({error}). {_GL_HELP}") from error
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)
+        self.model = model  # held, so that its id in the cache stays its own
+        self.scene = mujoco.MjvScene(model, maxgeom=200)
+        self.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
+        self.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        self.option = mujoco.MjvOption()
+        self.camera = mujoco.MjvCamera()
+        self.camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self.rect = mujoco.MjrRect(0, 0, width, height)
+        self.pixels = np.zeros((height, width, 3), np.uint8)
+
+    def image(self, data: mujoco.MjData, camera_id: int, shadows: bool) -> np.ndarray:
+        _start_gl()
+        self.camera.fixedcamid = camera_id
+        self.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
+        mujoco.mjv_updateScene(
+            self.model,
+            data,
+            self.option,
+            None,
+            self.camera,
+            mujoco.mjtCatBit.mjCAT_ALL,
+            self.scene,
+        )
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)
+        mujoco.mjr_render(self.rect, self.scene, self.context)
+        mujoco.mjr_readPixels(self.pixels, None, self.rect, self.context)
+        return self.pixels[::-1].copy()
+
+
+def render_image(
+    model: mujoco.MjModel,
+    data: mujoco.MjData,
+    camera: str,
+    height: int,
+    width: int,
+    shadows: bool = False,
+) -> np.ndarray:
+    """Draw one named camera: uint8 [height, width, 3], RGB, row 0 at the top.
+
+    Raises RuntimeError, saying what to set, when the machine gives no GL context.
+    """
+    camera_id = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, camera)
+    if camera_id < 0:
+        names = [model.camera(i).name for i in range(model.ncam)]
+        raise ValueError(f"No camera {camera!r} in this scene; there are: {', '.join(names)}.")
+    key = (id(model), height, width)
+    if key not in _renderers:
+        _renderers[key] = _Renderer(model, height, width)
+    return _renderers[key].image(data, camera_id, shadows)
+
+
+def close_rendering() -> None:
+    """Free every image buffer and the GL context; the next image makes new ones."""
+    global _gl_context  # noqa: PLW0603
+    if _gl_context is None:
+        return
+    _gl_context.make_current()
+    for renderer in _renderers.values():
+        renderer.context.free()
+    _renderers.clear()
+    _gl_context.free()
+    _gl_context = None
