@@ -97,15 +97,18 @@ def read_episodes(
         )
     )
     if require_reward and not any(episode.rewards.any() for episode in episodes):
-        mend = (
-            "no success was found in the file either"
-            if success_reward
-            else "if the file marks success in another way, pass --success-reward"
-        )
-        raise ValueError(
-            f"{path}: all rewards of its {len(episodes)} demonstrations are zero; {mend}."
-        )
+        raise ValueError(no_reward(path, success_reward))
     return episodes
+
+
+def no_reward(path: str | Path, success_reward: bool) -> str:
+    """What to say when all rewards are zero."""
+    mend = (
+        "no success was found in the file either."
+        if success_reward
+        else "if the file marks success in another way (success, dones), pass --success-reward."
+    )
+    return f"{path}: all rewards are zero, so there is nothing to tell good from bad; {mend}"
 
 
 def iter_episodes(

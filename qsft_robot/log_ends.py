@@ -1,4 +1,4 @@
-"""What the end of a log means: success, a known failure, or a cut after which the task could go on."""
+"""What the end of a log means: success, a known failure, or a cut where the task could go on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def ends_by_name(
 ) -> dict[str, LogEnd]:
     """Name of a demonstration -> what the end of it means when it is no success, where declared.
 
-    `log_end` is for all demonstrations or by filter key; ValueError on an unknown key or two answers.
+    `log_end` is for all or by filter key; ValueError on an unknown key or two answers for one log.
     """
     if log_end is None:
         return {}
