@@ -39,9 +39,9 @@ class Block(nn.Module):
     ) -> Float[Tensor, "b t_out c"]:
         """Outputs at the positions `first` ... t - 1 (what comes before is only attended to).
 
-               `mask` is added to the attention scores (0 or -inf), broadcast to [b, heads, t - first, t];
-        None with more than one query means causal. `cache` receives the keys and values of
-               positions 0 ... t - 1.
+        `mask` is added to the attention scores (0 or -inf) and broadcast to
+        [b, heads, t - first, t]; None with more than one query means causal. `cache` receives the
+        keys and values of positions 0 ... t - 1.
         """
         b, t, c = x.shape
         normed = self.norm_attention(x)
@@ -131,8 +131,36 @@ class InstructionEncoder(nn.Module):
         return self.out((x * weight).sum(1) / weight.sum(1))
 
 
+class ReturnToken(nn.Module):
+    """A return in [0, 1] to one vector, by way of its waves: near returns then differ."""
+
+    def __init__(self, width: int, frequencies: int = 4) -> None:
+        super().__init__()
+        self.frequencies = frequencies
+        self.out = nn.Linear(1 + 2 * frequencies, width)
+
+    def forward(self, returns: Float[Tensor, " b"]) -> Float[Tensor, "b c"]:
+        returns = returns.to(self.out.weight.dtype)[:, None]
+        octaves = 2.0 ** torch.arange(self.frequencies, device=returns.device)
+        angles = returns * (torch.pi * octaves).to(returns.dtype)
+        return self.out(torch.cat([returns, angles.cos(), angles.sin()], 1))
+
+
 def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where `visible`, -inf elsewhere."""
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
         ~visible, float("-inf")
     )
+
+
+def causal_mask(x: Tensor, hidden: Tensor | None, first: int) -> Tensor | None:
+    """Additive scores of the queries first ... t - 1 on t keys; None: causal, no mask needed.
+
+    `hidden` [b, 1, 1, t or more] hides keys beside, 0 or -inf.
+    """
+    t = x.shape[1]
+    if hidden is None and first in (0, t - 1):
+        return None
+    causal = torch.ones(t - first, t, dtype=torch.bool, device=x.device).tril_(diagonal=first)
+    mask = additive_mask(causal, x.dtype)
+    return mask if hidden is None else mask + hidden[..., :t]

@@ -63,14 +63,14 @@ class _FilmBlock(nn.Module):
 
 
 class SmallEncoder(nn.Module):
-    """Four-fold smaller maps of 64 channels from two strided convolutions and two FiLM blocks.
+    """Four-fold smaller maps from two strided convolutions and two FiLM blocks.
 
     Coordinate channels (x, y in [-1, 1]) enter with the pixels (CoordConv, Liu et al. 2018).
     """
 
     stride = 4
 
-    def __init__(self, condition_width: int, channels: int = 64, blocks: int = 2) -> None:
+    def __init__(self, condition_width: int, channels: int, blocks: int = 2) -> None:
         super().__init__()
         self.channels = channels
         self.conv_pixels = nn.Conv2d(3, channels // 2, 5, stride=2, padding=2)
@@ -143,6 +143,7 @@ class ImageTokens(nn.Module):
         encoder: str,
         weights: str | None,
         load_weights: bool,
+        channels: int,
         tokens: int,
         width: int,
         text_length: int,
@@ -160,12 +161,17 @@ class ImageTokens(nn.Module):
                     "image_weights is set but the image encoder is 'small', which has no "
                     "pretrained weights: leave image_weights out or name a 'timm:<name>' encoder."
                 )
-            self.encoder = SmallEncoder(condition_width)
+            self.encoder = SmallEncoder(condition_width, channels)
         elif encoder.startswith("timm:"):
             from vlm.timm_images import TimmEncoder
 
             self.encoder = TimmEncoder(
-                encoder.removeprefix("timm:"), weights, load_weights, image_size, condition_width
+                encoder.removeprefix("timm:"),
+                weights,
+                load_weights,
+                image_size,
+                condition_width,
+                channels,
             )
         else:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,69 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from vlm.blocks import Block, InstructionEncoder, additive_mask
+from vlm.blocks import Block, InstructionEncoder, ReturnToken, additive_mask, causal_mask
 from vlm.images import ImageTokens
-
-
-@dataclass(frozen=True)
-class RTConfig:
-    """Everything that decides the shapes of an RTModel."""
-
-    # Action tokens that exist: the tokenizer's vocab_size.
-    vocab_size: int
-    # Action tokens of one decision (n).
-    n_tokens: int
-    # Width of the state vector of one frame (s); 0 for a model that sees images only.
-    state_dim: int
-    # Camera keys, in the order in which their tokens stand; () for a model that sees state only.
-    cameras: tuple[str, ...] = ()
-    # Height and width of every camera's images, in pixels.
-    image_size: tuple[int, int] = (64, 64)
-    # Frames that the decoder sees (k), the current one included.
-    history: int = 1
-    # Channels of every token (c).
-    width: int = 128
-    # Transformer blocks of the decoder.
-    depth: int = 3
-    # Attention heads of each block.
-    heads: int = 4
-    # Inner width of a block's perceptron, in units of `width`.
-    mlp_ratio: float = 2.0
-    # "small" (ours, trained from scratch) or "timm:<name>".
-    image_encoder: str = "small"
-    # A local safetensors file, "hub" (timm's own download), or None for random weights.
-    image_weights: str | None = None
-    # Tokens that the token learner makes of each camera.
-    image_tokens: int = 8
-    # Probability of dropping an activation in the decoder's blocks.
-    dropout: float = 0.0
-    # Words that an instruction may have (l), and rows of the word embeddings: see hash_words.
-    text_length: int = 16
-    text_buckets: int = 4096
-
-    def __post_init__(self) -> None:
-        # JSON has lists where Python has tuples.
-        object.__setattr__(self, "cameras", tuple(self.cameras))
-        object.__setattr__(self, "image_size", tuple(self.image_size))
-        if not self.cameras and self.state_dim == 0:
-            raise ValueError("the model would see nothing: give it cameras, a state_dim, or both.")
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}.")
-        for name in ("vocab_size", "n_tokens", "history", "depth", "image_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if len(set(self.cameras)) < len(self.cameras):
-            raise ValueError(f"a camera is named twice: {list(self.cameras)}.")
-
-    @property
-    def frame_image_tokens(self) -> int:
-        """Image tokens of one frame (m), all cameras together."""
-        return len(self.cameras) * self.image_tokens
-
-    @property
-    def context_length(self) -> int:
-        """Tokens before the first action token: instruction, return, frames, readout."""
-        return 3 + self.history * (self.frame_image_tokens + (self.state_dim > 0))
+from vlm.rt_config import RTConfig as RTConfig
 
 
 class RTOutput(NamedTuple):
@@ -95,7 +35,11 @@ class Cache:
 
 
 class RTModel(nn.Module):
-    """Instruction, return, frames, readout, action tokens: one causal sequence.
+    """The task (instruction and return), the frames, the action tokens: one causal sequence.
+
+    A frame is its image tokens and then its state token. Action token 0 is predicted at the last
+    context token: the newest state, or a learned readout where there is no state. (One token each
+    for instruction, return, state and readout cost 1.4 times as much on state observations.)
 
     `load_image_weights=False` builds the image encoder without reading `image_weights`: for a
     caller that loads a checkpoint next.
@@ -113,6 +57,7 @@ class RTModel(nn.Module):
                 encoder=config.image_encoder,
                 weights=config.image_weights,
                 load_weights=load_image_weights,
+                channels=config.image_channels,
                 tokens=config.image_tokens,
                 width=c,
                 text_length=config.text_length,
@@ -120,13 +65,13 @@ class RTModel(nn.Module):
             )
         self.instruction = InstructionEncoder(config.text_length, config.text_buckets, 64, c)
         self.no_return = nn.Parameter(torch.randn(c) * 0.5)
-        self.return_token = nn.Linear(1 + 2 * _RETURN_FREQUENCIES, c)
+        self.return_token = ReturnToken(c)
         self.state_token: nn.Module | None = None
         if config.state_dim:
             self.state_token = nn.Sequential(
                 nn.Linear(config.state_dim, c), nn.GELU(), nn.Linear(c, c)
             )
-        self.readout = nn.Parameter(torch.randn(c) * 0.5)
+        self.readout = None if config.state_dim else nn.Parameter(torch.randn(c) * 0.5)
         self.action_embedding = nn.Embedding(config.vocab_size, c)
         nn.init.normal_(self.action_embedding.weight, std=0.5)
         self.positions = nn.Parameter(torch.randn(slots, c) * 0.5)
@@ -172,10 +117,10 @@ class RTModel(nn.Module):
         readout = context.shape[1] - 1
         tokens = self.action_embedding(action_ids[:, :-1])
         x = torch.cat([context, tokens], 1) + self.positions[: context.shape[1] + tokens.shape[1]]
-        causal = _causal_mask(x, mask, first=0)
+        causal = causal_mask(x, mask, first=0)
         for block in self.blocks[:-1]:
             x = block(x, causal)
-        x = self.blocks[-1](x, _causal_mask(x, mask, first=readout), first=readout)
+        x = self.blocks[-1](x, causal_mask(x, mask, first=readout), first=readout)
         return self._output(x)
 
     @torch.no_grad()
@@ -193,7 +138,7 @@ class RTModel(nn.Module):
         x = x + self.positions[:t]
         heads, slots = self.config.heads, len(self.positions)
         keys_values = x.new_empty(self.config.depth, 2, b, heads, slots, c // heads)
-        causal, last = _causal_mask(x, mask, first=0), _causal_mask(x, mask, first=t - 1)
+        causal, last = causal_mask(x, mask, first=0), causal_mask(x, mask, first=t - 1)
         for block, layer in zip(self.blocks[:-1], keys_values, strict=False):
             x = block(x, causal, cache=layer)
         x = self.blocks[-1](x, last, first=t - 1, cache=keys_values[-1])
@@ -211,7 +156,6 @@ class RTModel(nn.Module):
         cache.length = position + 1
         return self._output(x)
 
-    @torch.inference_mode()
     def decide(
         self,
         features: Float[Tensor, "b k m c"] | None,
@@ -227,15 +171,12 @@ class RTModel(nn.Module):
         `legal(prefix ids [b, i]) -> bool [b, v]` says which tokens may come next;
         `choose(logits [b, v], i) -> ids [b]` picks token i, illegal logits being -inf.
         """
-        n = self.config.n_tokens
-        output, cache = self.prefill(features, state, frame_mask, text_ids, returns)
-        ids = text_ids.new_zeros(len(text_ids), n)
-        for i in range(n):
-            allowed = legal(ids[:, :i])
-            ids[:, i] = choose(output.logits[:, 0].masked_fill(~allowed, float("-inf")), i)
-            if i + 1 < n:
-                output = self.decode(ids[:, i], cache)
-        return ids
+
+        def choose_masked(outputs: Sequence[RTOutput], allowed: Tensor, i: int) -> Tensor:
+            return choose(outputs[0].logits[:, 0].masked_fill(~allowed, float("-inf")), i)
+
+        context = (features, state, frame_mask, text_ids, returns)
+        return decide_together([self], [context], legal, choose_masked)
 
     def _output(self, x: Tensor) -> RTOutput:
         hidden = self.norm(x)
@@ -251,7 +192,7 @@ class RTModel(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Context tokens [b, t, c] without positions, and what hides unseen frames from attention
         (additive, [b, 1, 1, slots of the whole decision]) or None where nothing is hidden."""
-        dtype = self.readout.dtype
+        dtype = self.no_return.dtype
         frames = self._frames(features, state, frame_mask.shape, dtype)
         b, k, per_frame, c = frames.shape
         # The causal kernel needs no mask. On a GPU looking would stall the queue: mask always.
@@ -261,14 +202,15 @@ class RTModel(nn.Module):
             # Set to zero, not only hidden: 0 * NaN is NaN.
             frames = frames.masked_fill(~frame_mask[:, :, None, None], 0.0)
             visible = frame_mask.new_ones(b, len(self.positions))
-            visible[:, 2 : 2 + k * per_frame] = frame_mask.repeat_interleave(per_frame, 1)
+            visible[:, 1 : 1 + k * per_frame] = frame_mask.repeat_interleave(per_frame, 1)
             mask = additive_mask(visible[:, None, None, :], dtype)
         if returns is None:
-            returned = self.no_return.expand(b, 1, c)
+            task = self.instruction(text_ids) + self.no_return
         else:
-            returned = self.return_token(_return_waves(returns.to(dtype)))[:, None]
-        words = self.instruction(text_ids)[:, None]
-        context = [words, returned, frames.flatten(1, 2), self.readout.expand(b, 1, c)]
+            task = self.instruction(text_ids) + self.return_token(returns)
+        context = [task[:, None], frames.flatten(1, 2)]
+        if self.readout is not None:
+            context.append(self.readout.expand(b, 1, c))
         return torch.cat(context, 1), mask
 
     def _frames(
@@ -296,55 +238,55 @@ class RTModel(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
-_RETURN_FREQUENCIES = 4
+@torch.inference_mode()
+def decide_together(
+    models: Sequence[RTModel],
+    contexts: Sequence[tuple],
+    legal: Callable[[Tensor], Tensor],
+    choose: Callable[[Sequence[RTOutput], Tensor, int], Tensor],
+) -> Int64[Tensor, "b n"]:
+    """One decision of several models that read the same tokens (behaviour and value policy, say).
 
-
-def _return_waves(returns: Tensor) -> Tensor:
-    """A return in [0, 1] as itself and cosines and sines of it, [b, 9]: near returns differ."""
-    angles = (
-        returns[:, None]
-        * torch.pi
-        * 2.0 ** torch.arange(_RETURN_FREQUENCIES, device=returns.device, dtype=returns.dtype)
-    )
-    return torch.cat([returns[:, None], angles.cos(), angles.sin()], 1)
-
-
-def _causal_mask(x: Tensor, hidden: Tensor | None, first: int) -> Tensor | None:
-    """Additive scores of the queries first ... t - 1 on t keys; None: causal, no mask needed."""
-    t = x.shape[1]
-    if hidden is None and first in (0, t - 1):
-        return None
-    causal = torch.ones(t - first, t, dtype=torch.bool, device=x.device).tril_(diagonal=first)
-    mask = additive_mask(causal, x.dtype)
-    return mask if hidden is None else mask + hidden[..., :t]
+    A context is the arguments of `prefill`. `legal(prefix ids [b, i]) -> bool [b, v]`;
+    `choose(outputs, one a model with n = 1, allowed [b, v], i) -> ids [b]`.
+    """
+    started = [model.prefill(*context) for model, context in zip(models, contexts, strict=True)]
+    outputs, caches = [output for output, _ in started], [cache for _, cache in started]
+    first = outputs[0].logits
+    n = models[0].config.n_tokens
+    ids = torch.zeros(len(first), n, dtype=torch.int64, device=first.device)
+    for i in range(n):
+        ids[:, i] = choose(outputs, legal(ids[:, :i]), i)
+        if i + 1 < n:
+            outputs = [m.decode(ids[:, i], c) for m, c in zip(models, caches, strict=True)]
+    return ids
 
 
 def rt_tiny(vocab_size: int, n_tokens: int, state_dim: int, **changes: object) -> RTModel:
-    """For two CPU cores. `changes` are RTConfig fields (cameras, history, width, ...)."""
-    numbers = {
-        "width": 128, "depth": 3, "heads": 4, "mlp_ratio": 2.0, "image_tokens": 8, "dropout": 0.0,
-    }  # fmt: skip
-    return _build(vocab_size, n_tokens, state_dim, numbers, changes)
+    """For two CPU cores. `changes` are RTConfig fields: cameras, history, image_size, width, ..."""
+    return _build(
+        vocab_size, n_tokens, state_dim, changes,
+        width=128, depth=3, heads=4, mlp_ratio=2.0, image_channels=48, image_tokens=8, dropout=0.0,
+    )  # fmt: skip
 
 
 def rt_small(vocab_size: int, n_tokens: int, state_dim: int, **changes: object) -> RTModel:
-    """For one small GPU."""
-    numbers = {
-        "width": 256, "depth": 6, "heads": 8, "mlp_ratio": 4.0, "image_tokens": 8, "dropout": 0.0,
-    }  # fmt: skip
-    return _build(vocab_size, n_tokens, state_dim, numbers, changes)
+    """For a small GPU."""
+    return _build(
+        vocab_size, n_tokens, state_dim, changes,
+        width=256, depth=6, heads=8, mlp_ratio=4.0, image_channels=64, image_tokens=8, dropout=0.0,
+    )  # fmt: skip
 
 
 def rt_base(vocab_size: int, n_tokens: int, state_dim: int, **changes: object) -> RTModel:
-    """About the size of RT-1's decoder."""
-    numbers = {
-        "width": 512, "depth": 8, "heads": 8, "mlp_ratio": 4.0, "image_tokens": 8, "dropout": 0.1,
-    }  # fmt: skip
-    return _build(vocab_size, n_tokens, state_dim, numbers, changes)
+    """About the size of RT-1's decoder, for one large GPU."""
+    return _build(
+        vocab_size, n_tokens, state_dim, changes,
+        width=512, depth=8, heads=8, mlp_ratio=4.0, image_channels=96, image_tokens=8, dropout=0.1,
+    )  # fmt: skip
 
 
-def _build(vocab_size: int, n_tokens: int, state_dim: int, numbers: dict, changes: dict) -> RTModel:
-    config = RTConfig(
-        vocab_size=vocab_size, n_tokens=n_tokens, state_dim=state_dim, **(numbers | changes)
-    )
-    return RTModel(config)
+def _build(
+    vocab_size: int, n_tokens: int, state_dim: int, changes: dict, **numbers: float
+) -> RTModel:
+    return RTModel(RTConfig(vocab_size, n_tokens, state_dim, **(numbers | changes)))

@@ -14,7 +14,7 @@ from vlm.images import Film
 
 
 class TimmEncoder(nn.Module):
-    """A pretrained backbone, a projection to 64 channels, and one FiLM that starts as identity.
+    """A pretrained backbone, a projection to `channels`, and one FiLM that starts as identity.
 
     The map is the deepest with at least 4 x 4 positions. Models of one fixed input size get their
     images resized. With loaded weights the batch norms keep their statistics (frozen), so that
@@ -28,7 +28,7 @@ class TimmEncoder(nn.Module):
         load_weights: bool,
         image_size: tuple[int, int],
         condition_width: int,
-        channels: int = 64,
+        channels: int,
     ) -> None:
         super().__init__()
         self.channels, self.frozen_statistics = channels, weights is not None

@@ -1,0 +1,69 @@
+"""What decides the shapes of an RTModel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RTConfig:
+    """Everything that decides the shapes of an RTModel."""
+
+    # Action tokens that exist: the tokenizer's vocab_size.
+    vocab_size: int
+    # Action tokens of one decision (n).
+    n_tokens: int
+    # Width of the state vector of one frame (s); 0 for a model that sees images only.
+    state_dim: int
+    # Camera keys, in the order in which their tokens stand; () for a model that sees state only.
+    cameras: tuple[str, ...] = ()
+    # Height and width of every camera's images, in pixels.
+    image_size: tuple[int, int] = (64, 64)
+    # Frames that the decoder sees (k), the current one included.
+    history: int = 1
+    # Channels of every token (c).
+    width: int = 128
+    # Transformer blocks of the decoder.
+    depth: int = 3
+    # Attention heads of each block.
+    heads: int = 4
+    # Inner width of a block's perceptron, in units of `width`.
+    mlp_ratio: float = 2.0
+    # "small" (ours, trained from scratch) or "timm:<name>".
+    image_encoder: str = "small"
+    # A local safetensors file, "hub" (timm's own download), or None for random weights.
+    image_weights: str | None = None
+    # Channels of the image encoder's last map.
+    image_channels: int = 48
+    # Tokens that the token learner makes of each camera.
+    image_tokens: int = 8
+    # Probability of dropping an activation in the decoder's blocks.
+    dropout: float = 0.0
+    # Words that an instruction may have (l), and rows of the word embeddings: see hash_words.
+    text_length: int = 16
+    text_buckets: int = 4096
+
+    def __post_init__(self) -> None:
+        # JSON has lists where Python has tuples.
+        object.__setattr__(self, "cameras", tuple(self.cameras))
+        object.__setattr__(self, "image_size", tuple(self.image_size))
+        if not self.cameras and self.state_dim == 0:
+            raise ValueError("the model would see nothing: give it cameras, a state_dim, or both.")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}.")
+        for name in ("vocab_size", "n_tokens", "history", "depth", "image_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if len(set(self.cameras)) < len(self.cameras):
+            raise ValueError(f"a camera is named twice: {list(self.cameras)}.")
+
+    @property
+    def frame_image_tokens(self) -> int:
+        """Image tokens of one frame (m), all cameras together."""
+        return len(self.cameras) * self.image_tokens
+
+    @property
+    def context_length(self) -> int:
+        """Tokens before the first action token: the task, the frames, and a readout if needed."""
+        has_state = self.state_dim > 0
+        return 1 + self.history * (self.frame_image_tokens + has_state) + (not has_state)
