@@ -1,0 +1,265 @@
+"""What a robomimic file says of its robosuite environment, mapped to what robosuite 1.5 takes."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# Our settings are written under env_kwargs["renderer_config"]["qsft_robot"]: robosuite.make takes
+# that keyword and ignores it with the renderer "mujoco", and refuses any name that it doesn't know,
+# so that robosuite and robomimic rebuild the environment from our files, too.
+OWN_SECTION = "qsft_robot"
+LOW_DIM_KEYS = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "object")
+DEFAULT_MAX_STEPS = {"Lift": 100, "PickPlaceCan": 200, "Stack": 200, "NutAssemblySquare": 250}
+INSTRUCTIONS = {
+    "Lift": "lift the red cube",
+    "PickPlaceCan": "put the can in the bin",
+    "Stack": "stack the red cube on the green cube",
+    "NutAssemblySquare": "put the square nut on the square peg",
+}
+RENDER_QUALITIES = ("fast", "full")
+# Decided by the adapter, whatever a file says: it renders by itself, ends episodes by itself and
+# never compiles the model anew at a reset.
+_DECIDED = {
+    "has_renderer", "has_offscreen_renderer", "use_camera_obs", "use_object_obs", "ignore_done",
+    "hard_reset", "camera_names", "camera_heights", "camera_widths", "camera_depths",
+    "camera_segmentations", "render_camera", "render_gpu_device_id", "render_collision_mesh",
+    "render_visual_mesh", "renderer", "renderer_config", "reward_shaping", "reward_scale", "seed",
+    "horizon", "lang", "language", "postprocess_visual_obs", "render", "render_offscreen",
+    "use_image_obs",
+}  # fmt: skip
+_OWN = ("max_steps", "terminate_on_success", "keys", "render_quality", "cameras", "image_size")
+# robosuite 1.0-1.4 names -> 1.5 names, inside a controller's own dictionary
+_RENAMED = {"damping": "damping_ratio", "damping_limits": "damping_ratio_limits"}
+_OSC_POSE = {
+    "type": "OSC_POSE",
+    "input_max": 1,
+    "input_min": -1,
+    "output_max": [0.05, 0.05, 0.05, 0.5, 0.5, 0.5],
+    "output_min": [-0.05, -0.05, -0.05, -0.5, -0.5, -0.5],
+    "kp": 150,
+    "damping_ratio": 1,
+    "impedance_mode": "fixed",
+    "kp_limits": [0, 300],
+    "damping_ratio_limits": [0, 10],
+    "position_limits": None,
+    "orientation_limits": None,
+    "uncouple_pos_ori": True,
+    "input_type": "delta",
+    "input_ref_frame": "base",
+    "interpolation": None,
+    "ramp_ratio": 0.2,
+}
+
+
+@dataclass(frozen=True)
+class RobosuiteSettings:
+    """One environment, every default filled in."""
+
+    env_name: str
+    env_version: str
+    # What robosuite.make gets beside the adapter's own decisions
+    make_kwargs: dict[str, Any]
+    # camera name -> (height, width)
+    cameras: dict[str, tuple[int, int]]
+    # low-dimensional observation keys, in order
+    keys: tuple[str, ...]
+    control_hz: float
+    max_steps: int
+    terminate_on_success: bool
+    # "full" renders as robosuite does; "fast" leaves out shadows, reflections, multisampling
+    render_quality: str
+    instruction: str
+
+    def env_args(self) -> dict[str, Any]:
+        """The dictionary that robomimic keeps in `data.attrs["env_args"]`; its `env_kwargs` are what
+        robosuite.make takes."""
+        sizes = list(self.cameras.values())
+        env_kwargs: dict[str, Any] = {
+            **copy.deepcopy(self.make_kwargs),
+            "has_renderer": False,
+            "has_offscreen_renderer": bool(sizes),
+            "use_object_obs": True,
+            "use_camera_obs": bool(sizes),
+            "ignore_done": True,
+            "reward_shaping": False,
+            "renderer": "mujoco",
+            "renderer_config": {
+                OWN_SECTION: {
+                    "max_steps": self.max_steps,
+                    "terminate_on_success": self.terminate_on_success,
+                    "keys": list(self.keys),
+                    "render_quality": self.render_quality,
+                    "instruction": self.instruction,
+                }
+            },
+        }
+        if sizes:
+            env_kwargs |= {
+                "camera_names": list(self.cameras),
+                "camera_heights": [h for h, _ in sizes],
+                "camera_widths": [w for _, w in sizes],
+                "camera_depths": False,
+            }
+        return {
+            "env_name": self.env_name,
+            "env_version": self.env_version,
+            "type": 1,
+            "env_kwargs": env_kwargs,
+            "language": self.instruction,
+        }
+
+
+def read_settings(
+    env_name: str,
+    env_version: str | None,
+    env_kwargs: Mapping[str, Any],
+    known: Sequence[str],
+    robosuite_version: str,
+) -> RobosuiteSettings:
+    """Read `env_kwargs`, of ours or of robomimic with robosuite 1.2-1.5, into settings.
+
+    `env_version` is the robosuite that the file was made with (None: unknown), `known` are the
+    names that the task's class takes. Names that nothing understands are dropped with one warning.
+    Raises ValueError for what cannot be mapped.
+    """
+    name, written = env_name, dict(env_kwargs)
+    section = (written.get("renderer_config") or {}).get(OWN_SECTION)
+    own = dict(section or {}) | {key: written.pop(key) for key in _OWN if key in written}
+    own = {key: value for key, value in own.items() if value is not None}
+    # robomimic's files were rendered by robosuite's own settings, with older physics before 1.5
+    foreign = section is None and "controller_configs" in written
+    language = written.get("language") or written.get("lang") or own.get("instruction")
+    cameras = _read_cameras(written, own)
+    make_kwargs: dict[str, Any] = {"robots": _read_robots(written.pop("robots", "Panda"))}
+    controllers = written.pop("controller_configs", None)
+    make_kwargs["controller_configs"] = composite_controller(controllers)
+    make_kwargs["control_freq"] = float(written.pop("control_freq", 20))
+    # robosuite's own advice for logs that 1.4 and earlier made
+    older = _is_older(env_version or "", (1, 5)) or (foreign and "body_parts" not in controllers)
+    make_kwargs["lite_physics"] = bool(written.pop("lite_physics", not older))
+    dropped = []
+    for key, value in written.items():
+        if key in _DECIDED:
+            continue
+        if key in known:
+            make_kwargs[key] = copy.deepcopy(value)
+        else:
+            dropped.append(key)
+    if dropped:
+        warnings.warn(
+            f"{name}: env_kwargs that robosuite {robosuite_version} does not know were dropped: "
+            f"{', '.join(sorted(dropped))}.",
+            stacklevel=3,
+        )
+    quality = str(own.get("render_quality", "full" if foreign else "fast"))
+    if quality not in RENDER_QUALITIES:
+        raise ValueError(
+            f"render_quality is {quality!r}; it can be: {', '.join(RENDER_QUALITIES)}."
+        )
+    max_steps = int(own.get("max_steps") or DEFAULT_MAX_STEPS.get(name, 200))
+    if max_steps < 1:
+        raise ValueError(f"max_steps is {max_steps}; an episode has at least 1 step.")
+    keys = own.get("keys")
+    if keys is None:
+        keys = LOW_DIM_KEYS
+    camera_keys = {f"{camera}_image" for camera in cameras}
+    missing = [key for key in keys if key.endswith("_image") and key not in camera_keys]
+    if missing:
+        raise ValueError(
+            f"{name}: the observation keys {missing} need their cameras; rendered are: "
+            f"{sorted(camera_keys) or 'none'}. Name the cameras, such as cameras=['agentview']."
+        )
+    return RobosuiteSettings(
+        env_name=name,
+        env_version=robosuite_version,
+        make_kwargs=make_kwargs,
+        cameras=cameras,
+        keys=tuple(key for key in keys if key not in camera_keys),
+        control_hz=make_kwargs["control_freq"],
+        max_steps=max_steps,
+        terminate_on_success=bool(own.get("terminate_on_success", True)),
+        render_quality=quality,
+        instruction=str(language or INSTRUCTIONS.get(name, "")),
+    )
+
+
+def composite_controller(config: Any) -> dict[str, Any]:
+    """A robosuite 1.5 composite controller from None (OSC pose), a 1.0-1.4 controller dictionary,
+    a list of one of them, or a composite dictionary."""
+    if isinstance(config, list | tuple):
+        if len(config) != 1:
+            raise ValueError(f"controller_configs holds {len(config)} robots; one is supported.")
+        config = config[0]
+    if config is None:
+        config = _OSC_POSE
+    if not isinstance(config, Mapping):
+        raise ValueError(f"controller_configs is {config!r}; expected robosuite's dictionary.")
+    if "body_parts" in config:
+        return copy.deepcopy(dict(config))
+    part = {_RENAMED.get(key, key): copy.deepcopy(value) for key, value in config.items()}
+    kind = part.get("type")
+    if kind not in ("OSC_POSE", "OSC_POSITION"):
+        raise ValueError(
+            f"controller_configs has the type {kind!r}; supported are OSC_POSE and OSC_POSITION."
+        )
+    if "control_delta" in part:
+        part["input_type"] = "delta" if part.pop("control_delta") else "absolute"
+        # 1.0-1.4 took deltas in the world's frame
+        part.setdefault("input_ref_frame", "world")
+    if part.get("damping_ratio") is None:
+        part["damping_ratio"] = 1
+    part["gripper"] = {"type": "GRIP"}
+    return {"type": "BASIC", "body_parts": {"right": part}}
+
+
+def names_taken(environment_class: type) -> list[str]:
+    """The keyword names that a robosuite task takes, its base classes' included."""
+    names: list[str] = []
+    for base in environment_class.__mro__:
+        if "__init__" in vars(base) and base is not object:
+            parameters = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
+            names += [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                break
+    return names
+
+
+def _read_robots(robots: Any) -> list[str]:
+    names = [robots] if isinstance(robots, str) else list(robots)
+    if len(names) != 1:
+        raise ValueError(f"robots is {names}; environments with one robot are supported.")
+    return names
+
+
+def _read_cameras(written: dict[str, Any], own: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    names = own.get("cameras")
+    if names is None:
+        wanted = written.get("use_camera_obs", "camera_names" in written)
+        names = written.get("camera_names", "agentview") if wanted else ()
+    names = [names] if isinstance(names, str) else list(names)
+    size = own.get("image_size")
+    heights = size if size is not None else written.get("camera_heights", 84)
+    widths = size if size is not None else written.get("camera_widths", heights)
+
+    def spread(value: Any) -> list[int]:
+        return [int(v) for v in value] if isinstance(value, list | tuple) else [int(value)] * 99
+
+    if isinstance(size, list | tuple):
+        heights, widths = int(size[0]), int(size[1])
+    sizes = list(zip(spread(heights), spread(widths), strict=False))
+    if len(sizes) < len(names):
+        raise ValueError(f"{len(names)} cameras {names} but {len(sizes)} image sizes.")
+    return dict(zip(names, sizes, strict=False))
+
+
+def _is_older(version: str, than: tuple[int, int]) -> bool:
+    parts = version.split(".")
+    try:
+        return (int(parts[0]), int(parts[1])) < than
+    except (ValueError, IndexError):
+        return False
