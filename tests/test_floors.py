@@ -59,7 +59,7 @@ def imports(path: Path, inside_functions: bool = True, for_types: bool = True) -
 
 
 def floor(module: str) -> str:
-    return module.split(".")[0]
+    return module.split(".", maxsplit=1)[0]
 
 
 @pytest.mark.parametrize("leaf", LEAVES)

@@ -1,0 +1,173 @@
+"""What the report shows of a run folder, read from its JSON files; a missing part stays empty."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qsft_robot.files import read_json
+
+METRICS, CALIBRATION, CONFIG = "metrics.jsonl", "calibration.json", "config.json"
+EVALUATION = "evaluation"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One method's closed-loop result."""
+
+    name: str
+    folder: Path
+    summary: dict[str, Any]  # n, success_rate, low, high, and what else the evaluation wrote
+    episodes: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run: its settings, its metrics and its calibration on the logs."""
+
+    name: str  # "" where the run folder is the training run itself
+    config: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    value: np.ndarray  # float64 [t], V predicted at steps of the logs
+    outcome: np.ndarray  # float64 [t], the logs' own return at the same steps
+
+    def stages(self) -> list[str]:
+        """Names of the stages, in the order of the metrics."""
+        return list(dict.fromkeys(str(row.get("stage", "training")) for row in self.metrics))
+
+    def series(self, stage: str, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """(step [p], value [p]) of one metric within one stage."""
+        rows = [
+            (row["step"], row[key])
+            for row in self.metrics
+            if str(row.get("stage", "training")) == stage and row.get(key) is not None
+        ]
+        table = np.array(rows, dtype=float).reshape(-1, 2)
+        return table[:, 0], table[:, 1]
+
+    def keys(self, stage: str) -> list[str]:
+        """Names of the metrics that one stage wrote, namespaced ones only."""
+        rows = [row for row in self.metrics if str(row.get("stage", "training")) == stage]
+        return list(dict.fromkeys(k for row in rows for k in row if "/" in k))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that the page shows."""
+
+    folder: Path
+    trainings: list[Training]
+    evaluations: list[Evaluation]  # highest success rate first
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """JSON objects, one a line; a last line that is still being written is left out.
+
+    ValueError names the file and the line when another one is not JSON.
+    """
+    if not path.is_file():
+        return []
+    lines = [line for line in path.read_text().splitlines() if line.strip()]
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from error
+    return rows
+
+
+def _folders(run: Path) -> Iterator[tuple[str, Path]]:
+    """The run folder itself and those right below it (a run that compares methods)."""
+    yield "", run
+    for folder in sorted(run.iterdir()):
+        if folder.is_dir() and folder.name != EVALUATION and not folder.name.startswith("."):
+            yield folder.name, folder
+
+
+def _read_training(name: str, folder: Path) -> Training | None:
+    config, calibration = folder / CONFIG, folder / CALIBRATION
+    # An exported policy also has a config, but neither metrics nor calibration.
+    if not (folder / METRICS).is_file() and (name or not config.is_file()):
+        return None
+    pairs = read_json(calibration) if calibration.is_file() else {}
+    value = np.asarray(pairs.get("value", []), dtype=float)
+    outcome = np.asarray(pairs.get("return", []), dtype=float)
+    if value.shape != outcome.shape or value.ndim != 1:
+        raise ValueError(
+            f"{calibration}: 'value' and 'return' need one number each a step, "
+            f"they have the shapes {value.shape} and {outcome.shape}."
+        )
+    settings = read_json(config) if config.is_file() else {}
+    return Training(name, settings, read_lines(folder / METRICS), value, outcome)
+
+
+def _read_evaluation(name: str, folder: Path) -> Evaluation:
+    path = folder / "summary.json"
+    summary = read_json(path)
+    missing = {"n", "success_rate", "low", "high"} - set(summary)
+    if missing:
+        raise ValueError(
+            f"{path}: no {sorted(missing)}; it has {sorted(summary)}. Evaluate again to mend it."
+        )
+    return Evaluation(name, folder, summary, read_lines(folder / "episodes.jsonl"))
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read what a run folder holds.
+
+    FileNotFoundError when there is no such folder; ValueError when nothing in it belongs to a run
+    or when a file is damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such run folder.")
+    trainings, evaluations = [], []
+    for name, part in _folders(folder):
+        training = _read_training(name, part)
+        if training is not None:
+            trainings.append(training)
+        for path in sorted((part / EVALUATION).glob("*/summary.json")):
+            label = " / ".join(filter(None, [name, path.parent.name]))
+            evaluations.append(_read_evaluation(label, path.parent))
+    if not trainings and not evaluations:
+        raise ValueError(
+            f"{folder}: nothing to report: no {METRICS}, {CONFIG} or "
+            f"{EVALUATION}/<name>/summary.json. "
+            f"It holds: {sorted(path.name for path in folder.iterdir())}."
+        )
+    evaluations.sort(key=lambda e: -e.summary["success_rate"])
+    return Run(folder, trainings, evaluations)
+
+
+def choose_videos(
+    evaluations: Sequence[Evaluation], count: int, budget: int
+) -> list[tuple[Evaluation, dict[str, Any], Path]]:
+    """At most `count` filmed episodes within `budget` bytes, the methods taking turns; within a
+    method successes and failures take turns."""
+    queues = []
+    for evaluation in evaluations:
+        filmed = [e for e in evaluation.episodes if e.get("video")]
+        good = [e for e in filmed if e.get("success_any")]
+        bad = [e for e in filmed if not e.get("success_any")]
+        both = [e for pair in zip(good, bad, strict=False) for e in pair]
+        rest = good[len(both) // 2 :] + bad[len(both) // 2 :]
+        paths = [(e, evaluation.folder / "videos" / e["video"]) for e in both + rest]
+        queues.append([(evaluation, e, path) for e, path in paths if path.is_file()])
+    chosen: list[tuple[Evaluation, dict[str, Any], Path]] = []
+    longest = max(map(len, queues), default=0)
+    for turn in range(longest):
+        for queue in queues:
+            if turn >= len(queue) or len(chosen) == count:
+                continue
+            size = queue[turn][2].stat().st_size
+            if size <= budget:
+                budget -= size
+                chosen.append(queue[turn])
+    return chosen
