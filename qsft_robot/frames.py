@@ -61,8 +61,8 @@ class FrameCache:
 
         The key hashes path, size and modification time of the file, the names and the cameras: to
         hash gigabytes of pixels would take as long as to copy them. The last row of a log comes
-        from next_obs; where that is missing it repeats the last frame, which is an error for the logs
-        that `truncated` names. ValueError also on an unknown camera, frames that differ in size,
+        from next_obs; where that is missing it repeats the last frame, which is an error for the
+        logs that `truncated` names. ValueError also on an unknown camera, frames that differ in size,
         more bytes than `byte_budget`, or a full disk.
         """
         path = Path(path)
@@ -148,8 +148,8 @@ def _measure(
             if name in truncated and f"next_obs/{camera}" not in demo:
                 raise ValueError(
                     f"{where}/{camera}: the log is truncated, and without next_obs/{camera} "
-                    "nothing tells what was seen after its last action. Write next_obs, or call its end "
-                    "terminal (--log-end)."
+                    "nothing tells what was seen after its last action. Write next_obs, or call "
+                    "its end terminal (--log-end)."
                 )
     return {"start": start, "rows": rows, "cameras": sizes}
 

@@ -92,8 +92,8 @@ class ReturnRange:
             t = int(outside.argmax())
             low, high = self.to_return(float(least.min())), self.to_return(float(most.max()))
             raise ValueError(
-                f"{where}the return from step {t} on is {self.to_return(float(least[t])):.6g}, outside the "
-                f"declared range [{self.low:g}, {self.high:g}] (this log spans [{low:.6g}, "
+                f"{where}the return from step {t} on is {self.to_return(float(least[t])):.6g}, "
+                f"outside the declared range [{self.low:g}, {self.high:g}] (this log spans [{low:.6g}, "
                 f"{high:.6g}]). Declare a range that holds every return (--return-low, "
                 "--return-high), or pass --success-reward to pay 1 once, at the first success."
             )

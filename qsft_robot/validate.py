@@ -19,7 +19,7 @@ def check_returns(path: str | Path, episodes: Iterable[Episode], return_range: R
 
 
 def check_cameras(path: str | Path, cameras: Sequence[str]) -> tuple[int, int]:
-    """The one (height, width) of these cameras; ValueError on an unknown one or sizes that differ."""
+    """The one (height, width) of these cameras; ValueError on an unknown one or differing sizes."""
     there = image_shapes(path)
     for camera in cameras:
         if camera not in there:
