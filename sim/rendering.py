@@ -1,4 +1,4 @@
-"""Off-screen images of MuJoCo scenes through one GL context a process, shared by all environments."""
+"""Off-screen images of MuJoCo scenes through one GL context a process, shared by all its scenes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import mujoco
 import numpy as np
 
 _GL_HELP = (
-    "Set MUJOCO_GL=egl and install libegl1 (Debian, Ubuntu: `apt-get install libegl1 libgl1`); on an "
-    "NVIDIA machine the driver's EGL vendor file /usr/share/glvnd/egl_vendor.d/10_nvidia.json must be "
-    "there too. MUJOCO_GL=osmesa (package libosmesa6) is the slow way without EGL. State "
+    "Set MUJOCO_GL=egl and install libegl1 (Debian, Ubuntu: `apt-get install libegl1 libgl1`); on "
+    "an NVIDIA machine its driver's EGL vendor file /usr/share/glvnd/egl_vendor.d/10_nvidia.json "
+    "must be there too. MUJOCO_GL=osmesa (package libosmesa6) is the slow way without EGL. State "
     "observations (cameras=()) need no GL at all."
 )
 
@@ -51,7 +51,8 @@ def _start_gl() -> None:
         context.make_current()
     except Exception as error:
         raise RuntimeError(
-            f"No OpenGL context for images ({platform}: {type(error).__name__}: {error}). {_GL_HELP}"
+            f"No OpenGL context for images (MUJOCO_GL={platform}: {type(error).__name__}: "
+            f"{error}). {_GL_HELP}"
         ) from error
     if _gl_context is None:
         # After MuJoCo's own exit hook was registered, so that this one runs before it.
@@ -104,11 +105,11 @@ def render_image(
     model: mujoco.MjModel,
     data: mujoco.MjData,
     camera: str,
-    height: int,
-    width: int,
+    size: tuple[int, int],
+    *,
     shadows: bool = False,
 ) -> np.ndarray:
-    """Draw one named camera: uint8 [height, width, 3], RGB, row 0 at the top.
+    """Draw one named camera at `size` (height, width): uint8 [height, width, 3], row 0 at the top.
 
     Raises RuntimeError, saying what to set, when the machine gives no GL context.
     """
@@ -116,9 +117,9 @@ def render_image(
     if camera_id < 0:
         names = [model.camera(i).name for i in range(model.ncam)]
         raise ValueError(f"No camera {camera!r} in this scene; there are: {', '.join(names)}.")
-    key = (id(model), height, width)
+    key = (id(model), *size)
     if key not in _renderers:
-        _renderers[key] = _Renderer(model, height, width)
+        _renderers[key] = _Renderer(model, *size)
     return _renderers[key].image(data, camera_id, shadows)
 
 

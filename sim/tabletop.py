@@ -16,7 +16,7 @@ from sim.tabletop_scene import OBJECTS, RECEPTACLES, Scene, sample_drawer, sampl
 ENV_NAME = "tabletop"
 ENV_TYPE = 2  # robomimic's number for "some gym environment"
 CAMERAS = ("front", "wrist")
-MAX_STEPS = {"pick": 40, "place": 60, "drawer": 110}
+MAX_STEPS = {"pick": 35, "place": 50, "drawer": 80}
 PHASES = ("full", "open", "grasp")
 LIFT = 0.08  # metres that count as picked up
 RECEPTACLE_RADIUS = 0.05  # metres; an object's centre must lie within it
@@ -24,8 +24,7 @@ REST_SPEED = 0.05  # m/s
 RELEASED = 0.065  # metres between the fingers that let go of any object
 AWAY = 0.08  # metres between object and hand that count as not held
 
-_VIDEO_SIZE = 256
-_OPTIONS = ("object", "receptacle", "drawer", "phase", "max_steps")
+_VIDEO_SIZE = (256, 256)
 
 
 class TabletopEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
@@ -49,6 +48,7 @@ class TabletopEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def __init__(
         self,
         task: str = "place",
+        *,
         cameras: Sequence[str] = CAMERAS,
         image_size: int | Sequence[int] = 64,
         max_steps: int | None = None,
@@ -111,7 +111,7 @@ class TabletopEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         super().reset(seed=seed)
         options = self._checked(options or {})
         rng = self.np_random
-        # Drawn whether or not the options name them, so that naming one leaves the layout as it was.
+        # Drawn even where an option names one, so that the layout stays what the seed gives.
         drawn_object = OBJECTS[int(rng.integers(len(OBJECTS)))]
         drawn_receptacle = RECEPTACLES[int(rng.integers(len(RECEPTACLES)))]
         self.max_steps = int(options.get("max_steps", self._default_max_steps))
@@ -154,7 +154,7 @@ class TabletopEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def render(self) -> np.ndarray:
         """A view for people: uint8 [256, 256, 3], RGB."""
         scene = self.scene
-        return render_image(scene.model, scene.data, "video", _VIDEO_SIZE, _VIDEO_SIZE, True)
+        return render_image(scene.model, scene.data, "video", _VIDEO_SIZE, shadows=True)
 
     def close(self) -> None:
         """Free the process's image buffers and GL context; other environments make new ones."""
@@ -214,7 +214,7 @@ class TabletopEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         if self.target_receptacle is not None:
             asked[6:9] = scene.receptacle_position(self.target_receptacle) - target
         images = {
-            f"{camera}_image": render_image(scene.model, scene.data, camera, *self.image_size)
+            f"{camera}_image": render_image(scene.model, scene.data, camera, self.image_size)
             for camera in self.cameras
         }
         return {**images, "proprio": proprio, "objects": objects, "target": asked}

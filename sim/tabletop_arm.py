@@ -21,8 +21,14 @@ SERVO_UPDATES = 4  # straight-line way points of a control step
 SUBSTEPS = 5  # physics steps of each way point: 4 x 5 x 5 ms = 100 ms, 10 Hz
 
 # Where the end effector may be sent, metres: low and high corner.
-WORKSPACE_LOW = np.array([0.22, -0.24, 0.02])
-WORKSPACE_HIGH = np.array([0.52, 0.24, 0.26])
+WORKSPACE_LOW = np.array([0.22, -0.23, 0.02])
+WORKSPACE_HIGH = np.array([0.50, 0.23, 0.24])
+
+_DIVERGED = (
+    mujoco.mjtWarning.mjWARN_BADQPOS,
+    mujoco.mjtWarning.mjWARN_BADQVEL,
+    mujoco.mjtWarning.mjWARN_BADQACC,
+)
 
 
 def joint_angles(x: float, y: float, z: float) -> tuple[float, float, float, float, float]:
@@ -85,7 +91,10 @@ class Arm:
 
     def step(self, action: np.ndarray) -> None:
         """One control step (0.1 s): move the commanded point by `action[:3]` * ACTION_SCALE in a
-        straight line, and close the gripper where `action[3]` > 0, open it elsewhere."""
+        straight line, and close the gripper where `action[3]` > 0, open it elsewhere.
+
+        Raises RuntimeError when the physics diverged (MuJoCo itself would only warn and reset).
+        """
         held = self.position + np.clip(self.command - self.position, -LEASH, LEASH)
         goal = np.clip(held + ACTION_SCALE * action[:3], WORKSPACE_LOW, WORKSPACE_HIGH)
         start = self.command
@@ -97,4 +106,6 @@ class Arm:
             self.data.ctrl[:5] = joint_angles(*(start + part * (goal - start)).tolist())
             self.data.ctrl[self._grip] = grip_start + part * (grip_goal - grip_start)
             mujoco.mj_step(self.model, self.data, SUBSTEPS)
+        if any(self.data.warning[kind].number for kind in _DIVERGED):
+            raise RuntimeError(f"The physics diverged {self.data.time:.2f} s into the episode.")
         self.command = goal

@@ -24,38 +24,20 @@ FAILURE_MODES: dict[str, str] = {
     "short_pull": "lets go of the handle before the drawer is open wide enough",
     "sloppy": "aims badly and never tries again: success is luck, about every second time",
 }
+_GRASPING = (
+    "miss_grasp",
+    "early_close",
+    "drop_early",
+    "wrong_object",
+    "hesitate",
+    "wander",
+    "sloppy",
+)
+# task -> the failure modes that make sense there
 TASK_FAILURES: dict[str, tuple[str, ...]] = {
-    "pick": (
-        "miss_grasp",
-        "early_close",
-        "drop_early",
-        "wrong_object",
-        "hesitate",
-        "wander",
-        "sloppy",
-    ),
-    "place": (
-        "miss_grasp",
-        "early_close",
-        "drop_early",
-        "wrong_object",
-        "wrong_receptacle",
-        "overshoot",
-        "hesitate",
-        "wander",
-        "sloppy",
-    ),
-    "drawer": (
-        "miss_grasp",
-        "early_close",
-        "drop_early",
-        "wrong_object",
-        "hesitate",
-        "wander",
-        "miss_handle",
-        "short_pull",
-        "sloppy",
-    ),
+    "pick": _GRASPING,
+    "place": (*_GRASPING, "wrong_receptacle", "overshoot"),
+    "drawer": (*_GRASPING, "miss_handle", "short_pull"),
 }
 
 _HOVER = 0.09  # metres above an object where the hand lines up
@@ -64,9 +46,12 @@ _RELEASE = {"blue bowl": 0.062, "white tray": 0.048}  # hand height when letting
 _WIDE_OPEN = 0.112  # metres of drawer opening at which the expert lets go
 _ENOUGH = 0.09  # metres of drawer opening that the expert grasps through
 _HELD = 0.02  # a closed hand that stays open wider than this holds something, metres
-_TRIES = 3
 
 Move = Iterator[np.ndarray]
+
+
+def _up(height: float) -> np.ndarray:
+    return np.array([0.0, 0.0, height])
 
 
 class TabletopExpert:
@@ -110,17 +95,21 @@ class TabletopExpert:
         name = self.env.target_object
         if self.failure == "wrong_object":
             name = str(self.rng.choice([other for other in OBJECTS if other != name]))
-        yield from self._grasp(name)
-        if self.env.target_receptacle is None:
-            if self.failure == "drop_early":
+        while True:  # the environment ends the episode at success; the expert tries until then
+            yield from self._grasp(name)
+            if self.env.target_receptacle is not None:
+                yield from self._carry()
+            elif self.failure == "drop_early":
                 yield from self._rise(float(self.rng.uniform(0.03, 0.05)))
                 yield from self._fingers(-1.0)
                 yield from self._rise(0.06)
             else:
-                yield from self._rise(0.14)
-        else:
-            yield from self._carry()
-        yield from self._stay()
+                yield from self._rise(0.15)
+            if self.failure is not None:
+                yield from self._stay()
+            yield from self._rest(2)
+            self._grip = -1.0
+            yield from self._rise(0.06)
 
     def _grasp(self, name: str) -> Move:
         """Take an object; with no failure to show, look whether it is held and try again."""
@@ -129,34 +118,33 @@ class TabletopExpert:
             missing[0] = self.rng.choice([-1, 1]) * self.rng.uniform(0.042, 0.055)
             missing[1] = self.rng.normal(0, 0.008)
         elif self.failure == "sloppy":
-            missing[:2] = self.rng.normal(0, [0.027, 0.033])
-        for _ in range(_TRIES):
-            at = self.scene.object_position(name)  # a view: it follows the object
-            hover = missing + [0, 0, _HOVER]
-            if self.failure == "hesitate" and self.rng.random() < 0.5:
-                halfway = self.rng.uniform(0.3, 0.9)
-                start = self.scene.arm.position.copy()
-                stop = start + halfway * (at + hover - start)
-                yield from self._reach(lambda stop=stop: stop, 0.01)
-                yield from self._stay()
-            yield from self._reach(lambda at=at, hover=hover: at + hover, 0.012, 0.03)
+            missing[:2] = self.rng.normal(0, [0.02, 0.026])
+        at = self.scene.object_position(name)  # a view: it follows the object
+        if self.failure == "hesitate" and (
+            self.env.target_receptacle is None or self.rng.random() < 0.5
+        ):
+            start = self.scene.arm.position.copy()
+            stop = start + self.rng.uniform(0.3, 0.9) * (at + _up(_HOVER) - start)
+            yield from self._reach(lambda: stop, 0.01)
+            yield from self._stay()
+        while True:
+            yield from self._reach(lambda: at + missing + _up(_HOVER), 0.012, 0.03)
             if self.failure == "early_close":
-                above = missing + [0, 0, self.rng.uniform(0.045, 0.06)]
-                yield from self._reach(lambda at=at, above=above: at + above, 0.01)
-                yield from self._fingers(1.0)
-            # The spot is fixed here, so that a touched object is not pushed along.
-            spot = at + missing
-            spot[2] = max(float(at[2]), 0.02)
-            if self.failure != "early_close":
+                above = _up(float(self.rng.uniform(0.045, 0.06)))
+                yield from self._reach(lambda above=above: at + above, 0.01)
+            else:
+                # The spot is fixed here, so that a touched object is not pushed along.
+                spot = at + missing
+                spot[2] = max(float(at[2]), 0.02)
                 yield from self._reach(lambda spot=spot: spot, 0.006)
-                yield from self._fingers(1.0)
+            yield from self._fingers(1.0)
             if self.failure is not None:
                 return
-            yield from self._rise(0.05)
+            yield from self._rise(0.06)
             if self.scene.arm.opening > _HELD:
                 return
             self._grip = -1.0
-            yield from self._rise(0.06)
+            yield from self._rise(0.07)
 
     def _carry(self) -> Move:
         """Bring what the hand holds to the receptacle and let go there."""
@@ -167,9 +155,9 @@ class TabletopExpert:
         if self.failure == "overshoot":
             goal[:2] += self._past(goal[:2])
         elif self.failure == "sloppy":
-            goal[:2] += self.rng.normal(0, 0.022, 2)
+            goal[:2] += self.rng.normal(0, 0.02, 2)
         start = self.scene.arm.position.copy()
-        over = goal + [0, 0, _CARRY]
+        over = goal + _up(_CARRY)
         if self.failure in ("drop_early", "hesitate"):
             part = float(self.rng.uniform(0.25, 0.6))
             stop = start + part * (over - start)
@@ -181,13 +169,13 @@ class TabletopExpert:
             yield from self._fingers(-1.0)
         yield from self._rise(0.10)
         yield from self._reach(lambda: over, 0.015, 0.03)
-        down = goal + [0, 0, _RELEASE[name]]
+        down = goal + _up(_RELEASE[name])
         yield from self._reach(lambda: down, 0.012)
         yield from self._fingers(-1.0)
         yield from self._rise(0.12)
 
     def _past(self, goal: np.ndarray) -> np.ndarray:
-        """A displacement [2] beyond the receptacle, as seen from the hand, clear of the other one."""
+        """A displacement [2] beyond the receptacle, as seen from the hand, clear of the others."""
         away = goal - self.scene.arm.position[:2]
         heading = np.arctan2(away[1], away[0])
         others = [self.scene.receptacle_position(name)[:2] for name in RECEPTACLES]
@@ -195,7 +183,7 @@ class TabletopExpert:
             angle = heading + spread * self.rng.choice([-1, 1])
             step = self.rng.uniform(0.085, 0.11) * np.array([np.cos(angle), np.sin(angle)])
             spot = goal + step
-            inside = abs(spot[1]) < 0.23 and 0.24 < spot[0] < 0.51
+            inside = abs(spot[1]) < 0.22 and 0.23 < spot[0] < 0.49
             if inside and min(np.hypot(*(spot - other)) for other in others) > 0.08:
                 break
         return step
@@ -210,14 +198,13 @@ class TabletopExpert:
         if self.failure == "miss_handle":
             missing[1] = self.rng.choice([-1, 1]) * self.rng.uniform(0.065, 0.08)
         elif self.failure == "short_pull":
-            wide = float(self.rng.uniform(0.02, 0.05))
+            wide = float(self.rng.uniform(0.01, 0.04))
         elif self.failure == "sloppy":
             missing[:2] = self.rng.normal(0, 0.012, 2)
-        stops = self.failure == "hesitate" and self.env.phase != "grasp"
-        for _ in range(_TRIES):
-            above = missing + [0, 0, 0.075]
-            yield from self._reach(lambda above=above: handle + above, 0.012, 0.03)
-            if stops and self.rng.random() < 0.5:
+        stops = self.failure == "hesitate" and (self.env.phase == "open" or self.rng.random() < 0.5)
+        while True:
+            yield from self._reach(lambda: handle + missing + _up(0.075), 0.012, 0.03)
+            if stops:
                 yield from self._stay()
             spot = handle + missing
             yield from self._reach(lambda spot=spot: spot, 0.008)
@@ -253,9 +240,10 @@ class TabletopExpert:
         tolerance: float,
         height_tolerance: float | None = None,
     ) -> Move:
-        """Move until the hand is within `tolerance` metres of the goal (own tolerance for height)."""
-        up = tolerance if height_tolerance is None else height_tolerance
-        # With noise the hand never stands still: after some steps the goal counts as reached.
+        """Move until the hand is within `tolerance` metres of the goal (height: its own)."""
+        noise = self.noise * ACTION_SCALE  # metres; with noise the hand never stands still
+        up = max(tolerance if height_tolerance is None else height_tolerance, noise)
+        tolerance = max(tolerance, noise)
         for _ in range(25):
             off = np.abs(goal() - self.scene.arm.position)
             if off[:2].max() < tolerance and off[2] < up:

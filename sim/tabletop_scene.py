@@ -16,13 +16,13 @@ from sim.tabletop_arm import Arm
 OBJECTS = ("red cube", "green cube", "yellow brick")
 RECEPTACLES = ("blue bowl", "white tray")
 NEUTRAL = np.array([0.37, 0.0, 0.20])  # metres; where episodes start
-NEUTRAL_SPREAD = 0.01
+NEUTRAL_SPREAD = 0.015  # metres each way at the start of an episode
 
 OBJECT_HEIGHT = 0.02  # of an object's centre above what it stands on, metres
 DRAWER_OPEN = (0.105, 0.12)  # metres of opening that count as open at the start
 DRAWER_FLOOR = 0.012  # height of the drawer's floor, metres
 # Where the drawer's object stands in the drawer's own frame (opening 0, cabinet's centre), metres.
-DRAWER_SPOT_LOW, DRAWER_SPOT_HIGH = np.array([0.0, -0.035]), np.array([0.03, 0.035])
+DRAWER_SPOT_LOW, DRAWER_SPOT_HIGH = np.array([0.0, -0.024]), np.array([0.03, 0.024])
 CABINET_X = 0.22
 
 # Where things stand on the table: x, y of centres, metres.
@@ -44,7 +44,7 @@ class Layout:
 
 @cache
 def load_scene(name: str) -> mujoco.MjModel:
-    """Compile assets/tabletop_<name>.xml ("table" or "drawer") once a process; treat as read-only."""
+    """Compile the "table" or the "drawer" scene of assets/ once a process; treat as read-only."""
     path = Path(__file__).parent / "assets" / f"tabletop_{name}.xml"
     return mujoco.MjModel.from_xml_path(str(path))
 
