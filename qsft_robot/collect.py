@@ -1,0 +1,213 @@
+"""Collects demonstrations of mixed quality: scripted experts in worker processes, one HDF5 file."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qsft_robot.collect_worker import EXPERT
+from qsft_robot.demonstration_writer import DemonstrationWriter
+from qsft_robot.rollout_pool import Lost, WorkerPool
+from qsft_robot.rollout_progress import RolloutProgress
+from qsft_robot.types import Episode
+
+# A worker has one order in work and one at hand.
+_AHEAD = 2
+_MASKS = ("expert", "mixed", "train", "valid")
+
+
+@dataclass(frozen=True)
+class CollectPart:
+    """Demonstrations of one kind; a file is made of one part or more."""
+
+    episodes: int
+    # "expert" or the name of a failure mode -> probability; they sum to 1
+    mixture: Mapping[str, float] = field(default_factory=lambda: {EXPERT: 1.0})
+    # standard deviation of the Gaussian noise on the expert's actions
+    noise: float = 0.0
+    # passed to env.reset, stored with each demonstration
+    reset_options: Mapping[str, Any] | None = None
+    # further keyword arguments of the environment's expert
+    expert_options: Mapping[str, Any] = field(default_factory=dict)
+    # a filter key (mask) that lists the demonstrations of this part
+    mask: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ValueError(f"a part of {self.episodes} episodes; at least 1 is needed")
+        total = sum(self.mixture.values())
+        if not self.mixture or min(self.mixture.values()) < 0 or abs(total - 1) > 1e-6:
+            raise ValueError(
+                f"the mixture {dict(self.mixture)} sums to {total:g}; "
+                "its probabilities have to be positive and to sum to 1"
+            )
+        if self.noise < 0:
+            raise ValueError(f"noise is {self.noise}, a standard deviation is 0 or more")
+        if self.mask in _MASKS:
+            raise ValueError(
+                f"mask {self.mask!r} is written by every collection; name the part otherwise"
+            )
+
+
+@dataclass(frozen=True)
+class CollectReport:
+    """What was collected."""
+
+    path: Path
+    episodes: int
+    steps: int
+    successes: int
+    # expert or failure mode -> (episodes, successes)
+    by_expert: dict[str, tuple[int, int]]
+    seconds: float
+
+    def __str__(self) -> str:
+        modes = ", ".join(f"{name} {s}/{n}" for name, (n, s) in sorted(self.by_expert.items()))
+        return (
+            f"{self.path}: {self.episodes} demonstrations, {self.steps} steps, success "
+            f"{self.successes / self.episodes:.3f} ({modes}), "
+            f"{self.seconds:.0f} s, {self.steps / self.seconds:.0f} steps/s"
+        )
+
+
+def collect(
+    env_args: Mapping[str, Any],
+    out: str | Path,
+    parts: Sequence[CollectPart],
+    *,
+    seed: int = 0,
+    workers: int = 2,
+    valid_fraction: float = 0.1,
+    episode_timeout_s: float = 300.0,
+    env_overrides: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> CollectReport:
+    """Collect `parts` into the HDF5 file `out` (robomimic's schema) and return what came of it.
+
+    Demonstration i depends on `seed` and i alone, so the file is the same for any `workers`.
+    Masks: expert (no failure mode), mixed (all), train and valid (`valid_fraction` of all), and one
+    for each part that names one. The file appears whole or not at all, also after Ctrl-C.
+    Raises ValueError on bad arguments, RuntimeError when an episode raises, dies or hangs.
+    """
+    orders = [order for part in parts for order in [part] * part.episodes]
+    if not orders:
+        raise ValueError("no parts, so there is nothing to collect")
+    if not 0 <= valid_fraction < 1:
+        raise ValueError(f"valid_fraction is {valid_fraction}, it lies in [0, 1)")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}, it has to be 0 or more")
+    settings = {"env_args": dict(env_args), "env_overrides": dict(env_overrides or {})}
+    seen: Counter[str] = Counter()
+    good: Counter[str] = Counter()
+    steps = written = 0
+    began = time.monotonic()
+    try:
+        with ExitStack() as stack:
+            pool = stack.enter_context(
+                WorkerPool(
+                    "qsft_robot.collect_worker:serve_demonstrations",
+                    settings,
+                    min(workers, len(orders)),
+                )
+            )
+            writer = stack.enter_context(DemonstrationWriter(out, pool.greeting["env_args"]))
+            tell = (
+                stack.enter_context(RolloutProgress("collect", len(orders))) if progress else None
+            )
+            valid = _choose_valid(len(orders), valid_fraction, seed)
+            for index, episode in _play_all(pool, orders, seed, episode_timeout_s):
+                name = episode.attributes["expert"]
+                mask = orders[index].mask
+                masks = ["mixed", "valid" if index in valid else "train"]
+                masks += ["expert"] if name == EXPERT else []
+                writer.append(episode, masks + ([mask] if mask else []))
+                seen[name] += 1
+                good[name] += episode.success
+                steps += len(episode)
+                written += 1
+                if tell is not None:
+                    tell(episode.success)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"{out}: interrupted after {written} of {len(orders)} demonstrations; nothing was "
+            "written, and an earlier file of this name is as it was"
+        ) from None
+    return CollectReport(
+        path=Path(out),
+        episodes=written,
+        steps=steps,
+        successes=good.total(),
+        by_expert={name: (seen[name], good[name]) for name in seen},
+        seconds=time.monotonic() - began,
+    )
+
+
+def _choose_valid(n: int, fraction: float, seed: int) -> set[int]:
+    chosen = np.random.default_rng([seed, n]).permutation(n)[: round(fraction * n)]
+    return {int(index) for index in chosen}
+
+
+def _order(index: int, part: CollectPart, seed: int) -> dict[str, Any]:
+    """All that determines demonstration `index`."""
+    draws = np.random.SeedSequence([seed, index])
+    names = sorted(part.mixture)
+    probabilities = np.array([part.mixture[name] for name in names])
+    rng = np.random.default_rng(draws)
+    return {
+        "seed": int(draws.generate_state(1)[0] >> 1),  # 31 bits, which every simulator takes
+        "expert_seed": [seed, index, 1],
+        "expert": str(rng.choice(names, p=probabilities / probabilities.sum())),
+        "noise": part.noise,
+        "reset_options": None if part.reset_options is None else dict(part.reset_options),
+        "expert_options": dict(part.expert_options),
+    }
+
+
+def _play_all(
+    pool: WorkerPool, parts: Sequence[CollectPart], seed: int, timeout_s: float
+) -> Iterator[tuple[int, Episode]]:
+    """Yield (index, episode) in the order of the indices, whichever worker is faster."""
+    orders: dict[int, dict[str, Any]] = {}
+    arrived: dict[int, dict[str, Any]] = {}
+    in_work = [0] * len(pool)
+    following = wanted = 0
+    while wanted < len(parts):
+        for worker in range(len(pool)):
+            # A slow episode must not let the others pile up in memory.
+            while (
+                in_work[worker] < _AHEAD
+                and following < len(parts)
+                and following - wanted < 8 * _AHEAD * len(pool)
+            ):
+                orders[following] = _order(following, parts[following], seed)
+                message = {"index": following, "timeout_s": timeout_s, **orders[following]}
+                pool.send(worker, message)
+                in_work[worker] += 1
+                following += 1
+        for event in pool.wait(0.5):
+            if isinstance(event, Lost):
+                order = orders.get(event.task, {})
+                raise RuntimeError(
+                    f"demonstration {event.task} (env seed {order.get('seed')}, expert "
+                    f"{order.get('expert')!r}) {event.reason}: {event.detail}"
+                )
+            in_work[event.worker] -= 1
+            arrived[event.content["index"]] = event.content["episode"]
+        while wanted in arrived:
+            order = orders.pop(wanted)
+            attributes = {
+                "seed": order["seed"],
+                "reset_options": order["reset_options"] or {},
+                "expert": order["expert"],
+                "noise": order["noise"],
+            }
+            fields = arrived.pop(wanted)
+            yield wanted, Episode(name=f"demo_{wanted}", attributes=attributes, **fields)
+            wanted += 1

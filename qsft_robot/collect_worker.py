@@ -1,0 +1,73 @@
+"""The worker process of a collection: plays whole episodes with a scripted expert."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from qsft_robot.build import build_env, build_expert, failure_modes
+from qsft_robot.rollout_worker import as_mapping, env_description, succeeded
+from qsft_robot.worker_channel import WorkerChannel
+
+# The name that stands for an expert without a failure mode.
+EXPERT = "expert"
+
+
+def play_demonstration(
+    env: Any,
+    *,
+    seed: int,
+    expert_seed: list[int],
+    expert: str,
+    noise: float,
+    reset_options: Mapping[str, Any] | None,
+    expert_options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Play one episode and return it as arrays, the fields of `types.Episode`.
+
+    It is terminated by success or by its whole step limit (a failure that used its limit is an
+    outcome), truncated where the expert ended it early (`expert.done`).
+    """
+    observation, info = env.reset(seed=seed, options=reset_options)
+    rng = np.random.default_rng(expert_seed)
+    failure = None if expert == EXPERT else expert
+    actor = build_expert(env, failure, noise, rng, **expert_options)
+    rows = {key: [value] for key, value in as_mapping(observation).items()}
+    actions: list[np.ndarray] = []
+    rewards: list[float] = []
+    success = over = False
+    while not over and not actor.done:
+        action = np.asarray(actor.act(), np.float32)
+        observation, reward, terminated, truncated, info = env.step(action)
+        for key, value in as_mapping(observation).items():
+            rows[key].append(value)
+        actions.append(action)
+        rewards.append(float(reward))
+        success |= succeeded(info)
+        over = terminated or truncated
+    return {
+        "observations": {key: np.stack(values) for key, values in rows.items()},
+        "actions": np.stack(actions),
+        "rewards": np.array(rewards, np.float32),
+        "terminated": success or over,
+        "truncated": not (success or over),
+        "success": success,
+        "instruction": str(info.get("instruction", "")),
+    }
+
+
+def serve_demonstrations(channel: WorkerChannel, settings: Mapping[str, Any]) -> None:
+    """Answer each message {"index", "timeout_s", and the arguments of `play_demonstration`}."""
+    env = build_env(settings["env_args"], **settings["env_overrides"])
+    failure_modes(settings["env_args"]["env_name"])  # ValueError where there is no expert
+    channel.send({"env_args": env_description(env, settings["env_args"])})
+    channel.end()
+    while (order := channel.receive()) is not None:
+        index, timeout_s = order.pop("index"), order.pop("timeout_s")
+        channel.begin(index, timeout_s)
+        episode = play_demonstration(env, **order)
+        channel.end()
+        channel.send({"index": index, "episode": episode})
+    env.close()
