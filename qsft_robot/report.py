@@ -19,10 +19,9 @@ REPORT_FILE = "report.html"
 VIDEO_COUNT = 6
 # Bytes of mp4 in one page: it has to open from a mail.
 VIDEO_BUDGET = 6_000_000
-# Metrics that are read against each other share a plot; the rest share one by namespace.
+# Metrics that are read against each other share a plot, and so do all losses.
 PAIRS = {
     "V against its target, means over a batch": ("q/value_mean", "q/target_mean"),
-    "V on steps of successful and of failed logs": ("q/value_success", "q/value_failure"),
 }
 
 
@@ -156,7 +155,8 @@ def _training(run: Run) -> Iterator[str]:
             yield f"<h3>Stage “{escape(stage)}”{heading}</h3>"
             yield f'<p class="soft">{_times(training, stage)}</p><div class="grid">'
             for title, plot in _curves(training, stage):
-                yield f"<figure>{plot}<figcaption>{escape(title)}</figcaption></figure>"
+                caption = f'<figcaption class="title">{escape(title)}</figcaption>'
+                yield f"<figure>{caption}{plot}</figure>"
             yield "</div>"
     yield "<h2>Value against return</h2>"
     drawn = [t for t in run.trainings if len(t.value)]
@@ -172,7 +172,8 @@ def _training(run: Run) -> Iterator[str]:
 
 
 def _times(training: Training, stage: str) -> str:
-    parts = [f"{len(training.series(stage, 'step')[0])} lines of metrics"]
+    steps, _ = training.series(stage, "step")
+    parts = [f"{steps.max():,.0f} updates"] if len(steps) else []
     for key, words in (("time/update_s", "an update"), ("time/data_s", "its data")):
         _, seconds = training.series(stage, key)
         if len(seconds):
@@ -185,7 +186,8 @@ def _curves(training: Training, stage: str) -> Iterator[tuple[str, str]]:
     groups: dict[str, list[str]] = {}
     for key in keys:
         pair = next((title for title, pair in PAIRS.items() if key in pair), None)
-        groups.setdefault(pair or key.split("/")[0], []).append(key)
+        title = pair or ("Losses" if key.startswith("loss/") else key)
+        groups.setdefault(title, []).append(key)
     for title, members in groups.items():
         limits = (0.0, 1.0) if title in PAIRS else None
         series = {key: training.series(stage, key) for key in members}
@@ -200,11 +202,17 @@ def _calibration(training: Training) -> str:
     caption = (
         f"Mean return of the logs per tenth of V, dots by share of steps; dashed: V = return. "
         f"Mean V {training.value.mean():.3f}, mean return {training.outcome.mean():.3f}, "
-        f"mean gap {gap:.3f}, {len(training.value)} steps."
+        f"mean gap {gap:.3f}, {len(training.value)} steps"
+        + (f" of {training.split} logs." if training.split else ".")
     )
+    if training.success is not None and 0 < training.success.sum() < len(training.success):
+        good, bad = training.value[training.success], training.value[~training.success]
+        caption += (
+            f" Mean V {good.mean():.3f} in logs that succeeded, {bad.mean():.3f} in the rest."
+        )
     heading = f"<h3>{escape(training.name)}</h3>" if training.name else ""
     plot = calibration_plot(training.value, training.outcome)
-    return f"<figure>{heading}{plot}<figcaption>{caption}</figcaption></figure>"
+    return f"<figure>{heading}{plot}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _rollouts(run: Run) -> Iterator[str]:
@@ -222,7 +230,7 @@ def _rollouts(run: Run) -> Iterator[str]:
             caption += f", V at the start {episode['value_at_start']:.2f}"
         instruction = str(episode.get("instruction") or "")
         yield (
-            '<figure><video controls muted loop playsinline preload="metadata" '
+            '<figure><video controls autoplay muted loop playsinline preload="metadata" '
             f'src="data:video/mp4;base64,{data}"></video><figcaption>'
             + (f"“{escape(instruction)}”<br>" if instruction else "")
             + f"{escape(caption)}</figcaption></figure>"

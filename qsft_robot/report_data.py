@@ -35,6 +35,8 @@ class Training:
     metrics: list[dict[str, Any]]
     value: np.ndarray  # float64 [t], V predicted at steps of the logs
     outcome: np.ndarray  # float64 [t], the logs' own return at the same steps
+    success: np.ndarray | None  # bool [t], whether each step's log succeeded
+    split: str  # which logs the two are of: "held out" or "training"
 
     def stages(self) -> list[str]:
         """Names of the stages, in the order of the metrics."""
@@ -99,13 +101,15 @@ def _read_training(name: str, folder: Path) -> Training | None:
     pairs = read_json(calibration) if calibration.is_file() else {}
     value = np.asarray(pairs.get("value", []), dtype=float)
     outcome = np.asarray(pairs.get("return", []), dtype=float)
+    success = np.asarray(pairs["success"], dtype=bool) if "success" in pairs else None
     if value.shape != outcome.shape or value.ndim != 1:
         raise ValueError(
             f"{calibration}: 'value' and 'return' need one number each a step, "
             f"they have the shapes {value.shape} and {outcome.shape}."
         )
     settings = read_json(config) if config.is_file() else {}
-    return Training(name, settings, read_lines(folder / METRICS), value, outcome)
+    split = str(pairs.get("split", ""))
+    return Training(name, settings, read_lines(folder / METRICS), value, outcome, success, split)
 
 
 def _read_evaluation(name: str, folder: Path) -> Evaluation:

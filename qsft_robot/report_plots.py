@@ -40,9 +40,11 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def tick_text(value: float) -> str:
-    """A tick as short as it can be read: 1.5k, 0.25, 3."""
+    """A tick as short as it can be read: 15k, 0.25, 4e-4."""
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k"
+    if 0 < abs(value) < 0.001:
+        return f"{value:.0e}".replace("e-0", "e-")
     return f"{value:g}"
 
 
