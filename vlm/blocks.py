@@ -105,7 +105,7 @@ class InstructionEncoder(nn.Module):
         self.length = length
         self.embedding = nn.Embedding(buckets, width)
         self.positions = nn.Parameter(torch.randn(1 + length, width) * 0.5)
-        self.block = Block(width, heads=max(1, width // 32), mlp_ratio=2, dropout=0.0, depth=1)
+        self.block = Block(width, heads=max(1, width // 32), mlp_ratio=2.0, dropout=0.0, depth=1)
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, out_width)
 

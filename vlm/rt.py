@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vlm.blocks import Block, InstructionEncoder, ReturnToken, additive_mask, causal_mask
 from vlm.images import ImageTokens
-from vlm.rt_config import RTConfig as RTConfig
+from vlm.rt_config import RTConfig
 
 
 class RTOutput(NamedTuple):
@@ -238,7 +238,6 @@ class RTModel(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
-@torch.inference_mode()
 def decide_together(
     models: Sequence[RTModel],
     contexts: Sequence[tuple],
@@ -250,15 +249,17 @@ def decide_together(
     A context is the arguments of `prefill`. `legal(prefix ids [b, i]) -> bool [b, v]`;
     `choose(outputs, one a model with n = 1, allowed [b, v], i) -> ids [b]`.
     """
-    started = [model.prefill(*context) for model, context in zip(models, contexts, strict=True)]
-    outputs, caches = [output for output, _ in started], [cache for _, cache in started]
-    first = outputs[0].logits
-    n = models[0].config.n_tokens
-    ids = torch.zeros(len(first), n, dtype=torch.int64, device=first.device)
-    for i in range(n):
-        ids[:, i] = choose(outputs, legal(ids[:, :i]), i)
-        if i + 1 < n:
-            outputs = [m.decode(ids[:, i], c) for m, c in zip(models, caches, strict=True)]
+    text_ids = contexts[0][3]
+    # Made outside of inference mode, so that the caller may compute with it.
+    ids = torch.zeros(len(text_ids), models[0].config.n_tokens, dtype=torch.int64)
+    ids = ids.to(text_ids.device)
+    with torch.inference_mode():
+        started = [model.prefill(*context) for model, context in zip(models, contexts, strict=True)]
+        outputs, caches = [output for output, _ in started], [cache for _, cache in started]
+        for i in range(ids.shape[1]):
+            ids[:, i] = choose(outputs, legal(ids[:, :i]), i)
+            if i + 1 < ids.shape[1]:
+                outputs = [m.decode(ids[:, i], c) for m, c in zip(models, caches, strict=True)]
     return ids
 
 
@@ -287,6 +288,6 @@ def rt_base(vocab_size: int, n_tokens: int, state_dim: int, **changes: object) -
 
 
 def _build(
-    vocab_size: int, n_tokens: int, state_dim: int, changes: dict, **numbers: float
+    vocab_size: int, n_tokens: int, state_dim: int, changes: dict, **numbers: int | float
 ) -> RTModel:
     return RTModel(RTConfig(vocab_size, n_tokens, state_dim, **(numbers | changes)))

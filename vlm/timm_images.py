@@ -39,7 +39,7 @@ class TimmEncoder(nn.Module):
         fixed = config.get("fixed_input_size", False) and not hasattr(backbone, "dynamic_img_size")
         self.input_size = tuple(config["input_size"][1:]) if fixed else image_size
         self.index, map_channels = _choose_map(backbone, name, self.input_size)
-        backbone.prune_intermediate_layers(self.index, prune_norm=False, prune_head=True)
+        backbone.prune_intermediate_layers([self.index], prune_norm=True, prune_head=True)
         self.backbone = backbone
         self.register_buffer("mean", torch.tensor(config["mean"])[:, None, None], False)
         self.register_buffer("std", torch.tensor(config["std"])[:, None, None], False)
