@@ -76,7 +76,7 @@ class RobosuiteSettings:
     instruction: str
 
     def env_args(self) -> dict[str, Any]:
-        """The dictionary that robomimic keeps in `data.attrs["env_args"]`; its `env_kwargs` are what
+        """What robomimic keeps in `data.attrs["env_args"]`; its `env_kwargs` are what
         robosuite.make takes."""
         sizes = list(self.cameras.values())
         env_kwargs: dict[str, Any] = {
