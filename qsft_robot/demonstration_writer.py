@@ -116,8 +116,11 @@ class DemonstrationWriter:
             file.close()
 
     def _write_error(self, problem: Exception) -> OSError:
+        # HDF5's text runs over several lines; the system's own words stand inside.
+        said = re.search(r"error message = '([^']+)'", str(problem))
+        reason = said[1] if said else " ".join(str(problem).split())
         return OSError(
-            f"{self.path}: could not be written ({problem}); is the disk full? "
+            f"{self.path}: could not be written ({reason}); is the disk full? "
             "An earlier file of this name is as it was."
         )
 

@@ -62,8 +62,8 @@ class FrameCache:
         The key hashes path, size and modification time of the file, the names and the cameras: to
         hash gigabytes of pixels would take as long as to copy them. The last row of a log comes
         from next_obs; where that is missing it repeats the last frame, which is an error for the
-        logs that `truncated` names. ValueError also on an unknown camera, frames that differ in size,
-        more bytes than `byte_budget`, or a full disk.
+        logs that `truncated` names. ValueError also on an unknown camera, frames that differ in
+        size, more bytes than `byte_budget`, or a full disk.
         """
         path = Path(path)
         with open_demonstrations(path) as file:

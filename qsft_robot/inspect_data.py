@@ -49,6 +49,7 @@ class DataSummary:
     keys: dict[str, KeySummary] = field(default_factory=dict)
     actions: KeySummary | None = None
     returns: list[float] = field(default_factory=list)
+    rewarded: bool = False
     successes: int = 0
     terminated: int = 0
     truncated: int = 0
@@ -73,8 +74,8 @@ def inspect(
 ) -> DataSummary:
     """Read the whole file, print its table, and return what stands in it.
 
-    What no reader could mend raises ValueError (structure, lengths, NaN, sizes); what depends on how
-    the data is used (action scale, rewards, return range) becomes a warning.
+    What no reader could mend raises ValueError (structure, lengths, NaN, sizes); what depends on
+    how the data is used (action scale, rewards, return range) becomes a warning.
     """
     summary = summarize(path, filter_key=filter_key, log_end=log_end, success_reward=success_reward)
     show(summary, console or Console())
@@ -154,6 +155,7 @@ def _add(summary: DataSummary, episode: Episode) -> None:
     summary.steps += len(episode)
     summary.lengths.append(len(episode))
     summary.returns.append(float(episode.rewards.sum()))
+    summary.rewarded |= bool(episode.rewards.any())
     summary.successes += episode.success
     summary.terminated += episode.terminated
     summary.truncated += episode.truncated
@@ -176,7 +178,7 @@ def _widen(before: KeySummary | None, rows: np.ndarray) -> KeySummary:
 
 def _warnings(summary: DataSummary, only_dones: bool, no_next: bool) -> list[str]:
     found = []
-    if not any(summary.returns):
+    if not summary.rewarded:
         found.append(no_reward(summary.path, success_reward=False))
     elif min(summary.returns) < 0 or max(summary.returns) > 1:
         found.append(

@@ -87,13 +87,13 @@ class ReturnRange:
         return w
 
     def _refuse(self, where: str, least: np.ndarray, most: np.ndarray) -> None:
-        outside = (most < -_TOLERANCE) | (least > 1 + _TOLERANCE)
-        if outside.any():
-            t = int(outside.argmax())
-            low, high = self.to_return(float(least.min())), self.to_return(float(most.max()))
+        excess = np.maximum(-most, least - 1)
+        t = int(excess.argmax())
+        if excess[t] > _TOLERANCE:
+            found = self.to_return(float(least[t] if least[t] > 1 else most[t]))
             raise ValueError(
-                f"{where}the return from step {t} on is {self.to_return(float(least[t])):.6g}, "
-                f"outside the declared range [{self.low:g}, {self.high:g}] (this log spans [{low:.6g}, "
-                f"{high:.6g}]). Declare a range that holds every return (--return-low, "
-                "--return-high), or pass --success-reward to pay 1 once, at the first success."
+                f"{where}the return from step {t} on is {found:.6g}, outside the declared range "
+                f"[{self.low:g}, {self.high:g}]. Declare a range that holds every return "
+                "(--return-low, --return-high), or pass --success-reward to pay 1 once, at the "
+                "first success."
             )
