@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import mujoco
@@ -18,7 +19,7 @@ _GL_HELP = (
 )
 
 _gl_context: Any = None
-_renderers: dict[tuple[int, int, int], _Renderer] = {}
+_renderers: dict[tuple[int, int, int, int], _Renderer] = {}
 
 
 def gl_platform() -> str:
@@ -37,6 +38,9 @@ def _start_gl() -> None:
         _gl_context.make_current()
         return
     platform = gl_platform()
+    # Mesa's software rasteriser starts a thread a core; for images this small they cost more
+    # than they bring (600 against 500 steps a CPU second), most of all beside other workers.
+    os.environ.setdefault("LP_NUM_THREADS", "0")
     try:
         if platform == "egl":
             os.environ["MUJOCO_GL"] = "egl"  # MuJoCo's own loader reads it
@@ -62,65 +66,68 @@ def _start_gl() -> None:
 
 
 class _Renderer:
-    """One model's GPU buffers for one image size."""
+    """One model's buffer of a row of images, so that all cameras are read back at once."""
 
-    def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
+    def __init__(self, model: mujoco.MjModel, size: tuple[int, int], count: int) -> None:
         _start_gl()
-        model.vis.global_.offheight, model.vis.global_.offwidth = height, width
+        height, width = size
+        model.vis.global_.offheight, model.vis.global_.offwidth = height, width * count
         try:
             self.context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
         except mujoco.FatalError as error:
             raise RuntimeError(f"OpenGL refused an image buffer ({error}). {_GL_HELP}") from error
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)
         self.model = model  # held, so that its id in the cache stays its own
         self.scene = mujoco.MjvScene(model, maxgeom=200)
-        self.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
         self.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         self.option = mujoco.MjvOption()
         self.camera = mujoco.MjvCamera()
         self.camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self.rect = mujoco.MjrRect(0, 0, width, height)
-        self.pixels = np.zeros((height, width, 3), np.uint8)
+        self.parts = [mujoco.MjrRect(i * width, 0, width, height) for i in range(count)]
+        self.whole = mujoco.MjrRect(0, 0, count * width, height)
+        self.pixels = np.zeros((height, count * width, 3), np.uint8)
 
-    def image(self, data: mujoco.MjData, camera_id: int, shadows: bool) -> np.ndarray:
+    def images(
+        self, data: mujoco.MjData, camera_ids: Sequence[int], shadows: bool
+    ) -> list[np.ndarray]:
         _start_gl()
-        self.camera.fixedcamid = camera_id
-        self.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
-        mujoco.mjv_updateScene(
-            self.model,
-            data,
-            self.option,
-            None,
-            self.camera,
-            mujoco.mjtCatBit.mjCAT_ALL,
-            self.scene,
-        )
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)
-        mujoco.mjr_render(self.rect, self.scene, self.context)
-        mujoco.mjr_readPixels(self.pixels, None, self.rect, self.context)
-        return self.pixels[::-1].copy()
+        self.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        for camera_id, part in zip(camera_ids, self.parts, strict=True):
+            self.camera.fixedcamid = camera_id
+            mujoco.mjv_updateScene(
+                self.model, data, self.option, None, self.camera, everything, self.scene
+            )
+            mujoco.mjr_render(part, self.scene, self.context)
+        mujoco.mjr_readPixels(self.pixels, None, self.whole, self.context)
+        return [self.pixels[::-1, part.left : part.left + part.width].copy() for part in self.parts]
 
 
-def render_image(
+def render_images(
     model: mujoco.MjModel,
     data: mujoco.MjData,
-    camera: str,
+    cameras: Sequence[str],
     size: tuple[int, int],
     *,
     shadows: bool = False,
-) -> np.ndarray:
-    """Draw one named camera at `size` (height, width): uint8 [height, width, 3], row 0 at the top.
+) -> list[np.ndarray]:
+    """Draw each named camera at `size` (height, width): uint8 [height, width, 3], row 0 at the top.
 
-    Raises RuntimeError, saying what to set, when the machine gives no GL context.
+    No camera needs no GL. Raises RuntimeError, saying what to set, when the machine gives no GL
+    context, and ValueError, listing the scene's cameras, for an unknown one.
     """
-    camera_id = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, camera)
-    if camera_id < 0:
-        names = [model.camera(i).name for i in range(model.ncam)]
-        raise ValueError(f"No camera {camera!r} in this scene; there are: {', '.join(names)}.")
-    key = (id(model), *size)
+    if not cameras:
+        return []
+    camera_ids = []
+    for camera in cameras:
+        camera_ids.append(mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, camera))
+        if camera_ids[-1] < 0:
+            names = [model.camera(i).name for i in range(model.ncam)]
+            raise ValueError(f"No camera {camera!r} in this scene; there are: {', '.join(names)}.")
+    key = (id(model), *size, len(cameras))
     if key not in _renderers:
-        _renderers[key] = _Renderer(model, *size)
-    return _renderers[key].image(data, camera_id, shadows)
+        _renderers[key] = _Renderer(model, size, len(cameras))
+    return _renderers[key].images(data, camera_ids, shadows)
 
 
 def close_rendering() -> None:

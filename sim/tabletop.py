@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 
-from sim.rendering import close_rendering, render_image
+from sim.rendering import close_rendering, render_images
 from sim.tabletop_scene import OBJECTS, RECEPTACLES, Scene, sample_drawer, sample_table
 
 ENV_NAME = "tabletop"
@@ -99,7 +99,7 @@ class TabletopEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             for camera in self.cameras
         }
         state = {
-            key: spaces.Box(-np.inf, np.inf, (size,), np.float32)
+            key: spaces.Box(-10.0, 10.0, (size,), np.float32)
             for key, size in (("proprio", 8), ("objects", 16), ("target", 13))
         }
         self.observation_space = spaces.Dict({**images, **state})
@@ -154,7 +154,7 @@ class TabletopEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def render(self) -> np.ndarray:
         """A view for people: uint8 [256, 256, 3], RGB."""
         scene = self.scene
-        return render_image(scene.model, scene.data, "video", _VIDEO_SIZE, shadows=True)
+        return render_images(scene.model, scene.data, ["video"], _VIDEO_SIZE, shadows=True)[0]
 
     def close(self) -> None:
         """Free the process's image buffers and GL context; other environments make new ones."""
@@ -213,8 +213,6 @@ class TabletopEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
                 objects[9 + 3 * i : 12 + 3 * i] = scene.receptacle_position(name)
         if self.target_receptacle is not None:
             asked[6:9] = scene.receptacle_position(self.target_receptacle) - target
-        images = {
-            f"{camera}_image": render_image(scene.model, scene.data, camera, self.image_size)
-            for camera in self.cameras
-        }
+        drawn = render_images(scene.model, scene.data, self.cameras, self.image_size)
+        images = {f"{camera}_image": x for camera, x in zip(self.cameras, drawn, strict=True)}
         return {**images, "proprio": proprio, "objects": objects, "target": asked}
