@@ -156,7 +156,7 @@ def check_finite(where: str, array: np.ndarray) -> None:
         step = int(np.argwhere(~np.isfinite(array))[0][0])
         raise ValueError(
             f"{where}: NaN or Inf at step {step}. Drop this demonstration (a mask of your own and "
-            "--filter-key) or mend the file."
+            "--data.filter-key) or mend the file."
         )
 
 
@@ -165,7 +165,7 @@ def check_actions(where: str, actions: np.ndarray, scale: ActionScale | None) ->
     declared = scale if scale is not None else (-1.0, 1.0)
     low, high = (np.asarray(bound, np.float64) for bound in declared)
     for bound in (low, high):
-        if bound.ndim and bound.shape != actions.shape[1:]:
+        if bound.size not in (1, actions.shape[1]):
             raise ValueError(
                 f"{where}: actions have {actions.shape[1]} dimensions, the declared action scale "
                 f"has {bound.size}."
@@ -178,7 +178,7 @@ def check_actions(where: str, actions: np.ndarray, scale: ActionScale | None) ->
         bounds = "[-1, 1]" if scale is None else "the declared action scale"
         raise ValueError(
             f"{where}: outside {bounds} at step {step}: dimension {dimension} spans {span}. "
-            "Declare the scale of the actions (--action-low, --action-high, in "
+            "Declare the scale of the actions (--data.action-low, --data.action-high, in "
             "the file's units) so that it covers them."
         )
 

@@ -79,6 +79,7 @@ def read_episodes(
     log_end: LogEnd | Mapping[str, LogEnd] | None = None,
     success_reward: bool = False,
     action_scale: ActionScale | None = None,
+    names: Sequence[str] | None = None,
     require_reward: bool = True,
 ) -> list[Episode]:
     """Read every demonstration, or those of one filter key; arguments as in `iter_episodes`.
@@ -94,6 +95,7 @@ def read_episodes(
             log_end=log_end,
             success_reward=success_reward,
             action_scale=action_scale,
+            names=names,
         )
     )
     if require_reward and not any(episode.rewards.any() for episode in episodes):
@@ -106,7 +108,7 @@ def no_reward(path: str | Path, success_reward: bool) -> str:
     mend = (
         "no success was found in the file either."
         if success_reward
-        else "if the file marks success in another way (success, dones), pass --success-reward."
+        else "if the file marks success elsewhere (success, dones), pass --data.success-reward."
     )
     return f"{path}: all rewards are zero, so there is nothing to tell good from bad; {mend}"
 
@@ -120,6 +122,7 @@ def iter_episodes(
     log_end: LogEnd | Mapping[str, LogEnd] | None = None,
     success_reward: bool = False,
     action_scale: ActionScale | None = None,
+    names: Sequence[str] | None = None,
 ) -> Iterator[Episode]:
     """Read demonstrations one by one, each checked as it is read.
 
@@ -127,11 +130,11 @@ def iter_episodes(
     file's own language. `log_end` says what the end of an unsuccessful log means, for all or by
     filter key; without it the file's `terminated` and `truncated` decide, and where it has only
     `dones` such an end is terminal. `success_reward` puts reward 1 at the first success, 0
-    elsewhere, and ends the log there. `action_scale` is checked, not applied. ValueError names
-    file, demonstration and key.
+    elsewhere, and ends the log there. `action_scale` is checked, not applied. `names` picks
+    some of the demonstrations. ValueError names file, demonstration and key.
     """
     with open_demonstrations(path) as file:
-        names = select_demos(file, filter_key)
+        names = _select(file, filter_key, names)
         env_args = env_args_of(file)
         ends = ends_by_name(file, log_end)
         signal = success_signal(file, names) if success_reward else None
@@ -152,6 +155,14 @@ def iter_episodes(
                         f"{name}. One policy needs one size; convert the file or select by mask."
                     )
             yield episode
+
+
+def _select(file: h5py.File, filter_key: str | None, names: Sequence[str] | None) -> list[str]:
+    there = select_demos(file, filter_key)
+    for name in names or ():
+        if name not in there:
+            raise ValueError(f"{file.filename}: {unknown('demonstration', name, there)}")
+    return there if names is None else list(names)
 
 
 def _is_camera(dataset: h5py.Dataset) -> bool:
@@ -227,7 +238,8 @@ def _read_rows(demo: h5py.Group, key: str, steps: int, bootstraps: bool) -> np.n
         elif bootstraps:
             raise ValueError(
                 f"{where}: the log is truncated, and without next_obs/{key} nothing tells what was "
-                "seen after its last action. Write next_obs, or call its end terminal (--log-end)."
+                "seen after its last action. Write next_obs, or call its end terminal "
+                "(--data.log-end)."
             )
         else:
             rows[-1] = rows[-2]

@@ -74,7 +74,7 @@ class FrameCache:
             if need > byte_budget:
                 raise ValueError(
                     f"{path}: its frames take {need / GIB:.3f} GiB, the frame cache may hold "
-                    f"{byte_budget / GIB:.3f} GiB. Allow more with --frame-cache-gib "
+                    f"{byte_budget / GIB:.3f} GiB. Allow more with --data.frame-cache-gib "
                     f"{np.ceil(need / GIB * 1000) / 1000:.3f}, or use fewer cameras or logs."
                 )
             status = path.stat()
@@ -87,7 +87,7 @@ class FrameCache:
                 if need > free:
                     raise ValueError(
                         f"{target.parent}: {free / GIB:.3f} GiB free, the frame cache needs "
-                        f"{need / GIB:.3f} GiB; choose another folder with --frame-cache."
+                        f"{need / GIB:.3f} GiB; set QSFT_CACHE to a folder on a larger disk."
                     )
                 with atomic_folder(target) as temporary:
                     _copy(file, layout, temporary, show_progress)
@@ -149,7 +149,7 @@ def _measure(
                 raise ValueError(
                     f"{where}/{camera}: the log is truncated, and without next_obs/{camera} "
                     "nothing tells what was seen after its last action. Write next_obs, or call "
-                    "its end terminal (--log-end)."
+                    "its end terminal (--data.log-end)."
                 )
     return {"start": start, "rows": rows, "cameras": sizes}
 

@@ -111,7 +111,9 @@ def summarize(
         known = [success[name] for name in names if name in success]
         summary.masks[key] = (len(known), sum(known))
         if not names:
-            summary.warnings.append(f"mask/{key} is empty; --filter-key {key} would be refused.")
+            summary.warnings.append(
+                f"mask/{key} is empty; --data.filter-key {key} would be refused."
+            )
     summary.warnings += _warnings(summary, only_dones and log_end is None, no_next)
     return summary
 
@@ -183,8 +185,8 @@ def _warnings(summary: DataSummary, only_dones: bool, no_next: bool) -> list[str
     elif min(summary.returns) < 0 or max(summary.returns) > 1:
         found.append(
             f"returns span [{min(summary.returns):.3g}, {max(summary.returns):.3g}], beyond the "
-            "default range [0, 1]: declare --return-low and --return-high, or pass "
-            "--success-reward to pay 1 once, at the first success."
+            "default range [0, 1]: declare --data.return-low and --data.return-high, or pass "
+            "--data.success-reward to pay 1 once, at the first success."
         )
     if summary.successes == summary.episodes:
         found.append("every demonstration succeeds: there is no failure to learn from.")
@@ -195,7 +197,7 @@ def _warnings(summary: DataSummary, only_dones: bool, no_next: bool) -> list[str
         found.append(
             f"the file has only dones: the ends of its {failures} unsuccessful demonstrations "
             "count as known failures (terminal). If they were cut while the task could go on, pass "
-            "--log-end truncated."
+            "--data.log-end truncated."
         )
     if no_next:
         found.append("no next_obs: the last frame stands in for what the last action led to.")
@@ -211,7 +213,7 @@ def _warnings(summary: DataSummary, only_dones: bool, no_next: bool) -> list[str
         high = ", ".join(f"{x:.4g}" for x in summary.actions.high)
         found.append(
             f"actions span [{low}] to [{high}], beyond [-1, 1]: declare their scale with "
-            "--action-low and --action-high."
+            "--data.action-low and --data.action-high."
         )
     if summary.actions.constant:
         listed = ", ".join(map(str, summary.actions.constant))

@@ -26,11 +26,11 @@ def ends_by_name(
     ends: dict[str, LogEnd] = {}
     for key, end in by_key.items():
         if end not in ("terminal", "truncated"):
-            raise ValueError(f"--log-end is 'terminal' or 'truncated', got '{end}'.")
+            raise ValueError(f"--data.log-end is 'terminal' or 'truncated', got '{end}'.")
         for name in select_demos(file, key):
             if ends.setdefault(name, end) != end:
                 raise ValueError(
-                    f"{file.filename}: {name} is under two filter keys whose --log-end differ."
+                    f"{file.filename}: {name} is under two filter keys whose --data.log-end differ."
                 )
     return ends
 

@@ -94,6 +94,6 @@ class ReturnRange:
             raise ValueError(
                 f"{where}the return from step {t} on is {found:.6g}, outside the declared range "
                 f"[{self.low:g}, {self.high:g}]. Declare a range that holds every return "
-                "(--return-low, --return-high), or pass --success-reward to pay 1 once, at the "
-                "first success."
+                "(--data.return-low, --data.return-high), or pass --data.success-reward to "
+                "pay 1 once, at the first success."
             )

@@ -132,7 +132,7 @@ def test_actions_outside_without_a_declared_scale(path):
         file["data/demo_1/actions"][2, 1] = -1.5
 
     edit(path, spoil)
-    refused(path, "data/demo_1/actions", "[-1, 1]", "step 2", "dimension 1", "--action-low")
+    refused(path, "data/demo_1/actions", "[-1, 1]", "step 2", "dimension 1", "--data.action-low")
     validate(path, action_scale=(-2, 2))
 
 
@@ -151,7 +151,7 @@ def test_all_rewards_zero(path):
             demo["dones"][...] = 0
 
     edit(path, erase)
-    refused(path, "all rewards are zero", "--success-reward")
+    refused(path, "all rewards are zero", "--data.success-reward")
     refused(path, "all rewards are zero", "no success was found", success_reward=True)
     assert len(read_episodes(path, require_reward=False)) == 3
 
@@ -161,7 +161,9 @@ def test_returns_outside_the_declared_range(path):
         file["data/demo_1/rewards"][...] = [0, 0, 1, 1]
 
     edit(path, pay_twice)
-    with pytest.raises(ValueError, match=r"data/demo_1.*1\.9.*\[0, 1\].*--return-high") as caught:
+    with pytest.raises(
+        ValueError, match=r"data/demo_1.*1\.9.*\[0, 1\].*--data.return-high"
+    ) as caught:
         validate(path, return_range=ReturnRange(0.9))
     assert str(path) in str(caught.value)
     with pytest.raises(ValueError, match="data/demo_1"):
@@ -226,7 +228,9 @@ def test_an_empty_filter_mask_an_unknown_one_and_one_that_names_nobody(path):
 def test_a_truncated_end_needs_what_was_seen_after_the_last_action(path):
     edit(path, lambda file: file["data/demo_0"].pop("next_obs"))
     validate(path)
-    refused(path, "data/demo_0/obs/", "truncated", "next_obs", "--log-end", log_end="truncated")
+    refused(
+        path, "data/demo_0/obs/", "truncated", "next_obs", "--data.log-end", log_end="truncated"
+    )
 
 
 def test_log_end_answers_that_contradict_each_other_or_are_unknown(path):
@@ -234,7 +238,7 @@ def test_log_end_answers_that_contradict_each_other_or_are_unknown(path):
         file["mask/other"] = np.array(["demo_2"], dtype="S")
 
     edit(path, overlap)
-    refused(path, "demo_2", "--log-end", log_end={"train": "terminal", "other": "truncated"})
+    refused(path, "demo_2", "--data.log-end", log_end={"train": "terminal", "other": "truncated"})
     refused(path, "no filter key 'trains'", log_end={"trains": "terminal"})
     with pytest.raises(ValueError, match="'terminal' or 'truncated', got 'timeout'"):
         read_episodes(path, log_end="timeout")

@@ -131,6 +131,17 @@ def test_only_the_keys_and_the_filter_asked_for_are_read(tmp_path):
     assert list(read.observations) == ["proprio"]
 
 
+def test_demonstrations_are_read_by_name(tmp_path):
+    path = tmp_path / "a.hdf5"
+    write_demonstrations(path, [episode(f"demo_{i}") for i in range(12)], ENV_ARGS)
+    assert [e.name for e in read_episodes(path, names=["demo_11", "demo_3"])] == [
+        "demo_11",
+        "demo_3",
+    ]
+    with pytest.raises(ValueError, match=r"no demonstration 'demo_12'. Did you mean demo_"):
+        read_episodes(path, names=["demo_12"])
+
+
 def test_a_robomimic_file_of_another_maker_reads_with_no_change(tmp_path):
     path = tmp_path / "a.hdf5"
     states = write_plain(path)
@@ -281,6 +292,8 @@ def test_a_declared_action_scale_admits_actions_beyond_one(tmp_path):
     write_plain(path)
     with h5py.File(path, "a") as file:
         file["data/demo_0/actions"][2, 3] = 7.5
+    read = read_episodes(path, action_scale=([-10.0], [10.0]))[0]
+    assert read.actions[2, 3] == 7.5
     read = read_episodes(path, action_scale=(-10, 10))[0]
     assert read.actions[2, 3] == 7.5
     with pytest.raises(ValueError, match=r"demo_0/actions.*dimension 3.*7\.5"):

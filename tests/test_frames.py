@@ -88,7 +88,7 @@ def test_a_second_build_uses_what_is_there_and_another_file_does_not(path):
 
 
 def test_a_budget_too_small_names_the_size_and_the_flag(path):
-    with pytest.raises(ValueError, match=r"GiB.*--frame-cache-gib") as caught:
+    with pytest.raises(ValueError, match=r"GiB.*--data.frame-cache-gib") as caught:
         build(path, budget=1000)
     assert str(path) in str(caught.value)
     assert not (path.parent / "cache").exists()
@@ -131,7 +131,7 @@ def test_without_next_obs_the_last_frame_repeats_but_not_for_a_truncated_log(pat
         del file["data/demo_1/next_obs"]
     frames = build(path).frames("front_image", "demo_1")
     np.testing.assert_array_equal(frames[-1], frames[-2])
-    with pytest.raises(ValueError, match=r"demo_1/obs/front_image.*truncated.*--log-end"):
+    with pytest.raises(ValueError, match=r"demo_1/obs/front_image.*truncated.*--data.log-end"):
         build(path, truncated={"demo_1"})
 
 

@@ -59,7 +59,7 @@ def test_the_table_holds_keys_shapes_ranges_returns_and_success(tmp_path):
         ([[0, 1], [0, 0]], {}, "only dones"),
         ([[0, 1], [0, 0]], {}, "front_image: every pixel of every frame is 7"),
         ([[0, 1], [0, 0]], {}, "proprio: constant in dimension 1"),
-        ([[0, 1], [0, 0]], {"actions": 3}, "--action-low"),
+        ([[0, 1], [0, 0]], {"actions": 3}, "--data.action-low"),
         ([[0, 1], [0, 0]], {"masks": [("none", [])]}, "mask/none is empty"),
     ],
 )
