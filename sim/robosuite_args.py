@@ -13,6 +13,12 @@ from typing import Any
 # that keyword and ignores it with the renderer "mujoco", and refuses any name that it doesn't know,
 # so that robosuite and robomimic rebuild the environment from our files, too.
 OWN_SECTION = "qsft_robot"
+GL_HELP = (
+    "Set MUJOCO_GL=egl before the program starts. On a machine without a GPU install Mesa's EGL "
+    "(Debian, Ubuntu: `apt-get install libegl1 libgl1-mesa-dri`); with an NVIDIA GPU its vendor "
+    "file /usr/share/glvnd/egl_vendor.d/10_nvidia.json must be there (in a container: "
+    "NVIDIA_DRIVER_CAPABILITIES=all). State observations (no cameras) need no GL: unset MUJOCO_GL."
+)
 LOW_DIM_KEYS = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "object")
 DEFAULT_MAX_STEPS = {"Lift": 100, "PickPlaceCan": 200, "Stack": 200, "NutAssemblySquare": 250}
 INSTRUCTIONS = {

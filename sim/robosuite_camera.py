@@ -10,15 +10,9 @@ import mujoco
 import numpy as np
 
 from sim.rendering import gl_platform
+from sim.robosuite_args import GL_HELP
 
 _HIDDEN_GROUP = 5
-_GL_HELP = (
-    "No GL context for camera images ({error}). Set MUJOCO_GL=egl before the program starts; on a "
-    "machine without a GPU install Mesa's EGL (Debian, Ubuntu: apt-get install libegl1 "
-    "libgl1-mesa-dri), on a machine with an NVIDIA GPU check that the vendor file "
-    "/usr/share/glvnd/egl_vendor.d/10_nvidia.json exists (in a container: "
-    "NVIDIA_DRIVER_CAPABILITIES=all). Low-dimensional observations (cameras=[]) need no GL."
-)
 _context: Any = None
 _renderers: weakref.WeakSet[CameraRenderer] = weakref.WeakSet()
 
@@ -43,7 +37,7 @@ class CameraRenderer:
         try:
             self._gl = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         except mujoco.FatalError as error:
-            raise RuntimeError(_GL_HELP.format(error=error)) from error
+            raise RuntimeError(f"OpenGL refused an image buffer ({error}). {GL_HELP}") from error
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._gl)
         self._scene = mujoco.MjvScene(model, maxgeom=2000)
         self._options = mujoco.MjvOption()
@@ -110,7 +104,9 @@ def _make_current() -> None:
         _context.make_current()
     except Exception as error:  # each backend has its own errors, down to AttributeError
         _context = None
-        raise RuntimeError(_GL_HELP.format(error=f"{type(error).__name__}: {error}")) from error
+        raise RuntimeError(
+            f"No OpenGL context for images ({type(error).__name__}: {error}). {GL_HELP}"
+        ) from error
 
 
 def _context_class() -> Any:

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from sim.robosuite_args import RobosuiteSettings, names_taken, read_settings
+from sim.robosuite_args import GL_HELP, RobosuiteSettings, names_taken, read_settings
 
 TASKS = ("Lift", "PickPlaceCan", "Stack", "NutAssemblySquare")
 _INSTALL = "robosuite is not installed; run: pip install 'qsft-robot[robosuite]'"
@@ -35,6 +35,14 @@ def _import_robosuite() -> Any:
     logger = logging.getLogger("robosuite_logs")
     if not any(isinstance(f, _ImportNoise) for f in logger.filters):
         logger.addFilter(_ImportNoise())
+    try:
+        import mujoco  # noqa: F401 - loads the GL library that MUJOCO_GL names
+    except ModuleNotFoundError as error:
+        raise ImportError(_INSTALL) from error
+    except Exception as error:  # ImportError, AttributeError: it differs by GL library
+        raise RuntimeError(
+            f"MuJoCo cannot load OpenGL ({type(error).__name__}: {error}). {GL_HELP}"
+        ) from error
     try:
         import robosuite
         from robosuite.environments.base import REGISTERED_ENVS

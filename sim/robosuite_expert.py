@@ -20,6 +20,7 @@ FAILURE_MODES: dict[str, str] = {
 }
 
 _OPEN, _CLOSE = -1.0, 1.0
+_UP = np.array([0.0, 0.0, 1.0])
 # What an action of 1 means under robosuite's OSC_POSE: metres, radians
 _REACH, _TURN = 0.05, 0.5
 _GAIN = 1.4  # above 1 the goal leads the target, which makes up for the controller's lag
@@ -155,19 +156,19 @@ class RobosuiteExpert:
 
     def _go(
         self,
-        target: Callable[[], np.ndarray],
-        yaw: Callable[[], float],
+        target: np.ndarray | Callable[[], np.ndarray],
+        yaw: float,
         grip: float,
         tolerance: float,
         limit: int = 50,
     ) -> Script:
+        """Move to a point, or after a point that moves, until within `tolerance` metres of it."""
         for _ in range(limit):
-            position, angle = target(), yaw()
-            if np.linalg.norm(position - self._hand()) < tolerance:
-                turn = self._turn_to(angle)
-                if np.linalg.norm(turn) < 0.12:
-                    return
-            yield position, angle, grip
+            position = target() if callable(target) else target
+            near = np.linalg.norm(position - self._hand()) < tolerance
+            if near and np.linalg.norm(self._turn_to(yaw)) < 0.12:
+                return
+            yield position, yaw, grip
 
     def _hold(self, position: np.ndarray, yaw: float, grip: float, steps: int) -> Script:
         for _ in range(steps):
@@ -177,46 +178,42 @@ class RobosuiteExpert:
         start, yaw = self._hand(), self._hand_yaw()
         while True:
             point = start + self._rng.uniform([-0.12, -0.15, -0.12], [0.12, 0.15, 0.02])
-            grip = self._rng.choice([_OPEN, _CLOSE])
-            yield from self._go(lambda p=point: p, lambda: yaw, grip, 0.02, 25)  # type: ignore[misc]
+            yield from self._go(point, yaw, self._rng.choice([_OPEN, _CLOSE]), 0.02, 25)
 
     def _grasp(
         self, where: Callable[[], np.ndarray], yaw: float, held: Callable[[], bool], rise: float
     ) -> Script:
         """Take what is at `where` (the point between the fingers) and rise; try again if empty."""
-        tries = _TRIES if self._failure is None else 1
-        for attempt in range(tries):
+        for attempt in range(_TRIES if self._failure is None else 1):
             if attempt:
-                hand = self._hand() + [0, 0, 0.05]
-                yield from self._go(lambda h=hand: h, lambda: yaw, _OPEN, 0.03, 15)  # type: ignore[misc]
-                yield from self._hold(hand, yaw, _OPEN, 5)
-            aim = np.array(self._grasp_error)
-
-            def above() -> np.ndarray:
-                return where() + aim + [0, 0, _HOVER]
-
-            yield from self._go(above, lambda: yaw, _OPEN, 0.02)
-            if self._failure == "early_close":
-                yield from self._hold(above(), yaw, _CLOSE, 8)
-                low = above() - [0, 0, 0.03]
-                yield from self._go(lambda: low, lambda: yaw, _CLOSE, 0.01, 10)
-            else:
-                yield from self._go(lambda: where() + aim, lambda: yaw, _OPEN, 0.008, 25)
-            # where it was when the fingers began to close: the object must not lead the hand
-            place = self._hand()
-            yield from self._hold(place, yaw, _CLOSE, 8)
-            if self._failure == "wrong_place" and rise == 0:
-                return
-            top = place + [0, 0, max(rise, 0.05)]
-            if self._failure == "drop_early":
-                # Lift succeeds 2 cm above the table, so the fingers open before that
-                top = place + [0, 0, 0.005 if rise <= 0.1 else rise * self._rng.uniform(0.3, 1.0)]
-            yield from self._go(lambda: top, lambda: yaw, _CLOSE, 0.02, 30)
-            if self._failure == "drop_early":
-                yield from self._hold(top, yaw, _OPEN, 10)
-                return
+                back = self._hand() + 0.05 * _UP
+                yield from self._go(back, yaw, _OPEN, 0.03, 15)
+                yield from self._hold(back, yaw, _OPEN, 5)
+            yield from self._try_grasp(where, yaw, rise)
             if held():
                 return
+
+    def _try_grasp(self, where: Callable[[], np.ndarray], yaw: float, rise: float) -> Script:
+        def aim() -> np.ndarray:
+            return where() + self._grasp_error
+
+        yield from self._go(lambda: aim() + _HOVER * _UP, yaw, _OPEN, 0.02)
+        if self._failure == "early_close":
+            high = aim() + _HOVER * _UP
+            yield from self._hold(high, yaw, _CLOSE, 8)
+            yield from self._go(high - 0.03 * _UP, yaw, _CLOSE, 0.01, 10)
+        else:
+            yield from self._go(aim, yaw, _OPEN, 0.008, 25)
+        # Where the fingers begin to close the hand stays: the object must not lead it.
+        place = self._hand()
+        yield from self._hold(place, yaw, _CLOSE, 8)
+        if self._failure == "drop_early":
+            # Lift succeeds 2 cm above the table, so the fingers open before that.
+            low = 0.005 if rise <= 0.1 else rise * self._rng.uniform(0.3, 1.0)
+            yield from self._go(place + low * _UP, yaw, _CLOSE, 0.02, 30)
+            yield from self._hold(place + low * _UP, yaw, _OPEN, 10)
+        elif rise > 0:
+            yield from self._go(place + rise * _UP, yaw, _CLOSE, 0.02, 30)
 
     # Tasks ------------------------------------------------------------------------------------
 
@@ -231,9 +228,9 @@ class RobosuiteExpert:
         yield from self._grasp(lambda: self._body(cube)[0], yaw, held, 0 if drag else 0.1)
         if drag:
             end = self._hand() + self._place_error
-            yield from self._go(lambda: end, lambda: yaw, _CLOSE, 0.02, 40)
+            yield from self._go(end, yaw, _CLOSE, 0.02, 40)
             yield from self._hold(end, yaw, _OPEN, 8)
-            yield from self._hold(end + [0, 0, 0.1], yaw, _OPEN, 8)
+            yield from self._hold(end + 0.1 * _UP, yaw, _OPEN, 8)
 
     def _place_can(self) -> Script:
         simulator = self._simulator
@@ -243,11 +240,11 @@ class RobosuiteExpert:
         def held() -> bool:
             return bool(np.linalg.norm(self._body(can)[0] - self._hand()) < 0.05)
 
-        yield from self._grasp(lambda: self._body(can)[0] + [0, 0, 0.015], yaw, held, 0.14)
+        yield from self._grasp(lambda: self._body(can)[0] + 0.015 * _UP, yaw, held, 0.14)
         goal = np.array(simulator.target_bin_placements[simulator.object_id])
-        goal += self._place_error + [*_CAN_AIM, 0.2]
+        goal += self._place_error + np.array([*_CAN_AIM, 0.2])
         yield from self._carry(can, goal, yaw, 0.025)
-        yield from self._carry(can, goal - [0, 0, 0.1], yaw, 0.02, 25)
+        yield from self._carry(can, goal - 0.1 * _UP, yaw, 0.02, 25)
         yield from self._let_go(yaw)
 
     def _stack(self) -> Script:
@@ -269,8 +266,8 @@ class RobosuiteExpert:
 
         yield from self._grasp(lambda: self._body(red)[0], yaw, held, 0.11)
         place = self._body(green)[0] + self._place_error
-        yield from self._carry(red, place + [0, 0, 0.1], yaw, 0.008)
-        yield from self._carry(red, place + [0, 0, 0.049], yaw, 0.006)
+        yield from self._carry(red, place + 0.1 * _UP, yaw, 0.008)
+        yield from self._carry(red, place + 0.049 * _UP, yaw, 0.006)
         yield from self._let_go(yaw)
 
     def _assemble(self) -> Script:
@@ -322,12 +319,12 @@ class RobosuiteExpert:
             slipped = np.linalg.norm(here - self._hand()) > 0.12
             return aim if slipped else self._hand() + aim - here
 
-        yield from self._go(target, lambda: yaw, _CLOSE, tolerance, limit)
+        yield from self._go(target, yaw, _CLOSE, tolerance, limit)
 
     def _let_go(self, yaw: float) -> Script:
         place = self._hand()
         yield from self._hold(place, yaw, _OPEN, 6)
-        yield from self._hold(place + [0, 0, 0.1], yaw, _OPEN, 12)
+        yield from self._hold(place + 0.1 * _UP, yaw, _OPEN, 12)
 
 
 def build_expert(
