@@ -66,7 +66,7 @@ class CollectReport:
     successes: int
     # expert or failure mode -> (episodes, successes)
     by_expert: dict[str, tuple[int, int]]
-    seconds: float
+    seconds: float  # without the start of the workers
 
     def __str__(self) -> str:
         modes = ", ".join(f"{name} {s}/{n}" for name, (n, s) in sorted(self.by_expert.items()))
@@ -107,7 +107,6 @@ def collect(
     seen: Counter[str] = Counter()
     good: Counter[str] = Counter()
     steps = written = 0
-    began = time.monotonic()
     try:
         with ExitStack() as stack:
             pool = stack.enter_context(
@@ -121,6 +120,7 @@ def collect(
             tell = (
                 stack.enter_context(RolloutProgress("collect", len(orders))) if progress else None
             )
+            began = time.monotonic()
             valid = _choose_valid(len(orders), valid_fraction, seed)
             for index, episode in _play_all(pool, orders, seed, episode_timeout_s):
                 name = episode.attributes["expert"]

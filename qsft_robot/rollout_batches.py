@@ -191,6 +191,8 @@ class RolloutBatches:
         by_group: dict[int, dict[int, Decision]] = {id(group): {} for group in groups}
         for (group, slot), episode, decision in zip(asked, episodes, decisions, strict=True):
             value = None if decision.value is None else round(float(decision.value), 6)
+            if value is not None and not np.isfinite(value):
+                raise ValueError(f"the policy gave V = {value} (episode of seed {episode.seed})")
             episode.decision_ms.append(ms)
             episode.values.append(value)
             by_group[id(group)][slot] = Decision(self._checked(decision.actions), value)

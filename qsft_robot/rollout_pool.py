@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -156,7 +157,7 @@ class WorkerPool:
         now = time.monotonic()
         for number, worker in enumerate(self._workers):
             if now > worker.mark()[1] and not worker.connection.poll():
-                worker.process.kill()
+                worker.process.send_signal(signal.SIGUSR1)  # print where it hangs
                 events.append(self._replace(number, "timeout"))
         return events
 
@@ -172,7 +173,8 @@ class WorkerPool:
         worker = self._workers[number]
         task, _ = worker.mark()
         with suppress(subprocess.TimeoutExpired):
-            worker.process.wait(2.0)  # its pipe closes a little before it is gone
+            # A dead one closes its pipe a little before it is gone; a hung one tells where it is.
+            worker.process.wait(2.0 if reason == "crashed" else 0.3)
         worker.process.kill()
         status = worker.process.wait()
         said = worker.tail()

@@ -34,12 +34,13 @@ def env_description(env: Any, env_args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def render_backend() -> dict[str, str | None]:
-    """Which GL this process renders with; the renderer's name where a context is current."""
+    """Which GL this process renders with; the renderer's name once an image has been drawn."""
     name = None
-    if "OpenGL.GL" in sys.modules:
-        from OpenGL import GL
-
+    # Imported by MuJoCo's own GL context, which has chosen the platform by then.
+    if "OpenGL" in sys.modules:
         try:
+            from OpenGL import GL
+
             found = GL.glGetString(GL.GL_RENDERER)
             name = found.decode() if found else None
         except Exception:  # without a context PyOpenGL raises whatever its platform does
@@ -182,8 +183,8 @@ def serve_rollouts(channel: WorkerChannel, settings: Mapping[str, Any]) -> None:
             command["slot"]: _answer(channel, slots[command["slot"]], command, limit)
             for command in message["commands"]
         }
-        if backend["gl_renderer"] is None:
-            backend = render_backend()  # known from the first rendered frame on
+        if backend["gl_renderer"] is None and any("result" in r for r in replies.values()):
+            backend = render_backend()
         channel.send({"group": message["group"], "replies": replies, "backend": backend})
     for slot in slots:
         slot.drop()

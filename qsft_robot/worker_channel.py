@@ -64,7 +64,9 @@ def serve(connection: int, mark: int, service: str) -> None:
     """
     # Ctrl-C reaches the whole terminal group; the main process alone decides and closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Both write into the worker's output, which is told with the episode that it lost.
     faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
     channel = WorkerChannel(Connection(connection), mark)
     settings = channel.receive()
     module, function = service.split(":")
