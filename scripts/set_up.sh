@@ -32,7 +32,7 @@ if [ ! -x .venv/bin/pip ]; then
     fi
 fi
 echo "Installing the locked packages into .venv (about 3 GB to fetch, torch's CUDA build included)"
-.venv/bin/python -m pip install --quiet --no-deps -r requirements.lock
+.venv/bin/python -m pip install --quiet --no-deps --use-pep517 -r requirements.lock
 # hatchling comes with the lock, so building the project itself fetches nothing.
 .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 

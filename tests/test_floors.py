@@ -12,8 +12,9 @@ LEAVES = ("tokenizers_action", "vlm", "sim")
 PACKAGES = ("qsft_robot", *LEAVES)
 # Files of qsft_robot that may name concrete tokenizers, models and simulators.
 COMPOSERS = {"qsft_robot.build"}
-# Heads are the algorithm's own output rows, so the files that train and act with them name them.
-HEADS = {"vlm.heads", "vlm.words"}
+# Not concrete models: the algorithm's own output rows, the hash of an instruction's words, and the
+# random shift of training images. The files that train and act name these.
+HEADS = {"vlm.heads", "vlm.words", "vlm.images"}
 PROTOCOLS = {"tokenizers_action.protocol"}
 
 
