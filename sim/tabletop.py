@@ -27,7 +27,7 @@ AWAY = 0.08  # metres between object and hand that count as not held
 _VIDEO_SIZE = (256, 256)
 
 
-class TabletopEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
+class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     """Objects of primitive shapes, receptacles or a drawer, and a friction gripper, at 10 Hz.
 
     Action, float32 [4] in [-1, 1]: displacement of the commanded grasp point along x, y, z
@@ -177,6 +177,9 @@ class TabletopEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
                 raise ValueError(
                     f"Reset option {key}={value!r}: task {self.task} has {', '.join(choices[key])}."
                 )
+        drawer, phase = options.get("drawer"), options.get("phase", "full")
+        if (phase, drawer) in (("open", "open"), ("grasp", "closed")):
+            raise ValueError(f"Reset options phase={phase!r} and drawer={drawer!r} contradict.")
         return dict(options)
 
     def _info(self, success: bool) -> dict[str, Any]:

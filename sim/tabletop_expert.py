@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -87,7 +87,7 @@ class TabletopExpert:
         if task == "drawer":
             if self.scene.drawer_opening < _ENOUGH:
                 yield from self._open_drawer()
-                yield from self._reach(lambda: NEUTRAL, NEUTRAL_SPREAD)
+                yield from self._reach(NEUTRAL, NEUTRAL_SPREAD)
                 yield from self._rest(1)
             if self.env.phase == "open":
                 self.done = True
@@ -125,18 +125,18 @@ class TabletopExpert:
         ):
             start = self.scene.arm.position.copy()
             stop = start + self.rng.uniform(0.3, 0.9) * (at + _up(_HOVER) - start)
-            yield from self._reach(lambda: stop, 0.01)
+            yield from self._reach(stop, 0.01)
             yield from self._stay()
         while True:
-            yield from self._reach(lambda: at + missing + _up(_HOVER), 0.012, 0.03)
+            yield from self._reach(at, 0.012, 0.03, missing + _up(_HOVER))
             if self.failure == "early_close":
                 above = _up(float(self.rng.uniform(0.045, 0.06)))
-                yield from self._reach(lambda above=above: at + above, 0.01)
+                yield from self._reach(at, 0.01, offset=above)
             else:
                 # The spot is fixed here, so that a touched object is not pushed along.
                 spot = at + missing
                 spot[2] = max(float(at[2]), 0.02)
-                yield from self._reach(lambda spot=spot: spot, 0.006)
+                yield from self._reach(spot, 0.006)
             yield from self._fingers(1.0)
             if self.failure is not None:
                 return
@@ -163,14 +163,14 @@ class TabletopExpert:
             stop = start + part * (over - start)
             stop[2] = max(stop[2], 0.09)
             yield from self._rise(0.08)
-            yield from self._reach(lambda: stop, 0.02)
+            yield from self._reach(stop, 0.02)
             if self.failure == "hesitate":
                 yield from self._stay()
             yield from self._fingers(-1.0)
         yield from self._rise(0.10)
-        yield from self._reach(lambda: over, 0.015, 0.03)
+        yield from self._reach(over, 0.015, 0.03)
         down = goal + _up(_RELEASE[name])
-        yield from self._reach(lambda: down, 0.012)
+        yield from self._reach(down, 0.012)
         yield from self._fingers(-1.0)
         yield from self._rise(0.12)
 
@@ -203,11 +203,11 @@ class TabletopExpert:
             missing[:2] = self.rng.normal(0, 0.012, 2)
         stops = self.failure == "hesitate" and (self.env.phase == "open" or self.rng.random() < 0.5)
         while True:
-            yield from self._reach(lambda: handle + missing + _up(0.075), 0.012, 0.03)
+            yield from self._reach(handle, 0.012, 0.03, missing + _up(0.075))
             if stops:
                 yield from self._stay()
             spot = handle + missing
-            yield from self._reach(lambda spot=spot: spot, 0.008)
+            yield from self._reach(spot, 0.008)
             yield from self._fingers(1.0)
             line = self.scene.arm.position.copy()
             pulled = line[0]
@@ -224,7 +224,7 @@ class TabletopExpert:
         while True:
             low, high = [0.26, -0.2, 0.06], [0.48, 0.2, 0.2]
             place = self.rng.uniform(low, high)
-            yield from self._reach(lambda place=place: place, 0.02)
+            yield from self._reach(place, 0.02)
             self._grip = float(self.rng.choice([-1.0, -1.0, 1.0]))
             yield from self._rest(int(self.rng.integers(0, 4)))
 
@@ -236,19 +236,24 @@ class TabletopExpert:
 
     def _reach(
         self,
-        goal: Callable[[], np.ndarray],
+        anchor: np.ndarray,
         tolerance: float,
         height_tolerance: float | None = None,
+        offset: np.ndarray | None = None,
     ) -> Move:
-        """Move until the hand is within `tolerance` metres of the goal (height: its own)."""
+        """Move until the hand is within `tolerance` metres of anchor + offset (height: its own).
+
+        An anchor that is a view of the simulation's state is followed as it moves.
+        """
+        offset = np.zeros(3) if offset is None else offset
         noise = self.noise * ACTION_SCALE  # metres; with noise the hand never stands still
         up = max(tolerance if height_tolerance is None else height_tolerance, noise)
         tolerance = max(tolerance, noise)
         for _ in range(25):
-            off = np.abs(goal() - self.scene.arm.position)
+            off = np.abs(anchor + offset - self.scene.arm.position)
             if off[:2].max() < tolerance and off[2] < up:
                 return
-            yield self._towards(goal())
+            yield self._towards(anchor + offset)
 
     def _rise(self, height: float) -> Move:
         """Move straight up until the hand is `height` metres above the table."""

@@ -19,7 +19,7 @@ NEUTRAL = np.array([0.37, 0.0, 0.20])  # metres; where episodes start
 NEUTRAL_SPREAD = 0.015  # metres each way at the start of an episode
 
 OBJECT_HEIGHT = 0.02  # of an object's centre above what it stands on, metres
-DRAWER_OPEN = (0.105, 0.12)  # metres of opening that count as open at the start
+DRAWER_OPEN = (0.105, 0.13)  # metres of opening that count as open at the start
 DRAWER_FLOOR = 0.012  # height of the drawer's floor, metres
 # Where the drawer's object stands in the drawer's own frame (opening 0, cabinet's centre), metres.
 DRAWER_SPOT_LOW, DRAWER_SPOT_HIGH = np.array([0.0, -0.024]), np.array([0.03, 0.024])

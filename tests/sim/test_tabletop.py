@@ -191,6 +191,14 @@ def test_the_asked_object_is_several_pixels_wide_in_the_front_camera():
         assert np.flatnonzero(red.any(0)).size >= 4
 
 
+def test_closing_one_environment_leaves_the_images_of_another_as_they_were():
+    env, other = TabletopEnv("pick"), TabletopEnv("pick")
+    first = env.reset(seed=0)[0]
+    other.reset(seed=1)
+    other.close()
+    assert_same([first], [env.reset(seed=0)[0]])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -200,6 +208,12 @@ def test_the_asked_object_is_several_pixels_wide_in_the_front_camera():
         (lambda: TabletopEnv(cameras=()).reset(options={"colour": 1}), "no reset option 'colour'"),
         (lambda: TabletopEnv(cameras=()).reset(options={"object": "pen"}), "red cube, green cube"),
         (lambda: TabletopEnv(cameras=()).reset(options={"max_steps": 0}), "max_steps is 0"),
+        (
+            lambda: TabletopEnv("drawer", cameras=()).reset(
+                options={"phase": "open", "drawer": "open"}
+            ),
+            "contradict",
+        ),
         (lambda: build_expert(TabletopEnv("pick"), "nap", 0.0, None), "no failure mode 'nap'"),
         (lambda: render_images(load_scene("table"), None, ["x"], (8, 8)), "No camera 'x'"),
     ],
