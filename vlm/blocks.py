@@ -35,7 +35,7 @@ class Block(nn.Module):
         x: Float[Tensor, "b t c"],
         mask: Float[Tensor, " ..."] | None,
         first: int = 0,
-        cache: Float[Tensor, "2 b heads slots head_width"] | None = None,
+        cache: Float[Tensor, "b 2 heads slots head_width"] | None = None,
     ) -> Float[Tensor, "b t_out c"]:
         """Outputs at the positions `first` ... t - 1 (what comes before is only attended to).
 
@@ -57,8 +57,8 @@ class Block(nn.Module):
             packed = self.query_key_value(normed).view(b, t, 3, self.heads, -1)
             query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
         if cache is not None:
-            cache[0, :, :, :t] = key
-            cache[1, :, :, :t] = value
+            cache[:, 0, :, :t] = key
+            cache[:, 1, :, :t] = value
         attended = F.scaled_dot_product_attention(
             query,
             key,
@@ -69,29 +69,59 @@ class Block(nn.Module):
         )
         return self._finish(x, attended)
 
-    def step(
-        self,
-        x: Float[Tensor, "b 1 c"],
-        mask: Float[Tensor, "b 1 1 slots"] | None,
-        cache: Float[Tensor, "2 b heads slots head_width"],
-        position: int,
-    ) -> Float[Tensor, "b 1 c"]:
-        """The block at one new position, whose key and value are added to the cache in place."""
-        b = len(x)
-        packed = self.query_key_value(self.norm_attention(x)).view(b, 3, self.heads, 1, -1)
-        cache[:, :, :, position : position + 1] = packed[:, 1:].transpose(0, 1)
-        seen = cache[:, :, :, : position + 1]
-        mask = None if mask is None else mask[..., : position + 1]
-        attended = F.scaled_dot_product_attention(packed[:, 0], seen[0], seen[1], mask)
-        return self._finish(x, attended)
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The parameters in the order that `decode_step` takes them."""
+        layers = (
+            self.norm_attention,
+            self.query_key_value,
+            self.attention_out,
+            self.norm_mlp,
+            self.mlp_in,
+            self.mlp_out,
+        )
+        return tuple(tensor for layer in layers for tensor in (layer.weight, layer.bias))
 
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
         attended = attended.transpose(1, 2).reshape(x.shape)
         x = x + self._drop(self.attention_out(attended))
-        return x + self._drop(self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x)))))
+        return x + self._drop(self.mlp_out(F.silu(self.mlp_in(self.norm_mlp(x)))))
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+def decode_step(
+    x: Tensor, tensors: tuple[Tensor, ...], cache: Tensor, mask: Tensor | None, position: int
+) -> Tensor:
+    """A Block at one new position: x [b, c] to [b, c]; its key and value enter the cache in place.
+
+    Written with functions on bare tensors: at batch 1 modules and their attributes cost as much as
+    the arithmetic (a decision of 7 tokens is then 1.8 times slower).
+    """
+    (
+        norm1,
+        norm1_bias,
+        qkv,
+        qkv_bias,
+        out,
+        out_bias,
+        norm2,
+        norm2_bias,
+        up,
+        up_bias,
+        down,
+        down_bias,
+    ) = tensors
+    b, _, heads, _, head_width = cache.shape
+    width = norm1.shape
+    normed = torch.layer_norm(x, width, norm1, norm1_bias)
+    packed = F.linear(normed, qkv, qkv_bias).view(b, 3, heads, 1, head_width)
+    cache.narrow(3, position, 1).copy_(packed.narrow(1, 1, 2))
+    key, value = cache.narrow(3, 0, position + 1).unbind(1)
+    attended = F.scaled_dot_product_attention(packed.select(1, 0), key, value, mask)
+    x = x + F.linear(attended.reshape(x.shape), out, out_bias)
+    normed = torch.layer_norm(x, width, norm2, norm2_bias)
+    return x + F.linear(F.silu(F.linear(normed, up, up_bias)), down, down_bias)
 
 
 class InstructionEncoder(nn.Module):

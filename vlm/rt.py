@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from vlm.blocks import Block, InstructionEncoder, ReturnToken, additive_mask, causal_mask
+from vlm.blocks import (
+    Block,
+    InstructionEncoder,
+    ReturnToken,
+    additive_mask,
+    causal_mask,
+    decode_step,
+)
 from vlm.images import ImageTokens
 from vlm.rt_config import RTConfig
 
@@ -26,8 +34,10 @@ class RTOutput(NamedTuple):
 class Cache:
     """Keys and values of one decision; `decode` writes into it."""
 
-    # [depth, 2 (key, value), b, heads, slots, head width]
-    keys_values: Tensor
+    # One tensor a block, [b, 2 (key, value), heads, slots, head width]
+    keys_values: tuple[Tensor, ...]
+    # The parameters of each block, see decode_step.
+    tensors: tuple[tuple[Tensor, ...], ...]
     # Added to the scores of every slot, [b, 1, 1, slots]; None where all frames are seen.
     mask: Tensor | None
     # Slots that are filled.
@@ -69,13 +79,13 @@ class RTModel(nn.Module):
         self.state_token: nn.Module | None = None
         if config.state_dim:
             self.state_token = nn.Sequential(
-                nn.Linear(config.state_dim, c), nn.GELU(), nn.Linear(c, c)
+                nn.Linear(config.state_dim, c), nn.SiLU(), nn.Linear(c, c)
             )
         self.readout = None if config.state_dim else nn.Parameter(torch.randn(c) * 0.5)
         self.action_embedding = nn.Embedding(config.vocab_size, c)
         nn.init.normal_(self.action_embedding.weight, std=0.5)
         self.positions = nn.Parameter(torch.randn(slots, c) * 0.5)
-        self.blocks = nn.ModuleList(
+        self.blocks: Any = nn.ModuleList(
             Block(c, config.heads, config.mlp_ratio, config.dropout, config.depth)
             for _ in range(config.depth)
         )
@@ -137,12 +147,13 @@ class RTModel(nn.Module):
         b, t, c = x.shape
         x = x + self.positions[:t]
         heads, slots = self.config.heads, len(self.positions)
-        keys_values = x.new_empty(self.config.depth, 2, b, heads, slots, c // heads)
+        keys_values = x.new_empty(self.config.depth, b, 2, heads, slots, c // heads).unbind(0)
         causal, last = causal_mask(x, mask, first=0), causal_mask(x, mask, first=t - 1)
         for block, layer in zip(self.blocks[:-1], keys_values, strict=False):
             x = block(x, causal, cache=layer)
         x = self.blocks[-1](x, last, first=t - 1, cache=keys_values[-1])
-        return self._output(x), Cache(keys_values, mask, t)
+        tensors = tuple(block.tensors() for block in self.blocks)
+        return self._output(x), Cache(keys_values, tensors, mask, t)
 
     @torch.no_grad()
     def decode(self, ids: Int64[Tensor, " b"], cache: Cache) -> RTOutput:
@@ -150,11 +161,12 @@ class RTModel(nn.Module):
         position = cache.length
         if position >= len(self.positions):
             raise ValueError(f"the decision is complete: it has {self.config.n_tokens} tokens.")
-        x = (self.action_embedding(ids) + self.positions[position])[:, None]
-        for block, layer in zip(self.blocks, cache.keys_values.unbind(0), strict=True):
-            x = block.step(x, cache.mask, layer, position)
+        x = F.embedding(ids, self.action_embedding.weight) + self.positions[position]
+        mask = None if cache.mask is None else cache.mask[..., : position + 1]
+        for tensors, layer in zip(cache.tensors, cache.keys_values, strict=True):
+            x = decode_step(x, tensors, layer, mask, position)
         cache.length = position + 1
-        return self._output(x)
+        return self._output(x[:, None])
 
     def decide(
         self,

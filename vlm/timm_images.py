@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,9 @@ class TimmEncoder(nn.Module):
     images resized. With loaded weights the batch norms keep their statistics (frozen), so that
     training and inference compute the same features.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -40,7 +44,7 @@ class TimmEncoder(nn.Module):
         self.input_size = tuple(config["input_size"][1:]) if fixed else image_size
         self.index, map_channels = _choose_map(backbone, name, self.input_size)
         backbone.prune_intermediate_layers([self.index], prune_norm=True, prune_head=True)
-        self.backbone = backbone
+        self.backbone: Any = backbone
         self.register_buffer("mean", torch.tensor(config["mean"])[:, None, None], False)
         self.register_buffer("std", torch.tensor(config["std"])[:, None, None], False)
         self.project = nn.Conv2d(map_channels, channels, 1)
@@ -71,7 +75,7 @@ class TimmEncoder(nn.Module):
         return F.relu(self.film(self.norm(self.project(features)), condition))
 
 
-def _create(name: str, pretrained: bool) -> nn.Module:
+def _create(name: str, pretrained: bool) -> Any:
     try:
         import timm
     except ImportError as error:
@@ -89,7 +93,7 @@ def _create(name: str, pretrained: bool) -> nn.Module:
         return timm.create_model(name, pretrained=pretrained)
 
 
-def _choose_map(backbone: nn.Module, name: str, size: tuple[int, int]) -> tuple[int, int]:
+def _choose_map(backbone: Any, name: str, size: tuple[int, int]) -> tuple[int, int]:
     if not hasattr(backbone, "forward_intermediates"):
         raise ValueError(
             f"timm model {name!r} gives no feature maps (it has no forward_intermediates): choose "
@@ -101,7 +105,7 @@ def _choose_map(backbone: nn.Module, name: str, size: tuple[int, int]) -> tuple[
     return index, stages[index]["num_chs"]
 
 
-def load_local_weights(backbone: nn.Module, name: str, path: Path) -> None:
+def load_local_weights(backbone: Any, name: str, path: Path) -> None:
     """Load a safetensors file of the full timm model; its classifier may be missing or different.
 
     FileNotFoundError where there is no such file; ValueError for another format, for keys that are
