@@ -116,9 +116,9 @@ class RobosuiteEnv(gymnasium.Env):
         self._set_spaces()
 
     def _set_spaces(self) -> None:
-        low, high = self.simulator.action_spec
+        self._low, self._high = self.simulator.action_spec
         self.action_space = spaces.Box(
-            low.astype(np.float32), high.astype(np.float32), dtype=np.float32
+            self._low.astype(np.float32), self._high.astype(np.float32), dtype=np.float32
         )
         read = self._read_state()
         entries: dict[str, spaces.Space[Any]] = {}
@@ -210,9 +210,7 @@ class RobosuiteEnv(gymnasium.Env):
         self, action: np.ndarray
     ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Act for one control step (1 / control_hz seconds)."""
-        action = np.clip(
-            np.asarray(action, np.float64), self.action_space.low, self.action_space.high
-        )
+        action = np.clip(np.asarray(action, np.float64), self._low, self._high)
         self._control.step(action)
         self.simulator._update_observables(force=True)
         self._steps += 1

@@ -65,7 +65,9 @@ class RobosuiteExpert:
         self._env = env
         self._failure, self._noise, self._rng = failure, noise, rng
         self._grasp_error, self._place_error = self._draw_errors()
-        self._stop = int(rng.integers(8, 45)) if failure == "hesitate" else None
+        # before any task can be done: Lift takes some 30 steps, the others 55 and more
+        latest = 24 if name == "Lift" else 50
+        self._stop = int(rng.integers(6, latest)) if failure == "hesitate" else None
         self._steps = 0
         self._command: tuple[np.ndarray, float, float] | None = None
         self._ended = False
@@ -151,7 +153,7 @@ class RobosuiteExpert:
             return zero, direction * rng.uniform(0.12, 0.18)
         if self._failure == "sloppy":
             scale = np.array([1.0, 1.0, 0.3])
-            return rng.normal(0, 0.02, 3) * scale, rng.normal(0, 0.025, 3) * scale
+            return rng.normal(0, 0.028, 3) * scale, rng.normal(0, 0.035, 3) * scale
         return zero, zero
 
     def _go(
@@ -206,7 +208,7 @@ class RobosuiteExpert:
             yield from self._go(aim, yaw, _OPEN, 0.008, 25)
         # Where the fingers begin to close the hand stays: the object must not lead it.
         place = self._hand()
-        yield from self._hold(place, yaw, _CLOSE, 8)
+        yield from self._hold(place, yaw, _CLOSE, 10)
         if self._failure == "drop_early":
             # Lift succeeds 2 cm above the table, so the fingers open before that.
             low = 0.005 if rise <= 0.1 else rise * self._rng.uniform(0.3, 1.0)
@@ -242,7 +244,14 @@ class RobosuiteExpert:
 
         yield from self._grasp(lambda: self._body(can)[0] + 0.015 * _UP, yaw, held, 0.14)
         goal = np.array(simulator.target_bin_placements[simulator.object_id])
-        goal += self._place_error + np.array([*_CAN_AIM, 0.2])
+        goal += np.array([*_CAN_AIM, 0.2])
+        if self._failure == "wrong_place":  # one of the other compartments
+            width, length, _ = simulator.bin_size / 2
+            goal -= np.array([(width, 0, 0), (0, length, 0), (width, length, 0)])[
+                self._rng.integers(3)
+            ]
+        else:
+            goal += self._place_error
         yield from self._carry(can, goal, yaw, 0.025)
         yield from self._carry(can, goal - 0.1 * _UP, yaw, 0.02, 25)
         yield from self._let_go(yaw)
