@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 GYMNASIUM_PREFIX = "gymnasium:"
 ROBOSUITE_TASKS = ("Lift", "PickPlaceCan", "Stack", "NutAssemblySquare")
 TABLETOP = "tabletop"
-TOKENIZERS = {"uniform": UniformBinTokenizer, "quantile": QuantileBinTokenizer}
+TOKENIZERS = {"uniform_bins": UniformBinTokenizer, "quantile_bins": QuantileBinTokenizer}
 MODELS = ("rt_tiny", "rt_small", "rt_base")
 
 
@@ -89,7 +89,7 @@ def build_tokenizer(
         return UniformBinTokenizer(actions.shape[-1], horizon=horizon, n_bins=n_bins)
     if kind == "quantile":
         return QuantileBinTokenizer.fit(actions, horizon=horizon, n_bins=n_bins)
-    raise unknown("tokenizer", kind, TOKENIZERS)
+    raise unknown("tokenizer", kind, ("quantile", "uniform"))
 
 
 def load_tokenizer(description: Mapping[str, Any]) -> ActionTokenizer:

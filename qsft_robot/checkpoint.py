@@ -64,7 +64,9 @@ def read_policy_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]
 def read_training(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What `write_checkpoint` kept for an exact resume."""
     if not (folder / TRAINING).is_file():
-        raise ValueError(f"{folder}: an exported policy can't be trained on; resume its run folder.")
+        raise ValueError(
+            f"{folder}: an exported policy can't be trained on; resume its run folder."
+        )
     return read_json(folder / TRAINING), read_tensors(folder / TRAINING_TENSORS)
 
 

@@ -94,6 +94,9 @@ class ModelConfig:
 
     # Size: rt_tiny, rt_small or rt_base.
     name: str = "rt_tiny"
+    # Channels of every token and transformer blocks. None: as the size has them.
+    width: int | None = None
+    depth: int | None = None
     # Frames that the policy sees: this one and the history-1 before it.
     history: int = 1
     # "small" (ours, fast on a CPU) or "timm:<model name>".

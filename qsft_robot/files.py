@@ -97,7 +97,9 @@ def check_sums(folder: Path) -> None:
         if not file.is_file():
             raise ValueError(f"{folder}: {name} is listed in {SUMS} but missing; copy it again.")
         if sha256_of(file) != digest:
-            raise ValueError(f"{file}: does not match {SUMS}, so it was changed or cut; copy it again.")
+            raise ValueError(
+                f"{file}: does not match {SUMS}, so it was changed or cut; copy it again."
+            )
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -145,7 +145,10 @@ class TokenPolicy:
             self._check(observation)
         state = torch.from_numpy(
             np.stack(
-                [state_vector(o.state, self.state_keys, self.norm_stats, 1)[0] for o in observations]
+                [
+                    state_vector(o.state, self.state_keys, self.norm_stats, 1)[0]
+                    for o in observations
+                ]
             )
         )
         text_ids = torch.stack([self._text(o.instruction) for o in observations]).to(self.device)
@@ -168,9 +171,9 @@ class TokenPolicy:
         if not self.cameras:
             return [base] * len(self.networks.trunks())
         images = {
-            camera: torch.from_numpy(np.stack([o.images[camera] for o in observations]))[:, None].to(
-                self.device
-            )
+            camera: torch.from_numpy(np.stack([o.images[camera] for o in observations]))[
+                :, None
+            ].to(self.device)
             for camera in self.cameras
         }
         newest = replace(base, images=images, frame_mask=base.frame_mask[:, -1:])
@@ -228,7 +231,9 @@ class TokenPolicy:
                 " has none: use the rule behaviour."
             )
         if (rule == "advantage") and has.heads is None:
-            raise unknown("acting rule for this policy", rule, ("power", "ratio", "paper", "behaviour"))
+            raise unknown(
+                "acting rule for this policy", rule, ("power", "ratio", "paper", "behaviour")
+            )
 
 
 def window(history: deque[Tensor], length: int) -> Tensor:

@@ -135,6 +135,9 @@ class QSFTStage(ValueStage):
                 {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
             )
 
+    def _read(self, steps: Tensor) -> TokenBatch:
+        return self.data.batch(steps).to(self.device)
+
     def _lambda_table(self, flat: Tensor, final: Tensor) -> Float[Tensor, "N n"]:
         data, n = self.data, self.data.tokenizer.n_tokens
         table = lambda_returns(
@@ -158,14 +161,15 @@ class QSFTStage(ValueStage):
         if not self.token_level:
             if config.lam < 1:
                 flat = self.values_at(data.row_of_step)[:, None]
-            final[cut] = self.values_at(data.final_rows[cut])
+            if len(cut):
+                final[cut] = self.values_at(data.final_rows[cut])
             return flat, final
         flat = torch.zeros(len(data), data.tokenizer.n_tokens)
         with inference(self.networks):
             for steps in torch.arange(len(data)).split(INFERENCE_BATCH):
-                values = self._token_backups(self.networks, self.read(steps), self._phi_at(steps))
+                values = self._token_backups(self.networks, self._read(steps), self._phi_at(steps))
                 flat[steps] = values.float().cpu()
-            for episodes in cut.split(INFERENCE_BATCH):
+            for episodes in cut.split(INFERENCE_BATCH) if len(cut) else ():
                 rows = data.final_rows[episodes]
                 context = data.context(rows).to(self.device)
                 values = self._first_backups(self.networks, context, self._phi_at_rows(rows))
@@ -207,7 +211,7 @@ class QSFTStage(ValueStage):
         first_legal = torch.from_numpy(data.tokenizer.legal_tokens(data.action_ids[:1, :0].numpy()))
         with inference(self.networks):
             for steps in torch.arange(len(data)).split(INFERENCE_BATCH):
-                batch = self.read(steps)
+                batch = self._read(steps)
                 logits = teacher_forced(phi, batch).logits
                 log_p = legal_log_softmax(logits, batch.legal)
                 self.log_phi[steps] = half(log_p).cpu()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from qsft_robot.loss import Metrics, TokenBatch, sft_loss
 from qsft_robot.networks import PolicyNetworks, first_token, inference, teacher_forced
 from qsft_robot.token_data import TokenData
+from vlm.images import random_shift
 
 INFERENCE_BATCH = 1024
 
@@ -19,11 +21,13 @@ INFERENCE_BATCH = 1024
 class Stage(Protocol):
     """One stage: the modules it trains, the steps it draws and the loss on them."""
 
+    data: TokenData
+
     def trained(self) -> list[nn.Module]: ...
 
     def draw(self, batch_size: int, generator: torch.Generator) -> Int[Tensor, " b"]: ...
 
-    def read(self, steps: Int[Tensor, " b"]) -> TokenBatch: ...
+    def read(self, steps: Int[Tensor, " b"], generator: torch.Generator) -> TokenBatch: ...
 
     def loss(self, batch: TokenBatch, steps: Int[Tensor, " b"]) -> tuple[Tensor, Metrics]: ...
 
@@ -62,10 +66,11 @@ class BehaviourStage:
         *,
         filtered: bool = False,
         with_returns: bool = False,
+        random_shift: int = 0,
     ) -> None:
         assert networks.behaviour is not None
         self.model, self.data, self.device = networks.behaviour, data, device
-        self.with_returns = with_returns
+        self.with_returns, self.pad = with_returns, random_shift
         keep = data.success[data.episode_of_step] if filtered else torch.ones(len(data)).bool()
         self.pool = keep.nonzero().squeeze(1)
         if len(self.pool) == 0:
@@ -80,8 +85,9 @@ class BehaviourStage:
     def draw(self, batch_size: int, generator: torch.Generator) -> Int[Tensor, " b"]:
         return uniform_steps(self.pool, batch_size, generator)
 
-    def read(self, steps: Int[Tensor, " b"]) -> TokenBatch:
-        return self.data.batch(steps, self.with_returns).to(self.device)
+    def read(self, steps: Int[Tensor, " b"], generator: torch.Generator) -> TokenBatch:
+        batch = self.data.batch(steps, self.with_returns).to(self.device)
+        return shifted(batch, self.pad, generator)
 
     def loss(self, batch: TokenBatch, steps: Int[Tensor, " b"]) -> tuple[Tensor, Metrics]:
         return sft_loss(teacher_forced(self.model, batch).logits, batch)
@@ -103,7 +109,7 @@ class ValueStage:
         assert networks.value is not None
         self.networks, self.model, self.data, self.device = networks, networks.value, data, device
 
-    def read(self, steps: Int[Tensor, " b"]) -> TokenBatch:
+    def read(self, steps: Int[Tensor, " b"], generator: torch.Generator) -> TokenBatch:
         return self.data.batch(steps).to(self.device)
 
     def values_at(self, rows: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
@@ -119,6 +125,19 @@ class ValueStage:
     def state_value(self, hidden: Float[Tensor, "b n c"]) -> Float[Tensor, "b n"]:
         """V(s) of hidden states."""
         raise NotImplementedError
+
+
+def shifted(batch: TokenBatch, pad: int, generator: torch.Generator) -> TokenBatch:
+    """The batch with each image moved by up to `pad` pixels; a window of frames moves as one."""
+    if pad == 0 or not batch.images:
+        return batch
+    images = {}
+    for camera, x in batch.images.items():
+        b, k, h, w, c = x.shape
+        side_by_side = x.permute(0, 2, 3, 1, 4).reshape(b, h, w, k * c)
+        moved = random_shift(side_by_side, pad, generator)
+        images[camera] = moved.reshape(b, h, w, k, c).permute(0, 3, 1, 2, 4)
+    return replace(batch, images=images)
 
 
 @torch.no_grad()

@@ -21,7 +21,9 @@ Words = Callable[[str], np.ndarray]
 
 
 class FrameSource(Protocol):
-    """Frames by row number: `read(camera, rows [...]) -> uint8 [..., height, width, 3]`."""
+    """Frames by row number: log `name` has its frames at `start[name]` and after."""
+
+    start: Mapping[str, int]
 
     def read(self, camera: str, rows: np.ndarray) -> np.ndarray: ...
 
@@ -50,6 +52,8 @@ class TokenData:
         self.tokenizer, self.history = tokenizer, history
         self.features: Float[Tensor, "R m c"] | None = None
         self.steps = torch.tensor([len(e) for e in episodes])
+        starts = [0 if frames is None else frames.start[name] for name in self.names]
+        self.frame_start = torch.tensor(starts)
         self.terminated = torch.tensor([e.terminated for e in episodes])
         self.success = torch.tensor([e.success for e in episodes])
         self.first_row = torch.cat([torch.zeros(1, dtype=torch.long), (self.steps + 1).cumsum(0)])
@@ -100,10 +104,15 @@ class TokenData:
             token_mask=empty.bool(),
             legal=empty.unsqueeze(-1).bool(),
             features=None if self.features is None else self.features[window].float(),
-            images=None
-            if self.features is not None or self.frames is None
-            else {c: torch.from_numpy(self.frames.read(c, window.numpy())) for c in self.cameras},
+            images=self._images(window, episode),
         )
+
+    def _images(self, window: Tensor, episode: Tensor) -> dict[str, Tensor] | None:
+        if self.features is not None or self.frames is None:
+            return None
+        offset = self.frame_start[episode] - self.first_row[episode]
+        rows = (window + offset[:, None]).numpy()
+        return {c: torch.from_numpy(self.frames.read(c, rows)) for c in self.cameras}
 
     def batch(self, steps: Int[Tensor, " b"], with_returns: bool = False) -> TokenBatch:
         """Contexts and the decisions taken there. `with_returns` adds the return of the log from

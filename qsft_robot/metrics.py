@@ -1,0 +1,106 @@
+"""What training says: metrics.jsonl, TensorBoard and one progress line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from qsft_robot.files import atomic_file
+
+NAME = "metrics.jsonl"
+# Without a terminal to rewrite, a progress line is printed this often (seconds).
+QUIET_SECONDS = 15.0
+
+
+class MetricsLog:
+    """Averages metrics between two lines, writes them, and shows where training stands."""
+
+    def __init__(
+        self, run: Path, plan: Sequence[tuple[str, int]], resume_at: int | None = None
+    ) -> None:
+        """`plan` lists (stage, updates). `resume_at` is the number of updates kept: later lines
+        of an interrupted run are dropped."""
+        self.path = run / NAME
+        self.before = {}
+        total = 0
+        for stage, updates in plan:
+            self.before[stage] = total
+            total += updates
+        self.total, self.updates = total, dict(plan)
+        if resume_at is None:
+            self.path.write_text("")
+        else:
+            keep_until(self.path, resume_at)
+        self.file = self.path.open("a")
+        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=resume_at)
+        self.sums: dict[str, float] = defaultdict(float)
+        self.count, self.shown = 0, 0.0
+
+    def add(
+        self,
+        stage: str,
+        update: int,
+        metrics: Mapping[str, Tensor | float],
+        times: Mapping[str, float],
+        *,
+        write: bool,
+        samples: int,
+    ) -> None:
+        """Add one update; with `write` the averages since the last line become a line."""
+        for name, value in {**metrics, **times}.items():
+            self.sums[name] += float(value)
+        self.count += 1
+        if not write:
+            return
+        step = self.before[stage] + update
+        row: dict[str, Any] = {"step": step, "stage": stage, "update": update}
+        row |= {name: total / self.count for name, total in self.sums.items()}
+        row["time/samples_per_s"] = samples / (row["time/data_s"] + row["time/update_s"])
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        for name, value in row.items():
+            if name not in ("step", "stage", "update"):
+                self.board.add_scalar(name, value, step)
+        self.sums.clear()
+        self.count = 0
+        self._show(row)
+
+    def close(self) -> None:
+        """Finish the line and the files."""
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
+        self.file.close()
+        self.board.close()
+
+    def _show(self, row: Mapping[str, Any]) -> None:
+        now = time.monotonic()
+        done = row["update"] == self.updates[row["stage"]]
+        if not sys.stderr.isatty() and not done and now - self.shown < QUIET_SECONDS:
+            return
+        self.shown = now
+        line = f"{row['stage']} {row['update']}/{self.updates[row['stage']]}"
+        line += f"  loss {row['loss/total']:.4f}"
+        if "q/value_mean" in row:
+            line += f"  V {row['q/value_mean']:.3f} target {row['q/target_mean']:.3f}"
+        line += (
+            f"  data {1e3 * row['time/data_s']:.1f} ms  update {1e3 * row['time/update_s']:.1f} ms"
+            f"  {row['time/samples_per_s']:.0f} samples/s"
+        )
+        end = "\r" if sys.stderr.isatty() and not done else "\n"
+        print(f"{line:<110}", end=end, file=sys.stderr, flush=True)
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Drop the lines of metrics.jsonl after `step`."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    with atomic_file(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in kept))

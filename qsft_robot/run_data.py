@@ -1,0 +1,145 @@
+"""From a data file and a config to training tensors, and to the description a policy carries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qsft_robot.build import build_tokenizer
+from qsft_robot.config import DataConfig, TrainConfig, to_json
+from qsft_robot.demonstrations import data_hash, read_env_args, read_episodes
+from qsft_robot.frames import FrameCache
+from qsft_robot.normalize import NormStats
+from qsft_robot.returns import ReturnRange
+from qsft_robot.token_data import TokenData
+from qsft_robot.types import Episode
+from qsft_robot.validate import check_cameras
+from qsft_robot.versions import software_versions
+from tokenizers_action.protocol import ActionTokenizer
+from vlm.words import hash_words
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The logs of one run, ready to train on."""
+
+    train: TokenData
+    valid: TokenData | None
+    tokenizer: ActionTokenizer
+    norm_stats: NormStats
+    cameras: dict[str, list[int]]  # camera -> [height, width]
+    # What a policy carries of its data; see `describe`.
+    summary: dict[str, Any]
+
+
+def cache_folder() -> Path:
+    """Where decoded frames are kept: $QSFT_CACHE, else ~/.cache/qsft-robot."""
+    return Path(os.environ.get("QSFT_CACHE", Path.home() / ".cache" / "qsft-robot"))
+
+
+def read_run_data(config: TrainConfig) -> RunData:
+    """Read, check and tokenise the logs that the config names."""
+    data = config.data
+    episodes = _read(data, data.filter_key)[: data.max_episodes]
+    returns = ReturnRange(config.qsft.gamma, data.return_low, data.return_high)
+    for episode in episodes:
+        where = f"{data.path}: {episode.name}"
+        returns.check(episode.rewards, episode.terminated, where)
+    norm_stats = NormStats.fit(episodes, data.state_keys, _action_scale(data))
+    actions = norm_stats.normalize_actions(np.concatenate([e.actions for e in episodes]))
+    tokenizer = build_tokenizer(
+        config.tokenizer.kind, actions, config.tokenizer.horizon, config.tokenizer.n_bins
+    )
+    size = list(check_cameras(data.path, data.cameras)) if data.cameras else []
+    cameras = {camera: size for camera in data.cameras}
+
+    def tensors(logs: Sequence[Episode]) -> TokenData:
+        frames = None
+        if data.cameras:
+            frames = FrameCache.build(
+                data.path,
+                data.cameras,
+                [e.name for e in logs],
+                cache_folder() / "frames",
+                byte_budget=int(data.frame_cache_gib * 2**30),
+                truncated=[e.name for e in logs if not e.terminated],
+            )
+        return TokenData(
+            logs,
+            data.state_keys,
+            data.cameras,
+            frames,
+            norm_stats,
+            tokenizer,
+            returns,
+            hash_words,
+            config.model.history,
+        )
+
+    valid = tensors(_read(data, data.valid_key)) if data.valid_key else None
+    summary = {
+        "file": Path(data.path).name,
+        "sha256": data_hash(data.path),
+        "filter_key": data.filter_key,
+        "episodes": len(episodes),
+        "steps": sum(len(e) for e in episodes),
+        "success_rate": float(np.mean([e.success for e in episodes])),
+        "instructions": sorted({e.instruction for e in episodes})[:100],
+    }
+    return RunData(tensors(episodes), valid, tokenizer, norm_stats, cameras, summary)
+
+
+def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> dict[str, Any]:
+    """The parts of policy.json that are known before training."""
+    env_args = read_env_args(config.data.path)
+    low, high = data.norm_stats.action_low, data.norm_stats.action_high
+    control_hz = env_args.get("env_kwargs", {}).get("control_freq", env_args.get("control_hz"))
+    return {
+        "method": config.method,
+        "model": model,
+        "tokenizer": data.tokenizer.to_json(),
+        "norm_stats": data.norm_stats.to_json(),
+        "state_keys": list(config.data.state_keys),
+        "cameras": data.cameras,
+        "action": {
+            "dim": data.tokenizer.action_dim,
+            "horizon": data.tokenizer.horizon,
+            "low": low.tolist(),
+            "high": high.tolist(),
+            "control_hz": control_hz,
+        },
+        "return_range": {
+            "gamma": config.qsft.gamma,
+            "low": config.data.return_low,
+            "high": config.data.return_high,
+        },
+        "acting": to_json(config.acting),
+        "shared_image_features": config.model.frozen_features,
+        "env_args": env_args,
+        "data": data.summary,
+        "seed": config.seed,
+        "versions": software_versions(),
+    }
+
+
+def _action_scale(data: DataConfig) -> tuple[Sequence[float], Sequence[float]] | None:
+    return (data.action_low, data.action_high) if data.action_low else None
+
+
+def _read(data: DataConfig, filter_key: str | None) -> list[Episode]:
+    """State keys only: images are read through the frame cache."""
+    return read_episodes(
+        data.path,
+        keys=data.state_keys,
+        filter_key=filter_key,
+        instruction=data.instruction,
+        log_end=data.log_ends(),
+        success_reward=data.success_reward,
+        action_scale=_action_scale(data),
+        require_reward=filter_key == data.filter_key,
+    )
