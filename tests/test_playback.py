@@ -5,8 +5,11 @@ import imageio
 import numpy as np
 import pytest
 
+from qsft_robot.build import build_env
 from qsft_robot.collect import CollectPart, collect
+from qsft_robot.demonstration_writer import write_demonstrations
 from qsft_robot.playback import playback
+from qsft_robot.types import Episode
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +88,34 @@ def test_images_of_another_size_are_a_reason_to_refuse(logs):
     assert not report.accepted
     assert "front_image has shape [32, 32, 3]" in report.reasons[0]
     assert np.isfinite(report.state_differences["proprio"])
+
+
+def test_a_log_without_a_seed_begins_from_its_states_as_in_robomimic_files(tmp_path):
+    pytest.importorskip("robosuite")
+    env_args = {"env_name": "Lift", "type": 1, "env_kwargs": {"max_steps": 8}}
+    env = build_env(env_args)
+    rng = np.random.default_rng(0)
+    observation, info = env.reset(seed=0)
+    states = env.states()
+    rows, actions = [observation], rng.uniform(-1, 1, (8, 7)).astype(np.float32)
+    rows += [env.step(action)[0] for action in actions]
+    log = Episode(
+        name="demo_0",
+        observations={key: np.stack([row[key] for row in rows]) for key in observation},
+        actions=actions,
+        rewards=np.zeros(8, np.float32),
+        terminated=True,
+        truncated=False,
+        success=False,
+        instruction=info["instruction"],
+    )
+    path = tmp_path / "lift.hdf5"
+    write_demonstrations(path, [log], env.env_args)
+    env.close()
+    with h5py.File(path, "r+") as file:
+        file["data/demo_0/states"] = states[None]
+    report = playback(path)
+    assert report.accepted, report
+    with h5py.File(path, "r+") as file:
+        file["data/demo_0/states"][0, 1] += 0.1
+    assert not playback(path).accepted
