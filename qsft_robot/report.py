@@ -91,8 +91,7 @@ def _success(run: Run) -> Iterator[str]:
         yield "<h2>Success in simulation</h2>"
         yield _missing(
             "No evaluation yet. Make one, then write the report again:",
-            f"qsft-robot evaluate --policy {run.folder / 'policy'} "
-            f"--out {run.folder / 'evaluation' / 'policy'}",
+            f"qsft-robot evaluate {run.folder}",
         )
         return
     best = run.evaluations[0]
@@ -219,7 +218,9 @@ def _rollouts(run: Run) -> Iterator[str]:
     yield "<h2>Rollouts</h2>"
     chosen = choose_videos(run.evaluations, VIDEO_COUNT, VIDEO_BUDGET)
     if not chosen:
-        yield _missing("No videos. Film some episodes:", "qsft-robot evaluate --videos 4")
+        yield _missing(
+            "No videos. Film some episodes:", f"qsft-robot evaluate {run.folder} --videos 4"
+        )
         return
     yield '<div class="grid videos">'
     for evaluation, episode, path in chosen:

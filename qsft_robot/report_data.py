@@ -138,7 +138,11 @@ def read_run(folder: str | Path) -> Run:
         if training is not None:
             trainings.append(training)
         for path in sorted((part / EVALUATION).glob("*/summary.json")):
-            label = " / ".join(filter(None, [name, path.parent.name]))
+            # In a comparison the run's folder names the method, "policy" is what each exports.
+            parts = [name, path.parent.name]
+            label = (
+                name if name and path.parent.name == "policy" else " / ".join(filter(None, parts))
+            )
             evaluations.append(_read_evaluation(label, path.parent))
     if not trainings and not evaluations:
         raise ValueError(

@@ -206,10 +206,12 @@ def test_a_run_in_progress_is_reported_up_to_its_last_whole_line(tmp_path: Path)
 def test_methods_side_by_side_in_one_run_are_told_apart(tmp_path: Path) -> None:
     for name in ("sft", "qsft"):
         write_training(tmp_path / name, np.random.default_rng(1))
-    write_evaluation(tmp_path, "qsft", 12, n=20)
+        write_evaluation(tmp_path / name, "policy", 12, n=20)
+    write_evaluation(tmp_path / "qsft", "k4", 11, n=20)
     page = write_report(tmp_path).read_text()
     assert "Stage “value” of qsft" in page
     assert "Stage “value” of sft" in page
+    assert [e.name for e in read_run(tmp_path).evaluations] == ["qsft", "sft", "qsft / k4"]
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
