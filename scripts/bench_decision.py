@@ -13,6 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LogitsProcessor, LogitsPro
 from transformers.utils import logging
 
 from vlm.rt import RTModel, rt_tiny
+from vlm.words import hash_words
 
 COMMAND = "python scripts/bench_decision.py"
 
@@ -92,7 +93,7 @@ def main() -> None:
         torch.randn(1, 1, config.frame_image_tokens, config.width),
         torch.randn(1, 1, config.state_dim),
         torch.ones(1, 1, dtype=torch.bool),
-        torch.randint(1, config.text_buckets, (1, config.text_length)),
+        torch.from_numpy(hash_words("put the red cube in the blue bowl"))[None],
     )
     # A legal set that depends on the position: the gripper has two bins.
     tables = torch.ones(config.n_tokens, 1, config.vocab_size, dtype=torch.bool)

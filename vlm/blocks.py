@@ -9,82 +9,74 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """Self-attention and a perceptron, each behind a LayerNorm and added to its input."""
+    """Self-attention and a perceptron, each behind a LayerNorm and added to its input.
+
+    The projections have no bias, and the parameters are bare: at batch 1 a bias, or a module of
+    its own for a projection, costs as much as the arithmetic.
+    """
 
     def __init__(
         self, width: int, heads: int, mlp_ratio: float, dropout: float, depth: int
     ) -> None:
         super().__init__()
-        self.heads, self.head_width, self.dropout = heads, width // heads, dropout
-        self.norm_attention = nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.attention_out = nn.Linear(width, width)
-        self.norm_mlp = nn.LayerNorm(width)
-        self.mlp_in = nn.Linear(width, round(mlp_ratio * width))
-        self.mlp_out = nn.Linear(round(mlp_ratio * width), width)
-        for layer in (self.query_key_value, self.attention_out, self.mlp_in, self.mlp_out):
-            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
-            nn.init.zeros_(layer.bias)
+        self.heads, self.dropout = heads, dropout
+        inner = round(mlp_ratio * width)
         # The residual sum has 2 * depth terms; it starts with the variance of one.
-        for layer in (self.attention_out, self.mlp_out):
-            with torch.no_grad():
-                layer.weight.mul_((2 * depth) ** -0.5)
+        damp = (2 * depth) ** -0.5
+        # The order is the order in which `tensors` hands them to `decode_step`.
+        self.norm_attention_weight = nn.Parameter(torch.ones(width))
+        self.norm_attention_bias = nn.Parameter(torch.zeros(width))
+        self.query_key_value = nn.Parameter(torch.randn(3 * width, width) * width**-0.5)
+        self.attention_out = nn.Parameter(torch.randn(width, width) * width**-0.5 * damp)
+        self.norm_mlp_weight = nn.Parameter(torch.ones(width))
+        self.norm_mlp_bias = nn.Parameter(torch.zeros(width))
+        self.mlp_in = nn.Parameter(torch.randn(inner, width) * width**-0.5)
+        self.mlp_out = nn.Parameter(torch.randn(width, inner) * inner**-0.5 * damp)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All parameters, in the order of their definition."""
+        return tuple(self._parameters.values())  # type: ignore[arg-type]
 
     def forward(
         self,
         x: Float[Tensor, "b t c"],
         mask: Float[Tensor, " ..."] | None,
         first: int = 0,
+        causal: bool = True,
         cache: Float[Tensor, "b 2 heads slots head_width"] | None = None,
     ) -> Float[Tensor, "b t_out c"]:
         """Outputs at the positions `first` ... t - 1 (what comes before is only attended to).
 
         `mask` is added to the attention scores (0 or -inf) and broadcast to
-        [b, heads, t - first, t]; None with more than one query means causal. `cache` receives the
-        keys and values of positions 0 ... t - 1.
+        [b, heads, t - first, t]; where it is None, `causal` decides. `cache` receives the keys and
+        values of positions 0 ... t - 1.
         """
+        norm1, norm1_bias, qkv, out, norm2, norm2_bias, mlp_in, mlp_out = self.tensors()
         b, t, c = x.shape
-        normed = self.norm_attention(x)
+        normed = torch.layer_norm(x, (c,), norm1, norm1_bias)
         if first:
             # The last block: the context needs keys and values, but no output of its own.
-            weight, bias = self.query_key_value.weight, self.query_key_value.bias
-            query = F.linear(normed[:, first:], weight[:c], bias[:c])
-            key_value = F.linear(normed, weight[c:], bias[c:]).view(b, t, 2, self.heads, -1)
-            query = query.view(b, t - first, self.heads, -1).transpose(1, 2)
-            key, value = key_value.permute(2, 0, 3, 1, 4).unbind(0)
+            query = F.linear(normed[:, first:], qkv[:c]).view(b, t - first, self.heads, -1)
+            packed = F.linear(normed, qkv[c:]).view(b, t, 2, self.heads, -1)
+            packed = packed.permute(0, 2, 3, 1, 4)
+            query, (key, value) = query.transpose(1, 2), packed.unbind(1)
             x = x[:, first:]
         else:
-            packed = self.query_key_value(normed).view(b, t, 3, self.heads, -1)
-            query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
+            packed = F.linear(normed, qkv).view(b, t, 3, self.heads, -1).permute(0, 2, 3, 1, 4)
+            query, key, value = packed.unbind(1)
         if cache is not None:
-            cache[:, 0, :, :t] = key
-            cache[:, 1, :, :t] = value
+            cache[:, :, :, :t] = packed[:, -2:]
         attended = F.scaled_dot_product_attention(
             query,
             key,
             value,
             mask,
             self.dropout if self.training else 0.0,
-            is_causal=mask is None and query.shape[2] > 1,
+            is_causal=causal and mask is None and query.shape[2] > 1,
         )
-        return self._finish(x, attended)
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """The parameters in the order that `decode_step` takes them."""
-        layers = (
-            self.norm_attention,
-            self.query_key_value,
-            self.attention_out,
-            self.norm_mlp,
-            self.mlp_in,
-            self.mlp_out,
-        )
-        return tuple(tensor for layer in layers for tensor in (layer.weight, layer.bias))
-
-    def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        attended = attended.transpose(1, 2).reshape(x.shape)
-        x = x + self._drop(self.attention_out(attended))
-        return x + self._drop(self.mlp_out(F.silu(self.mlp_in(self.norm_mlp(x)))))
+        x = x + self._drop(F.linear(attended.transpose(1, 2).reshape(x.shape), out))
+        normed = torch.layer_norm(x, (c,), norm2, norm2_bias)
+        return x + self._drop(F.linear(F.silu(F.linear(normed, mlp_in)), mlp_out))
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
@@ -93,35 +85,18 @@ class Block(nn.Module):
 def decode_step(
     x: Tensor, tensors: tuple[Tensor, ...], cache: Tensor, mask: Tensor | None, position: int
 ) -> Tensor:
-    """A Block at one new position: x [b, c] to [b, c]; its key and value enter the cache in place.
-
-    Written with functions on bare tensors: at batch 1 modules and their attributes cost as much as
-    the arithmetic (a decision of 7 tokens is then 1.8 times slower).
-    """
-    (
-        norm1,
-        norm1_bias,
-        qkv,
-        qkv_bias,
-        out,
-        out_bias,
-        norm2,
-        norm2_bias,
-        up,
-        up_bias,
-        down,
-        down_bias,
-    ) = tensors
+    """A Block at one new position: x [b, c] to [b, c]; its key and value enter the cache in place."""
+    norm1, norm1_bias, qkv, out, norm2, norm2_bias, mlp_in, mlp_out = tensors
     b, _, heads, _, head_width = cache.shape
     width = norm1.shape
     normed = torch.layer_norm(x, width, norm1, norm1_bias)
-    packed = F.linear(normed, qkv, qkv_bias).view(b, 3, heads, 1, head_width)
+    packed = F.linear(normed, qkv).view(b, 3, heads, 1, head_width)
     cache.narrow(3, position, 1).copy_(packed.narrow(1, 1, 2))
     key, value = cache.narrow(3, 0, position + 1).unbind(1)
     attended = F.scaled_dot_product_attention(packed.select(1, 0), key, value, mask)
-    x = x + F.linear(attended.reshape(x.shape), out, out_bias)
+    x = torch.addmm(x, attended.reshape(x.shape), out.t())
     normed = torch.layer_norm(x, width, norm2, norm2_bias)
-    return x + F.linear(F.silu(F.linear(normed, up, up_bias)), down, down_bias)
+    return torch.addmm(x, F.silu(F.linear(normed, mlp_in)), mlp_out.t())
 
 
 class InstructionEncoder(nn.Module):
@@ -146,10 +121,21 @@ class InstructionEncoder(nn.Module):
                 f"text_ids have {text_ids.shape[1]} words and the model reads {self.length}: "
                 f"make them with hash_words(instruction, length={self.length})."
             )
-        if len(text_ids) == 1 or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             return self._encode(text_ids)
+        if len(text_ids) == 1:
+            return self._encode_one(text_ids)
         rows, index = torch.unique(text_ids, dim=0, return_inverse=True)
         return self._encode(rows)[index]
+
+    def _encode_one(self, text_ids: Tensor) -> Tensor:
+        ids = text_ids[0].tolist()
+        count = len(ids) - ids.count(0)
+        if 0 in ids[:count]:
+            return self._encode(text_ids)
+        # All padding stands at the end: leave it out, and no mask is needed.
+        x = self.positions[: count + 1] + F.pad(self.embedding(text_ids[:, :count]), (0, 0, 1, 0))
+        return self.out(self.norm(self.block(x, None, causal=False)).mean(1))
 
     def _encode(self, text_ids: Tensor) -> Tensor:
         is_word = F.pad(text_ids != 0, (1, 0), value=True)

@@ -38,6 +38,8 @@ class Cache:
     keys_values: tuple[Tensor, ...]
     # The parameters of each block, see decode_step.
     tensors: tuple[tuple[Tensor, ...], ...]
+    # Action embedding, positions, last norm's weight and bias, head.
+    ends: tuple[Tensor, ...]
     # Added to the scores of every slot, [b, 1, 1, slots]; None where all frames are seen.
     mask: Tensor | None
     # Slots that are filled.
@@ -153,20 +155,15 @@ class RTModel(nn.Module):
             x = block(x, causal, cache=layer)
         x = self.blocks[-1](x, last, first=t - 1, cache=keys_values[-1])
         tensors = tuple(block.tensors() for block in self.blocks)
-        return self._output(x), Cache(keys_values, tensors, mask, t)
+        rest = (self.action_embedding.weight, self.positions, *self.norm.parameters())
+        return self._output(x), Cache(keys_values, tensors, (*rest, self.head.weight), mask, t)
 
     @torch.no_grad()
     def decode(self, ids: Int64[Tensor, " b"], cache: Cache) -> RTOutput:
         """Read one more action token; the output (n = 1) for the next. The cache grows in place."""
-        position = cache.length
-        if position >= len(self.positions):
+        if cache.length >= len(self.positions):
             raise ValueError(f"the decision is complete: it has {self.config.n_tokens} tokens.")
-        x = F.embedding(ids, self.action_embedding.weight) + self.positions[position]
-        mask = None if cache.mask is None else cache.mask[..., : position + 1]
-        for tensors, layer in zip(cache.tensors, cache.keys_values, strict=True):
-            x = decode_step(x, tensors, layer, mask, position)
-        cache.length = position + 1
-        return self._output(x[:, None])
+        return decode_token(ids, cache)
 
     def decide(
         self,
@@ -250,6 +247,19 @@ class RTModel(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
+def decode_token(ids: Tensor, cache: Cache) -> RTOutput:
+    """`RTModel.decode` on the tensors that the cache carries, without a look at the model."""
+    embedding, positions, norm, norm_bias, head = cache.ends
+    position = cache.length
+    x = F.embedding(ids, embedding) + positions[position]
+    mask = None if cache.mask is None else cache.mask[..., : position + 1]
+    for tensors, layer in zip(cache.tensors, cache.keys_values, strict=True):
+        x = decode_step(x, tensors, layer, mask, position)
+    cache.length = position + 1
+    hidden = torch.layer_norm(x, norm.shape, norm, norm_bias)[:, None]
+    return RTOutput(hidden, F.linear(hidden, head))
+
+
 def decide_together(
     models: Sequence[RTModel],
     contexts: Sequence[tuple],
@@ -271,7 +281,7 @@ def decide_together(
         for i in range(ids.shape[1]):
             ids[:, i] = choose(outputs, legal(ids[:, :i]), i)
             if i + 1 < ids.shape[1]:
-                outputs = [m.decode(ids[:, i], c) for m, c in zip(models, caches, strict=True)]
+                outputs = [decode_token(ids[:, i], cache) for cache in caches]
     return ids
 
 
