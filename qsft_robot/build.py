@@ -46,7 +46,7 @@ def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
     if name in ROBOSUITE_TASKS:
         from sim.robosuite_env import RobosuiteEnv
 
-        return RobosuiteEnv(name, **kwargs)
+        return RobosuiteEnv(name, env_version=env_args.get("env_version"), **kwargs)
     if name.startswith(GYMNASIUM_PREFIX):
         import gymnasium
 

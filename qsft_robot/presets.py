@@ -1,0 +1,210 @@
+"""Named settings as data: training presets, and recipes of demonstrations to collect."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qsft_robot.build import unknown
+from qsft_robot.config import TrainConfig
+
+# Preset -> flag (as on the command line, with underscores) -> value. Later presets win.
+PRESETS: dict[str, dict[str, Any]] = {
+    # The paper's own settings: uniform residual of Eq. 3, slow target network, one-step targets,
+    # max backup without a support mask, pi_phi exp(beta p_theta).
+    "paper": {
+        "qsft.residual": "uniform",
+        "qsft.balance": "weighted",
+        "qsft.backup": "max",
+        "qsft.backup_support": 0.0,
+        "qsft.targets": "ema",
+        "qsft.lam": 0.0,
+        "acting.rule": "paper",
+        "acting.beta": 16.0,
+    },
+    "tabletop/low_dim": {
+        "data.state_keys": ("proprio", "target"),
+        "tokenizer.kind": "uniform",
+        "tokenizer.n_bins": 32,
+        "model.width": 64,
+        "model.depth": 2,
+        "qsft.gamma": 0.98,
+    },
+    "tabletop/pixels": {
+        "data.state_keys": ("proprio",),
+        "data.cameras": ("front_image", "wrist_image"),
+        "tokenizer.kind": "uniform",
+        "tokenizer.n_bins": 32,
+        "optim.batch_size": 128,
+        "qsft.gamma": 0.98,
+    },
+    # 80 steps at most, in logs that are stitched: the discount keeps gamma ** 80 at .3.
+    "tabletop/drawer": {"qsft.gamma": 0.985, "qsft.lam": 1.0},
+    "robosuite/low_dim": {
+        "data.state_keys": (
+            "robot0_eef_pos",
+            "robot0_eef_quat",
+            "robot0_gripper_qpos",
+            "object",
+        ),
+        "tokenizer.kind": "uniform",
+        "tokenizer.n_bins": 32,
+        "qsft.gamma": 0.99,
+    },
+    "robosuite/pixels": {
+        "data.state_keys": ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"),
+        "data.cameras": ("agentview_image", "robot0_eye_in_hand_image"),
+        "tokenizer.kind": "uniform",
+        "tokenizer.n_bins": 32,
+        "optim.batch_size": 128,
+        "qsft.gamma": 0.99,
+    },
+}
+
+
+def apply_presets(config: TrainConfig, names: Iterable[str]) -> TrainConfig:
+    """The config with the presets' values, one preset after the other; ValueError for a name that
+    doesn't exist. Contradictions are looked for once, at the end."""
+    flat: dict[str, Any] = {}
+    for name in names:
+        if name not in PRESETS:
+            raise unknown("preset", name, PRESETS)
+        flat |= PRESETS[name]
+    return with_settings(config, flat)
+
+
+def with_settings(config: TrainConfig, flat: Mapping[str, Any]) -> TrainConfig:
+    """The config with settings replaced by their dotted names, e.g. {"qsft.gamma": .98}."""
+    groups: dict[str, dict[str, Any]] = {}
+    top: dict[str, Any] = {}
+    for name, value in flat.items():
+        group, dot, key = name.partition(".")
+        if dot:
+            groups.setdefault(group, {})[key] = value
+        else:
+            top[name] = value
+    for group, values in groups.items():
+        top[group] = dataclasses.replace(getattr(config, group), **values)
+    return dataclasses.replace(config, **top)
+
+
+@dataclass(frozen=True)
+class RecipePart:
+    """A share of a recipe's logs; the fields are those of `collect.CollectPart`."""
+
+    share: float
+    mixture: Mapping[str, float]
+    noise: float
+    reset_options: Mapping[str, Any] | None = None
+    mask: str | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Logs that can be collected by name."""
+
+    description: str
+    env_name: str
+    env_kwargs: Mapping[str, Any]
+    parts: tuple[RecipePart, ...]
+    episodes: int = 1500
+    # Cameras collected when none are asked for.
+    cameras: tuple[str, ...] = ()
+    # Height and width of their images, in pixels.
+    image_size: int = 64
+
+
+def _mixture(expert: float, sloppy: float, failures: Iterable[str]) -> dict[str, float]:
+    """Shares of the expert and the sloppy one; the named failures share the rest evenly."""
+    names = tuple(failures)
+    rest = {name: (1.0 - expert - sloppy) / len(names) for name in names}
+    return {"expert": expert, "sloppy": sloppy, **rest}
+
+
+_PLACE_FAILURES = (
+    "miss_grasp",
+    "early_close",
+    "drop_early",
+    "wrong_object",
+    "wrong_receptacle",
+    "overshoot",
+    "hesitate",
+    "wander",
+)
+_PICK_FAILURES = ("miss_grasp", "early_close", "drop_early", "wrong_object", "hesitate", "wander")
+_ROBOSUITE_FAILURES = (
+    "miss_grasp",
+    "early_close",
+    "drop_early",
+    "wrong_place",
+    "hesitate",
+    "wander",
+)
+_TABLETOP_CAMERAS = ("front", "wrist")
+
+
+def _tabletop(task: str, description: str, *parts: RecipePart) -> Recipe:
+    return Recipe(description, "tabletop", {"task": task}, parts, cameras=_TABLETOP_CAMERAS)
+
+
+def _robosuite(task: str) -> Recipe:
+    mixture = _mixture(0.25, 0.25, _ROBOSUITE_FAILURES)
+    return Recipe(
+        f"robosuite {task}: a mixture of good, sloppy and failing logs",
+        task,
+        {},
+        (RecipePart(1.0, mixture, 0.15),),
+        episodes=300,
+        cameras=("agentview", "robot0_eye_in_hand"),
+        image_size=84,
+    )
+
+
+RECIPES: dict[str, Recipe] = {
+    "tabletop/pick": _tabletop(
+        "pick",
+        "pick up the named object; about a third of the logs succeed",
+        RecipePart(1.0, _mixture(0.2, 0.3, _PICK_FAILURES), 0.25),
+    ),
+    "tabletop/place": _tabletop(
+        "place",
+        "put the named object in the named receptacle; about a third of the logs succeed",
+        RecipePart(1.0, _mixture(0.2, 0.3, _PLACE_FAILURES), 0.25),
+    ),
+    "tabletop/place-rare": _tabletop(
+        "place",
+        "the same with 5 to 10 % successes",
+        RecipePart(1.0, _mixture(0.02, 0.12, _PLACE_FAILURES), 0.25),
+    ),
+    "tabletop/drawer": _tabletop(
+        "drawer",
+        "stitching: some logs open the drawer and stop, others grasp from an open drawer",
+        RecipePart(
+            7 / 15,
+            {"expert": 0.7, "miss_handle": 0.2, "short_pull": 0.1},
+            0.2,
+            {"phase": "open"},
+            "drawer_open",
+        ),
+        RecipePart(
+            8 / 15,
+            _mixture(0.35, 0.3, ("miss_grasp", "drop_early", "early_close")),
+            0.2,
+            {"phase": "grasp", "max_steps": 35},
+            "drawer_grasp",
+        ),
+    ),
+    "robosuite/Lift": _robosuite("Lift"),
+    "robosuite/PickPlaceCan": _robosuite("PickPlaceCan"),
+    "robosuite/Stack": _robosuite("Stack"),
+    "robosuite/NutAssemblySquare": _robosuite("NutAssemblySquare"),
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of a name; ValueError with the nearest name when there is none."""
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return RECIPES[name]
