@@ -23,7 +23,6 @@ class Block(nn.Module):
         inner = round(mlp_ratio * width)
         # The residual sum has 2 * depth terms; it starts with the variance of one.
         damp = (2 * depth) ** -0.5
-        # The order is the order in which `tensors` hands them to `decode_step`.
         self.norm_attention_weight = nn.Parameter(torch.ones(width))
         self.norm_attention_bias = nn.Parameter(torch.zeros(width))
         self.query_key_value = nn.Parameter(torch.randn(3 * width, width) * width**-0.5)
@@ -80,23 +79,6 @@ class Block(nn.Module):
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
-
-
-def decode_step(
-    x: Tensor, tensors: tuple[Tensor, ...], cache: Tensor, mask: Tensor | None, position: int
-) -> Tensor:
-    """A Block at one new position: x [b, c] to [b, c]; its key and value enter the cache in place."""
-    norm1, norm1_bias, qkv, out, norm2, norm2_bias, mlp_in, mlp_out = tensors
-    b, _, heads, _, head_width = cache.shape
-    width = norm1.shape
-    normed = torch.layer_norm(x, width, norm1, norm1_bias)
-    packed = F.linear(normed, qkv).view(b, 3, heads, 1, head_width)
-    cache.narrow(3, position, 1).copy_(packed.narrow(1, 1, 2))
-    key, value = cache.narrow(3, 0, position + 1).unbind(1)
-    attended = F.scaled_dot_product_attention(packed.select(1, 0), key, value, mask)
-    x = torch.addmm(x, attended.reshape(x.shape), out.t())
-    normed = torch.layer_norm(x, width, norm2, norm2_bias)
-    return torch.addmm(x, F.silu(F.linear(normed, mlp_in)), mlp_out.t())
 
 
 class InstructionEncoder(nn.Module):

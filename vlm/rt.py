@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
@@ -17,33 +15,10 @@ from vlm.blocks import (
     ReturnToken,
     additive_mask,
     causal_mask,
-    decode_step,
 )
+from vlm.decision import Cache, RTOutput, decide_together, decode_token, transposed
 from vlm.images import ImageTokens
 from vlm.rt_config import RTConfig
-
-
-class RTOutput(NamedTuple):
-    """What the decoder says; index i predicts action token i and has seen the tokens before it."""
-
-    hidden: Tensor  # [b, n, c]
-    logits: Tensor  # [b, n, v]
-
-
-@dataclass
-class Cache:
-    """Keys and values of one decision; `decode` writes into it."""
-
-    # One tensor a block, [b, 2 (key, value), heads, slots, head width]
-    keys_values: tuple[Tensor, ...]
-    # The parameters of each block, see decode_step.
-    tensors: tuple[tuple[Tensor, ...], ...]
-    # Action embedding, positions, last norm's weight and bias, head.
-    ends: tuple[Tensor, ...]
-    # Added to the scores of every slot, [b, 1, 1, slots]; None where all frames are seen.
-    mask: Tensor | None
-    # Slots that are filled.
-    length: int
 
 
 class RTModel(nn.Module):
@@ -154,9 +129,10 @@ class RTModel(nn.Module):
         for block, layer in zip(self.blocks[:-1], keys_values, strict=False):
             x = block(x, causal, cache=layer)
         x = self.blocks[-1](x, last, first=t - 1, cache=keys_values[-1])
-        tensors = tuple(block.tensors() for block in self.blocks)
-        rest = (self.action_embedding.weight, self.positions, *self.norm.parameters())
-        return self._output(x), Cache(keys_values, tensors, (*rest, self.head.weight), mask, t)
+        tensors = tuple(transposed(block.tensors()) for block in self.blocks)
+        ends = (self.action_embedding.weight, self.positions, *self.norm.parameters())
+        ends = (*ends, self.head.weight.t())
+        return self._output(x), Cache(keys_values, tensors, ends, mask, t)
 
     @torch.no_grad()
     def decode(self, ids: Int64[Tensor, " b"], cache: Cache) -> RTOutput:
@@ -245,44 +221,6 @@ class RTModel(nn.Module):
                 raise ValueError(f"state of shape {given}; the model expects {expected}.")
             parts.append(self.state_token(state.to(dtype))[:, :, None])
         return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
-
-
-def decode_token(ids: Tensor, cache: Cache) -> RTOutput:
-    """`RTModel.decode` on the tensors that the cache carries, without a look at the model."""
-    embedding, positions, norm, norm_bias, head = cache.ends
-    position = cache.length
-    x = F.embedding(ids, embedding) + positions[position]
-    mask = None if cache.mask is None else cache.mask[..., : position + 1]
-    for tensors, layer in zip(cache.tensors, cache.keys_values, strict=True):
-        x = decode_step(x, tensors, layer, mask, position)
-    cache.length = position + 1
-    hidden = torch.layer_norm(x, norm.shape, norm, norm_bias)[:, None]
-    return RTOutput(hidden, F.linear(hidden, head))
-
-
-def decide_together(
-    models: Sequence[RTModel],
-    contexts: Sequence[tuple],
-    legal: Callable[[Tensor], Tensor],
-    choose: Callable[[Sequence[RTOutput], Tensor, int], Tensor],
-) -> Int64[Tensor, "b n"]:
-    """One decision of several models that read the same tokens (behaviour and value policy, say).
-
-    A context is the arguments of `prefill`. `legal(prefix ids [b, i]) -> bool [b, v]`;
-    `choose(outputs, one a model with n = 1, allowed [b, v], i) -> ids [b]`.
-    """
-    text_ids = contexts[0][3]
-    # Made outside of inference mode, so that the caller may compute with it.
-    ids = torch.zeros(len(text_ids), models[0].config.n_tokens, dtype=torch.int64)
-    ids = ids.to(text_ids.device)
-    with torch.inference_mode():
-        started = [model.prefill(*context) for model, context in zip(models, contexts, strict=True)]
-        outputs, caches = [output for output, _ in started], [cache for _, cache in started]
-        for i in range(ids.shape[1]):
-            ids[:, i] = choose(outputs, legal(ids[:, :i]), i)
-            if i + 1 < ids.shape[1]:
-                outputs = [decode_token(ids[:, i], cache) for cache in caches]
-    return ids
 
 
 def rt_tiny(vocab_size: int, n_tokens: int, state_dim: int, **changes: object) -> RTModel:

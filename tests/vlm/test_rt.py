@@ -6,7 +6,8 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from vlm.rt import RTConfig, RTModel, decide_together, rt_base, rt_small, rt_tiny
+from vlm.decision import decide_together
+from vlm.rt import RTConfig, RTModel, rt_base, rt_small, rt_tiny
 
 
 def cached_logits(model, context, action_ids, returns=None):

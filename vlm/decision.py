@@ -1,0 +1,99 @@
+"""One decision, token by token, on bare tensors and a cache of keys and values.
+
+At batch 1 a module call or an attribute look-up costs as much as the arithmetic, so nothing here
+asks the model again after its context was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int64
+from torch import Tensor
+
+
+class RTOutput(NamedTuple):
+    """What the decoder says; index i predicts action token i and has seen the tokens before it."""
+
+    hidden: Tensor  # [b, n, c]
+    logits: Tensor  # [b, n, v]
+
+
+@dataclass
+class Cache:
+    """Keys and values of one decision, which `decode_token` extends in place."""
+
+    # One tensor a block, [b, 2 (key, value), heads, slots, head width].
+    keys_values: tuple[Tensor, ...]
+    # The parameters of each block, its projections transposed.
+    tensors: tuple[tuple[Tensor, ...], ...]
+    # Action embedding, positions, last norm's weight and bias, head transposed.
+    ends: tuple[Tensor, ...]
+    # Added to the scores of every slot, [b, 1, 1, slots]; None where all frames are seen.
+    mask: Tensor | None
+    # Slots that are filled.
+    length: int
+
+
+def transposed(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A Block's parameters as `Cache.tensors` holds them (views, no copy)."""
+    return tuple(tensor.t() if tensor.ndim == 2 else tensor for tensor in tensors)
+
+
+def decode_token(ids: Tensor, cache: Cache) -> RTOutput:
+    """Read action tokens [b]; the output (n = 1) for the next."""
+    embedding, positions, norm, norm_bias, head = cache.ends
+    position = cache.length
+    x = F.embedding(ids, embedding) + positions[position]
+    mask = None if cache.mask is None else cache.mask[..., : position + 1]
+    for tensors, keys_values in zip(cache.tensors, cache.keys_values, strict=True):
+        x = _step(x, tensors, keys_values, mask, position)
+    cache.length = position + 1
+    hidden = torch.layer_norm(x, norm.shape, norm, norm_bias)
+    return RTOutput(hidden[:, None], torch.mm(hidden, head)[:, None])
+
+
+def _step(
+    x: Tensor, tensors: tuple[Tensor, ...], cache: Tensor, mask: Tensor | None, position: int
+) -> Tensor:
+    """A Block at one new position, x [b, c] to [b, c]."""
+    norm1, norm1_bias, qkv, out, norm2, norm2_bias, mlp_in, mlp_out = tensors
+    b, _, heads, _, head_width = cache.shape
+    normed = torch.layer_norm(x, norm1.shape, norm1, norm1_bias)
+    packed = torch.mm(normed, qkv).view(b, 3, heads, 1, head_width)
+    cache.narrow(3, position, 1).copy_(packed.narrow(1, 1, 2))
+    key, value = cache.narrow(3, 0, position + 1).unbind(1)
+    attended = F.scaled_dot_product_attention(packed.select(1, 0), key, value, mask)
+    x = torch.addmm(x, attended.reshape(x.shape), out)
+    normed = torch.layer_norm(x, norm2.shape, norm2, norm2_bias)
+    return torch.addmm(x, F.silu(torch.mm(normed, mlp_in)), mlp_out)
+
+
+def decide_together(
+    models: Sequence[Any],
+    contexts: Sequence[tuple],
+    legal: Callable[[Tensor], Tensor],
+    choose: Callable[[Sequence[RTOutput], Tensor, int], Tensor],
+) -> Int64[Tensor, "b n"]:
+    """One decision of several RTModels that read the same tokens (behaviour and value, say).
+
+    A context is the arguments of `RTModel.prefill`. `legal(prefix ids [b, i]) -> bool [b, v]`;
+    `choose(outputs, one a model with n = 1, allowed [b, v], i) -> ids [b]`.
+    """
+    text_ids = contexts[0][3]
+    # Made outside of inference mode, so that the caller may compute with it.
+    ids = torch.zeros(len(text_ids), models[0].config.n_tokens, dtype=torch.int64)
+    ids = ids.to(text_ids.device)
+    with torch.inference_mode():
+        started = [model.prefill(*context) for model, context in zip(models, contexts, strict=True)]
+        outputs, caches = [output for output, _ in started], [cache for _, cache in started]
+        for i in range(ids.shape[1]):
+            chosen = choose(outputs, legal(ids[:, :i]), i)
+            ids[:, i] = chosen
+            if i + 1 < ids.shape[1]:
+                outputs = [decode_token(chosen, cache) for cache in caches]
+    return ids
