@@ -48,11 +48,16 @@ class TokenBatch:
         return replace(self, **moved)
 
 
+def at_least_float32(x: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """bfloat16 and float16 as float32; float64 stays, for comparisons to rounding."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def legal_log_softmax(
     logits: Float[Tensor, "*b v"], legal: Bool[Tensor, "*b v"]
 ) -> Float[Tensor, "*b v"]:
-    """Log-probabilities over the legal tokens; illegal ones get `ILLEGAL`. float32."""
-    masked = logits.float().masked_fill(~legal, -torch.inf)
+    """Log-probabilities over the legal tokens, in float32; illegal ones get `ILLEGAL`."""
+    masked = at_least_float32(logits).masked_fill(~legal, -torch.inf)
     return torch.log_softmax(masked, -1).masked_fill(~legal, ILLEGAL)
 
 
@@ -62,7 +67,7 @@ def chosen(values: Float[Tensor, "b n v"], ids: Int[Tensor, "b n"]) -> Float[Ten
 
 
 def masked_mean(values: Float[Tensor, "b n"], mask: Tensor) -> Float[Tensor, ""]:
-    """Mean over True places; 0 if there is none. Non-finite values behind the mask have no effect."""
+    """Mean over True places; 0 if there is none. What stands behind the mask has no effect."""
     mask = mask.expand_as(values)
     return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
 
@@ -96,14 +101,15 @@ def qsft_loss(
     """
     target = target.detach()
     nll = -chosen(legal_log_softmax(logits, batch.legal), batch.action_ids)
-    bce = F.binary_cross_entropy_with_logits(value_logits.float(), target, reduction="none")
+    value_logits = at_least_float32(value_logits)
+    bce = F.binary_cross_entropy_with_logits(value_logits, target, reduction="none")
     value_weight = torch.ones_like(target) if value_weight is None else value_weight
     carries_policy = batch.token_mask if policy_weight is None else policy_weight > 0
     policy_weight = target if policy_weight is None else policy_weight
     value_mask = batch.token_mask & (value_weight > 0)
     value_term = masked_mean(value_weight * bce, value_mask)
     policy_term = masked_mean(policy_weight * nll, batch.token_mask & carries_policy)
-    value = torch.sigmoid(value_logits.detach().float())
+    value = torch.sigmoid(value_logits.detach())
     loss = value_term + policy_term
     return loss, {
         "loss/total": loss.detach(),
@@ -170,6 +176,7 @@ def ilql_loss(
     conservative term is a cross entropy of softmax(Q) towards the token taken. No gradient into
     targets.
     """
+    q, q_target, v = at_least_float32(q), at_least_float32(q_target), at_least_float32(v)
     mask = batch.token_mask
     last = mask.long().sum(-1, keepdim=True) - 1  # index of the last real token
     following = torch.cat([v.detach()[:, 1:], v.detach()[:, :1]], -1)
@@ -281,7 +288,9 @@ def lambda_returns(
         for i in range(n - 2, -1, -1):
             following = table[:, t, i + 1]
             if token_level:
-                following = (1 - lam) * backups[:, t, i + 1] + lam * following
+                inner = (1 - lam) * backups[:, t, i + 1] + lam * following
+                # The reward lands on the last token that is no padding.
+                following = torch.where(i + 1 < length * (n // horizon), inner, following)
             table[:, t, i] = following
     table = table[:, :longest]
     return table.masked_fill((index >= steps[:, None])[..., None], 0.0)
