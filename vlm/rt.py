@@ -105,9 +105,10 @@ class RTModel(nn.Module):
         tokens = self.action_embedding(action_ids[:, :-1])
         x = torch.cat([context, tokens], 1) + self.positions[: context.shape[1] + tokens.shape[1]]
         causal = causal_mask(x, mask, first=0)
-        for block in self.blocks[:-1]:
+        *blocks, last_block = self.blocks
+        for block in blocks:
             x = block(x, causal)
-        x = self.blocks[-1](x, causal_mask(x, mask, first=readout), first=readout)
+        x = last_block(x, causal_mask(x, mask, first=readout), first=readout)
         return self._output(x)
 
     @torch.no_grad()
@@ -126,9 +127,10 @@ class RTModel(nn.Module):
         heads, slots = self.config.heads, len(self.positions)
         keys_values = x.new_empty(self.config.depth, b, 2, heads, slots, c // heads).unbind(0)
         causal, last = causal_mask(x, mask, first=0), causal_mask(x, mask, first=t - 1)
-        for block, layer in zip(self.blocks[:-1], keys_values, strict=False):
+        *blocks, last_block = self.blocks
+        for block, layer in zip(blocks, keys_values[:-1], strict=True):
             x = block(x, causal, cache=layer)
-        x = self.blocks[-1](x, last, first=t - 1, cache=keys_values[-1])
+        x = last_block(x, last, first=t - 1, cache=keys_values[-1])
         tensors = tuple(transposed(block.tensors()) for block in self.blocks)
         ends = (self.action_embedding.weight, self.positions, *self.norm.parameters())
         ends = (*ends, self.head.weight.t())
