@@ -178,6 +178,10 @@ class QSFTConfig:
             not (self.targets == "ema" and self.lam > 0),
             "--qsft.targets ema makes one-step targets: use --qsft.lam 0.",
         )
+        _require(
+            not (self.targets == "ema" and self.balance == "proportional"),
+            "--qsft.targets ema keeps no table to draw from: use --qsft.balance weighted.",
+        )
 
 
 @dataclass(frozen=True)
@@ -217,6 +221,11 @@ class ActingConfig:
     target_return: float = 1.0
 
     def __post_init__(self) -> None:
+        rules = typing.get_args(typing.get_type_hints(ActingConfig)["rule"])
+        _require(
+            self.rule in rules,
+            f"unknown acting rule {self.rule!r}. There are: {', '.join(rules)}.",
+        )
         _require(self.k >= 0, "--acting.k must not be negative.")
         _require(self.temperature >= 0, "--acting.temperature must not be negative.")
         _require(0 <= self.min_p <= 1, "--acting.min-p must lie in [0, 1].")
@@ -276,6 +285,8 @@ class TrainConfig:
     checkpoint_every: int = 1000
 
     def __post_init__(self) -> None:
+        _require(self.log_every >= 1, "--log-every must be at least 1.")
+        _require(self.checkpoint_every >= 1, "--checkpoint-every must be at least 1.")
         rule = self.acting.rule
         _require(
             (rule == "advantage") == (self.method == "ilql") or rule == "behaviour",

@@ -51,6 +51,10 @@ class TokenPolicy:
         self.cameras: dict[str, list[int]] = description["cameras"]
         self.history: int = description["model"]["config"]["history"]
         self._check_rule()
+        # k = 1 is p~ alone: the same actions as a policy exported without phi.
+        p_alone = self.acting.rule == "power" and self.acting.k == 1
+        self._runs_behaviour = networks.behaviour is not None and not p_alone
+        self._trunks = networks.trunks() if self._runs_behaviour else networks.trunks()[-1:]
         self._texts: dict[str, Tensor] = {}
         self.reset()
 
@@ -75,7 +79,7 @@ class TokenPolicy:
 
     def begin_episode(self, seed: int) -> Memory:
         """A fresh memory."""
-        trunks = len(self.networks.trunks())
+        trunks = len(self._trunks)
         return Memory(
             deque(maxlen=self.history),
             [deque(maxlen=self.history) for _ in range(trunks)],
@@ -102,7 +106,7 @@ class TokenPolicy:
     ) -> tuple[np.ndarray, Tensor | None]:
         """Token ids [b, n] and V(s) [b]: both networks step through their caches side by side."""
         n = self.tokenizer.n_tokens
-        trunks = self.networks.trunks()
+        trunks = self._trunks
         runs = [
             model.prefill(c.features, c.state, c.frame_mask, c.text_ids, c.returns)
             for model, c in zip(trunks, contexts, strict=True)
@@ -126,7 +130,7 @@ class TokenPolicy:
             log_probs = acting_log_probs(
                 self.acting,
                 legal,
-                log_phi=logs[0] if self.networks.behaviour is not None else None,
+                log_phi=logs[0] if self._runs_behaviour else None,
                 log_policy=logs[-1] if self.networks.value is not None else None,
                 value=value,
                 advantage=advantage,
@@ -169,7 +173,7 @@ class TokenPolicy:
             returns=None if returns is None else returns.to(self.device),
         )
         if not self.cameras:
-            return [base] * len(self.networks.trunks())
+            return [base] * len(self._trunks)
         images = {
             camera: torch.from_numpy(np.stack([o.images[camera] for o in observations]))[
                 :, None
@@ -178,7 +182,7 @@ class TokenPolicy:
         }
         newest = replace(base, images=images, frame_mask=base.frame_mask[:, -1:])
         contexts: list[TokenBatch] = []
-        for i, model in enumerate(self.networks.trunks()):
+        for i, model in enumerate(self._trunks):
             if i > 0 and self.description["shared_image_features"]:
                 contexts.append(contexts[0])
                 continue
@@ -210,6 +214,8 @@ class TokenPolicy:
                     f"camera {camera!r} gives {shape}, but the policy was trained on "
                     f"({size[0]}, {size[1]}, 3); resize the image or train on this size."
                 )
+            if (dtype := observation.images[camera].dtype) != np.uint8:
+                raise ValueError(f"camera {camera!r} gives {dtype}; the policy takes uint8 images.")
         for key in self.state_keys:
             if key not in observation.state:
                 raise ValueError(

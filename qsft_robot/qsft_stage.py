@@ -93,8 +93,10 @@ class QSFTStage(ValueStage):
             ahead = self._first_backups(self.slow, context, self._phi_at_rows(next_rows))
         ahead = torch.where(ended, 0.0, ahead.cpu())
         rewards, lengths = data.chunk_rewards(steps, self.config.gamma)
-        last = (rewards + self.config.gamma**lengths * ahead).to(self.device)
-        return torch.cat([inner[:, 1:], last[:, None]], 1) if n > 1 else last[:, None]
+        last = (rewards + self.config.gamma**lengths * ahead).to(self.device)[:, None]
+        # The step's own target stands at the last token that is no padding.
+        is_last = torch.arange(1, n + 1, device=last.device) >= batch.token_mask.sum(1, keepdim=True)
+        return torch.where(is_last, last, inner.roll(-1, 1))
 
     def before_update(self, update: int) -> None:
         if update % self.config.refresh_every == 0 and update > 0 and self.slow is None:
