@@ -28,12 +28,20 @@ def write_checkpoint(
     """Write a policy folder, atomically; with `training` it is a checkpoint that resumes exactly."""
     with atomic_folder(folder) as temporary:
         write_json(temporary / POLICY, {"format": FORMAT, **description})
-        save_file(contiguous(networks.state_dict()), temporary / WEIGHTS)
+        write_tensors(temporary / WEIGHTS, networks.state_dict())
         if training is not None:
             write_json(temporary / TRAINING, training)
-            save_file(contiguous(training_tensors or {}), temporary / TRAINING_TENSORS)
+            write_tensors(temporary / TRAINING_TENSORS, training_tensors or {})
         for name, text in (extra_files or {}).items():
             (temporary / name).write_text(text)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file; OSError names it when the disk is full."""
+    try:
+        save_file(contiguous(tensors), path)
+    except SafetensorError as error:
+        raise OSError(f"{path}: could not be written ({error}); is the disk full?") from error
 
 
 def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
