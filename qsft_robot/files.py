@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -44,7 +45,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on a clean exit its SHA256SUMS is written and it takes
-    the place of `path` (an earlier folder is set aside first and removed last)."""
+    the place of `path`, an earlier folder being removed last. On Linux the two change places in one
+    step, so that a kill at any moment leaves a whole folder at `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -56,15 +58,26 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             _fsync(file)
         _fsync(temporary)
-        if path.exists():
-            os.replace(path, aside)
-        os.replace(temporary, path)
+        if not (path.exists() and _exchange(temporary, path)):
+            if path.exists():
+                os.replace(path, aside)
+            os.replace(temporary, path)
         _fsync(path.parent)
     finally:
         if aside.exists() and not path.exists():
             os.replace(aside, path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Let two paths change places in one step; False where the system offers no such step."""
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except AttributeError:
+        return False
+    return rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0
 
 
 def sha256_of(path: Path) -> str:

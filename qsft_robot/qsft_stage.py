@@ -95,7 +95,8 @@ class QSFTStage(ValueStage):
         rewards, lengths = data.chunk_rewards(steps, self.config.gamma)
         last = (rewards + self.config.gamma**lengths * ahead).to(self.device)[:, None]
         # The step's own target stands at the last token that is no padding.
-        is_last = torch.arange(1, n + 1, device=last.device) >= batch.token_mask.sum(1, keepdim=True)
+        real = batch.token_mask.sum(1, keepdim=True)
+        is_last = torch.arange(1, n + 1, device=last.device) >= real
         return torch.where(is_last, last, inner.roll(-1, 1))
 
     def before_update(self, update: int) -> None:
