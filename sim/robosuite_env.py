@@ -198,6 +198,7 @@ class RobosuiteEnv(gymnasium.Env):
             self.simulator.reset()
         if states is not None:
             self._set_states(np.asarray(states, np.float64))
+            self._hold_still()
         self._control.begin_episode()
         # Twice: relative poses are computed from the sample before.
         self.simulator._update_observables(force=True)
@@ -294,6 +295,15 @@ class RobosuiteEnv(gymnasium.Env):
             )
         sim.set_state_from_flattened(states)
         sim.forward()
+
+    def _hold_still(self) -> None:
+        """Set the controllers' goals and rest posture to where the robot is now, as a reset leaves
+        them: a reset's own come from its own random draw of the joints."""
+        for part in self.simulator.robots[0].part_controllers.values():
+            part.update(force=True)
+            if getattr(part, "ref_name", None) is not None:  # the arm: it has a grip site
+                part.update_initial_joints(part.joint_pos)
+            part.reset_goal()
 
 
 def build_robosuite_env(env_args: Mapping[str, Any], **overrides: Any) -> RobosuiteEnv:

@@ -95,8 +95,9 @@ def test_a_log_without_a_seed_begins_from_its_states_as_in_robomimic_files(tmp_p
     env_args = {"env_name": "Lift", "type": 1, "env_kwargs": {"max_steps": 8}}
     env = build_env(env_args)
     rng = np.random.default_rng(0)
-    observation, info = env.reset(seed=0)
-    states = env.states()
+    # Not the seed that a log without one is reset with: joints and cube lie elsewhere.
+    observation, info = env.reset(seed=3)
+    states, model = env.states(), env.model_file()
     rows, actions = [observation], rng.uniform(-1, 1, (8, 7)).astype(np.float32)
     rows += [env.step(action)[0] for action in actions]
     log = Episode(
@@ -114,8 +115,13 @@ def test_a_log_without_a_seed_begins_from_its_states_as_in_robomimic_files(tmp_p
     env.close()
     with h5py.File(path, "r+") as file:
         file["data/demo_0/states"] = states[None]
+    without_model = playback(path)
+    assert without_model.accepted, without_model
+    with h5py.File(path, "r+") as file:
+        file["data/demo_0"].attrs["model_file"] = model
     report = playback(path)
     assert report.accepted, report
+    assert max(report.state_differences.values()) < 1e-6
     with h5py.File(path, "r+") as file:
         file["data/demo_0/states"][0, 1] += 0.1
     assert not playback(path).accepted
