@@ -1,0 +1,127 @@
+"""Shared by the tests of the training path: small real logs, and the config of a small run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qsft_robot.collect_worker import play_demonstration
+from qsft_robot.config import (
+    ActingConfig,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    QSFTConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+from qsft_robot.demonstration_writer import DemonstrationWriter
+from qsft_robot.presets import PRESETS, with_settings
+from qsft_robot.types import Episode, Observation
+from sim.tabletop import TabletopEnv
+
+CAMERAS = ("front_image", "wrist_image")
+
+
+def collect(path: Path, count: int, env: TabletopEnv, failure: str) -> Path:
+    """Every third log fails in the named way; the last one is cut before its outcome."""
+    with DemonstrationWriter(path, env.env_args) as writer:
+        for seed in range(count):
+            played = play_demonstration(
+                env, seed=seed, expert_seed=[seed], expert=failure if seed % 3 == 0 else "expert",
+                noise=0.1, reset_options=None, expert_options={},
+            )  # fmt: skip
+            episode = Episode(name="", **played)
+            if seed == count - 1:
+                episode = cut_log(episode, 7)
+            writer.append(episode, masks=["valid" if seed in (0, 1) else "train"])
+    env.close()
+    return path
+
+
+def cut_log(episode: Episode, steps: int) -> Episode:
+    """The first `steps` of a log, truncated."""
+    return replace(
+        episode,
+        observations={key: x[: steps + 1] for key, x in episode.observations.items()},
+        actions=episode.actions[:steps], rewards=episode.rewards[:steps],
+        terminated=False, truncated=True, success=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 logs of tabletop `place`, low-dimensional: 7 successes, 4 failures, one cut."""
+    path = tmp_path_factory.mktemp("logs") / "place.hdf5"
+    return collect(path, 12, TabletopEnv("place", cameras=(), max_steps=30), "miss_grasp")
+
+
+@pytest.fixture(scope="session")
+def pixel_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4 logs with two 32x32 cameras."""
+    path = tmp_path_factory.mktemp("logs") / "pixels.hdf5"
+    return collect(path, 4, TabletopEnv("place", image_size=32, max_steps=25), "miss_grasp")
+
+
+@pytest.fixture(autouse=True)
+def frame_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QSFT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+Config = Callable[..., TrainConfig]
+
+
+@pytest.fixture
+def config(logs: Path, pixel_logs: Path, tmp_path: Path) -> Config:
+    """A run of 4 + 6 updates of a small model with dropout; `config("paper")` takes a preset,
+    `pixels=True` the logs with cameras, and the rest are settings by their dotted names."""
+
+    def build(*presets: str, pixels: bool = False, **settings: Any) -> TrainConfig:
+        base = TrainConfig(
+            out=tmp_path / "run",
+            data=DataConfig(
+                pixel_logs if pixels else logs,
+                ("proprio",) if pixels else ("proprio", "target"),
+                cameras=CAMERAS if pixels else (),
+            ),
+            model=ModelConfig(width=32, depth=1, dropout=0.2),
+            tokenizer=TokenizerConfig(kind="uniform", n_bins=8),
+            qsft=QSFTConfig(gamma=0.97, refresh_every=3),
+            acting=ActingConfig(),
+            optim=OptimConfig(batch_size=16, behaviour_steps=4, value_steps=6, warmup_steps=1),
+            log_every=2,
+            checkpoint_every=2,
+        )
+        flat: dict[str, Any] = {}
+        for name in presets:
+            flat |= PRESETS[name]
+        return with_settings(base, flat | {k.replace("__", "."): x for k, x in settings.items()})
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def observations() -> list[Observation]:
+    """20 observations of one low-dimensional episode under random actions."""
+    return observe(TabletopEnv("place", cameras=()))
+
+
+@pytest.fixture(scope="session")
+def pixel_observations() -> list[Observation]:
+    return observe(TabletopEnv("place", image_size=32))
+
+
+def observe(env: TabletopEnv) -> list[Observation]:
+    rng = np.random.default_rng(5)
+    raw, info = env.reset(seed=100)
+    found = []
+    for _ in range(20):
+        found.append(Observation.from_env(raw, info["instruction"]))
+        raw, _, _, _, info = env.step(rng.uniform(-1, 1, 4).astype(np.float32))
+    env.close()
+    return found
