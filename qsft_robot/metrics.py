@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -73,6 +74,16 @@ class MetricsLog:
         self.count = 0
         self._show(row)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The averages begun since the last line, for an exact resume."""
+        sums = {name: torch.tensor(x, dtype=torch.float64) for name, x in self.sums.items()}
+        return {"count": torch.tensor(self.count), **sums}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` gave."""
+        sums = {name: float(x) for name, x in tensors.items() if name != "count"}
+        self.sums, self.count = defaultdict(float, sums), int(tensors["count"])
+
     def close(self) -> None:
         """Finish the line and the files."""
         if sys.stderr.isatty():
@@ -99,8 +110,9 @@ class MetricsLog:
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Drop the lines of metrics.jsonl after `step`."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    """Drop the lines of metrics.jsonl after `step`, and a last one that a kill cut short."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    lines = [line.rstrip("\n") for line in lines if line.endswith("\n")]
     kept = [line for line in lines if json.loads(line)["step"] <= step]
     with atomic_file(path) as temporary:
         temporary.write_text("".join(line + "\n" for line in kept))

@@ -110,7 +110,7 @@ def run_stage(
     start = 0
     if resumed is not None:
         start = resumed[0]["update"]
-        _restore(resumed[1], optimizer, generator, stage)
+        _restore(resumed[1], optimizer, generator, stage, log)
     for module in stage.trained():
         module.train()
 
@@ -118,6 +118,9 @@ def run_stage(
         tensors = {f"optimizer.{k}": x for k, x in optimizer_tensors(optimizer).items()}
         tensors["generator"] = generator.get_state()
         tensors["torch_random"] = torch.get_rng_state()
+        if config.device.startswith("cuda"):
+            tensors["cuda_random"] = torch.cuda.get_rng_state(config.device)
+        tensors |= {f"log.{k}": x for k, x in log.tensors().items()}
         return tensors | {f"stage.{k}": x for k, x in stage.tensors().items()}
 
     for update in range(start, steps):
@@ -149,7 +152,7 @@ def run_stage(
             update + 1,
             {**metrics, "optim/gradient_norm": norm, "optim/learning_rate": rate},
             {"time/data_s": data_s, "time/update_s": update_s},
-            write=(update + 1) % config.log_every == 0 or update + 1 == steps,
+            write=(update + 1) % config.log_every == 0 or update + 1 == planned,
             samples=optim.batch_size,
         )
         if (update + 1) % config.checkpoint_every == 0 or update + 1 == steps:
@@ -285,6 +288,7 @@ def _restore(
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
     stage: Stage,
+    log: MetricsLog,
 ) -> None:
     def under(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
@@ -292,7 +296,11 @@ def _restore(
     load_optimizer_tensors(optimizer, under("optimizer."))
     stage.load_tensors(under("stage."))
     generator.set_state(tensors["generator"])
+    log.load_tensors(under("log."))
     torch.set_rng_state(tensors["torch_random"])
+    if "cuda_random" in tensors:
+        device = optimizer.param_groups[0]["params"][0].device
+        torch.cuda.set_rng_state(tensors["cuda_random"], device)
 
 
 def _take_behaviour(run: Path, description: dict[str, Any], networks: PolicyNetworks) -> None:
