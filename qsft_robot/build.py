@@ -35,7 +35,8 @@ def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
     """Build the environment that `env_args` (robomimic's form) names.
 
     `overrides` replace or add entries of env_kwargs, e.g. `max_steps=50`,
-    `terminate_on_success=False`, `render_mode="rgb_array"`. Raises ValueError on an unknown name.
+    `terminate_on_success=False`, `render_mode="rgb_array"`. What else stands beside env_kwargs
+    (`type`, `control_hz`, ...) describes the logs. Raises ValueError on an unknown name.
     """
     name = env_args["env_name"]
     kwargs = {**env_args.get("env_kwargs", {}), **overrides}
@@ -44,9 +45,9 @@ def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
 
         return TabletopEnv(**kwargs)
     if name in ROBOSUITE_TASKS:
-        from sim.robosuite_env import RobosuiteEnv
+        from sim.robosuite_env import build_robosuite_env
 
-        return RobosuiteEnv(name, env_version=env_args.get("env_version"), **kwargs)
+        return build_robosuite_env(env_args, **overrides)
     if name.startswith(GYMNASIUM_PREFIX):
         import gymnasium
 

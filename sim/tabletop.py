@@ -79,6 +79,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             "env_name": ENV_NAME,
             "env_version": mujoco.__version__,
             "type": ENV_TYPE,
+            "control_hz": self.control_hz,
             "env_kwargs": {
                 "task": task,
                 "cameras": list(self.cameras),

@@ -88,6 +88,7 @@ def test_every_object_and_receptacle_is_asked_for_and_nothing_overlaps():
 
 def test_env_args_are_json_and_build_the_same_environment():
     env = TabletopEnv("drawer", cameras=["wrist"], image_size=[48, 64], max_steps=33)
+    assert env.env_args["control_hz"] == env.control_hz == env.metadata["render_fps"]
     kwargs = json.loads(json.dumps(env.env_args))["env_kwargs"]
     again = TabletopEnv(**kwargs)
     assert again.env_args == env.env_args
