@@ -95,6 +95,7 @@ class InstructionEncoder(nn.Module):
         self.block = Block(width, heads=max(1, width // 32), mlp_ratio=2.0, dropout=0.0, depth=1)
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, out_width)
+        nn.init.normal_(self.out.weight, std=width**-0.5)
 
     def forward(self, text_ids: Int64[Tensor, "b l"]) -> Float[Tensor, "b c"]:
         """One vector an instruction; each different row of the batch is computed once."""
@@ -117,16 +118,18 @@ class InstructionEncoder(nn.Module):
             return self._encode(text_ids)
         # All padding stands at the end: leave it out, and no mask is needed.
         x = self.positions[: count + 1] + F.pad(self.embedding(text_ids[:, :count]), (0, 0, 1, 0))
-        return self.out(self.norm(self.block(x, None, causal=False)).mean(1))
+        return self.out(self.norm(self.block(x, None, causal=False).mean(1)))
 
     def _encode(self, text_ids: Tensor) -> Tensor:
         is_word = F.pad(text_ids != 0, (1, 0), value=True)
         # An id of 0 is masked everywhere, so the embedding's row 0 never matters.
         x = self.positions + F.pad(self.embedding(text_ids), (0, 0, 1, 0))
         mask = additive_mask(is_word[:, None, None, :], x.dtype)
-        x = self.norm(self.block(x, mask))
+        x = self.block(x, mask)
         weight = is_word.to(x.dtype)[..., None]
-        return self.out((x * weight).sum(1) / weight.sum(1))
+        # Normed after the mean: one word of eight then changes the vector by its share of the
+        # variance, not by an eighth.
+        return self.out(self.norm((x * weight).sum(1) / weight.sum(1)))
 
 
 class ReturnToken(nn.Module):

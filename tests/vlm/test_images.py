@@ -91,9 +91,10 @@ def test_a_token_says_where_its_peak_is():
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter.zero_()
-        learner.keys.weight[0, 0] = 100.0
+        learner.keys.weight[0, 0] = 1.0
+        learner.sharpness.fill_(50.0)
         learner.query_bias[0, 0] = 1.0
-        learner.values.weight[:, 4:] = torch.eye(10)
+        learner.values.weight[:, 4:] = torch.eye(10) / 2
     learner.norm = torch.nn.Identity()
     maps = torch.zeros(1, 4, 5, 5)
     maps[0, 0, 4, 1] = 10.0
@@ -171,3 +172,38 @@ def test_an_unknown_encoder_is_answered_with_the_nearest_names():
         image_tokens("resnet18")
     with pytest.raises(ValueError, match="no pretrained weights"):
         image_tokens("small", weights="hub")
+
+
+def test_a_small_object_named_by_words_is_found_within_120_updates():
+    torch.manual_seed(0)
+    colours = torch.tensor([[200, 40, 40], [50, 60, 200]], dtype=torch.uint8)
+    sentences = words("find the red cube", "find the blue cube")
+    model = rt_tiny(8, 1, 0, cameras=("front_image",), image_size=(32, 32), depth=1)
+
+    def batch(size):
+        columns = torch.stack([torch.randperm(8)[:2] for _ in range(size)])
+        images = torch.full((size, 32, 32, 3), 110, dtype=torch.uint8)
+        for image, pair in zip(images, columns.tolist(), strict=True):
+            for colour, column in zip(colours, pair, strict=True):
+                row = int(torch.randint(0, 28, ()))
+                image[row : row + 4, 4 * column : 4 * column + 4] = colour
+        named = torch.randint(0, 2, (size,))
+        return images, sentences[named], columns[torch.arange(size), named]
+
+    def logits(images, text_ids):
+        features = model.encode_images({"front_image": images}, text_ids)[:, None]
+        frame_mask = torch.ones(len(images), 1, dtype=torch.bool)
+        ids = torch.zeros(len(images), 1, dtype=torch.int64)
+        return model(features, None, frame_mask, text_ids, ids).logits[:, 0]
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(120):
+        images, text_ids, columns = batch(32)
+        loss = torch.nn.functional.cross_entropy(logits(images, text_ids), columns)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    images, text_ids, columns = batch(200)
+    with torch.no_grad():
+        correct = logits(images, text_ids).argmax(-1) == columns
+    assert correct.float().mean() > 0.9
