@@ -1,0 +1,271 @@
+"""Reproduces docs/results.md: collects the logs, trains every method, evaluates, writes the rows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qsft_robot.files import write_json
+from qsft_robot.intervals import wilson
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results.json"
+EVALUATION_SEED = 100_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One data set and the settings that all methods share on it."""
+
+    task: str
+    observations: str  # "low_dim" or "pixels"
+    name: str
+    # Words after `qsft-robot collect`; the seed is added.
+    collect: str
+    # Words after `qsft-robot train` that every method gets.
+    train: str
+    episodes: int = 200
+    # File of the logs; settings with the same words share it.
+    logs: str = ""
+
+
+_LOW_DIM = "--preset tabletop/low_dim"
+_PIXELS = "--preset tabletop/pixels"
+_LIFT = "robosuite/Lift"
+SETTINGS = [
+    Setting("tabletop/place", "low_dim", "few", "tabletop/place --episodes 200", _LOW_DIM),
+    Setting("tabletop/place", "low_dim", "rare", "tabletop/place-rare --episodes 1500", _LOW_DIM),
+    Setting(
+        "tabletop/drawer",
+        "low_dim",
+        "drawer",
+        "tabletop/drawer --episodes 1500",
+        f"{_LOW_DIM} --preset tabletop/drawer",
+    ),
+    Setting("tabletop/place", "pixels", "plenty", "tabletop/place --episodes 1500", _PIXELS),
+    Setting("tabletop/place", "pixels", "few", "tabletop/place --episodes 200", _PIXELS),
+    Setting(
+        "tabletop/drawer",
+        "pixels",
+        "drawer",
+        "tabletop/drawer --episodes 1500",
+        f"{_PIXELS} --preset tabletop/drawer",
+    ),
+    *(
+        Setting(f"robosuite/{task}", "low_dim", "mixed", f"robosuite/{task}", flags, 70)
+        for task, flags in (
+            ("Lift", "--preset robosuite/low_dim"),
+            ("PickPlaceCan", "--preset robosuite/low_dim"),
+            ("Stack", "--preset robosuite/low_dim"),
+            ("NutAssemblySquare", "--preset robosuite/low_dim"),
+        )
+    ),
+    Setting(_LIFT, "pixels", "mixed", _LIFT, "--preset robosuite/pixels", 70),
+]
+# Method of a row -> words of `train`. Methods with a value stage share one behaviour stage.
+METHODS = {
+    "sft": "--method sft",
+    "filtered_sft": "--method filtered_sft",
+    "return_conditioned": "--method return_conditioned",
+    "qsft": "--method qsft",
+    "qsft_paper": "--preset paper --method qsft",
+    "ilql": "--method ilql",
+}
+TWO_STAGES = ("qsft_paper", "ilql")
+# Sweep around the defaults of Q-SFT: name -> words of `train`.
+SWEEP = {
+    "qsft lam=0.9": "--qsft.lam 0.9",
+    "qsft lam=0.5": "--qsft.lam 0.5",
+    "qsft lam=0": "--qsft.lam 0",
+    "qsft lam=1 gamma=1": "--qsft.gamma 1",
+    "qsft balance=weighted": "--qsft.balance weighted",
+    "qsft backup=soft lam=0.9": "--qsft.backup soft --qsft.lam 0.9",
+    "qsft backup=max lam=0.9": "--qsft.backup max --qsft.lam 0.9",
+}
+# Acting rules evaluated on the trained Q-SFT checkpoint: name -> words of `evaluate`.
+ACTING = {
+    "qsft k=2": "k=2",
+    "qsft k=4": "k=4",
+    "qsft k=4 support=0.2": "k=4 support=0.2",
+    "qsft min_p=0": "min_p=0",
+    "qsft min_p=0.1": "min_p=0.1",
+    "qsft ratio beta=16": "rule=ratio beta=16",
+    "behaviour": "rule=behaviour",
+    "behaviour min_p=0": "rule=behaviour min_p=0",
+}
+
+
+def qsft(words: str, log: Path) -> None:
+    """Run one `qsft-robot` command on one thread, its output into `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        file.write(f"$ qsft-robot {words}\n")
+        file.flush()
+        command = [sys.executable, "-m", "qsft_robot.cli", *shlex.split(words)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, stdout=file, stderr=file, env=environment, cwd=ROOT)
+    if done.returncode:
+        raise RuntimeError(f"`qsft-robot {words}` failed; see {log}")
+
+
+class Study:
+    """Runs what is missing under `out`; finished pieces are kept between runs."""
+
+    def __init__(self, out: Path, seeds: int) -> None:
+        self.out, self.seeds = out, seeds
+
+    def logs(self, setting: Setting, seed: int) -> Path:
+        """Collect a setting's logs for one seed."""
+        cameras = "" if setting.observations == "pixels" else " --cameras"
+        words = f"{setting.collect}{cameras} --seed {seed + 1}"
+        name = setting.collect.replace("/", "-").replace(" --episodes ", "-")
+        path = self.out / "logs" / f"{name}-{setting.observations}-{seed}.hdf5"
+        if not path.exists():
+            qsft(f"collect {words} --out {path}", path.with_suffix(".log"))
+        return path
+
+    def folder(self, setting: Setting, method: str, seed: int) -> Path:
+        """Where one training run lives."""
+        part = f"{setting.task}/{setting.observations}/{setting.name}".replace(" ", "_")
+        return self.out / part / method.replace(" ", "_") / str(seed)
+
+    def train(self, setting: Setting, method: str, words: str, seed: int, extra: str) -> Path:
+        """Train one method unless it is there."""
+        run = self.folder(setting, method, seed)
+        if not (run / "policy").is_dir():
+            shared = ""
+            if method in TWO_STAGES or method in SWEEP:
+                shared = f" --behaviour-from {self.folder(setting, 'qsft', seed)}"
+            logs = self.logs(setting, seed)
+            qsft(
+                f"train {setting.train} {words} {extra} --data.path {logs} --seed {seed} "
+                f"--out {run}{shared} --log-every 100 --checkpoint-every 100000",
+                run.with_suffix(".log"),
+            )
+        return run
+
+    def evaluate(self, setting: Setting, run: Path, name: str, acting: str = "") -> dict[str, Any]:
+        """Evaluate a run unless it was; returns its summary."""
+        summary = run / "evaluation" / name / "summary.json"
+        if not summary.exists():
+            flags = f"--acting {acting}" if acting else ""
+            qsft(
+                f"evaluate {run} --name {name} --episodes {setting.episodes} --workers 1 "
+                f"--envs-per-worker 16 {flags}",
+                run.with_suffix(".log"),
+            )
+        return json.loads(summary.read_text())
+
+    def row(self, setting: Setting, method: str, summaries: Sequence[dict[str, Any]]) -> dict:
+        """Pool the seeds of one method."""
+        n = sum(s["n"] for s in summaries)
+        successes = sum(round(s["success_rate"] * s["n"]) for s in summaries)
+        rate = wilson(successes, n)
+        return {
+            "task": setting.task,
+            "observations": setting.observations,
+            "method": method,
+            "setting": setting.name,
+            "seeds": len(summaries),
+            "n": n,
+            "success_rate": round(rate.rate, 4),
+            "low": round(rate.low, 4),
+            "high": round(rate.high, 4),
+            "by_seed": [round(s["success_rate"], 4) for s in summaries],
+            "command": shlex.join(["python", "scripts/run_study.py", *sys.argv[1:]]),
+            "commit": commit(),
+        }
+
+
+def commit() -> str:
+    """The short hash of the code that ran."""
+    words = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def merge(rows: Sequence[dict[str, Any]]) -> None:
+    """Put rows into docs/results.json, replacing those of the same setting and method."""
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    key = ("task", "observations", "setting", "method")
+    fresh = {tuple(row[k] for k in key): row for row in rows}
+    kept = [row for row in known if tuple(row[k] for k in key) not in fresh]
+    write_json(RESULTS, sorted([*kept, *rows], key=lambda row: tuple(row[k] for k in key)))
+
+
+def jobs(study: Study, setting: Setting, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Train and evaluate every method of a setting, seeds side by side; yields finished rows."""
+
+    def one(method: str, words: str, seed: int, evaluations: dict[str, str]) -> dict[str, Any]:
+        run = study.train(setting, method, words, seed, options.train)
+        return {
+            name: study.evaluate(setting, run, name.replace(" ", "_").replace("=", ""), acting)
+            for name, acting in evaluations.items()
+        }
+
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    with ThreadPoolExecutor(options.processes) as pool:
+        list(pool.map(lambda seed: study.logs(setting, seed), seeds))
+        # Q-SFT first: the other value stages start from its behaviour.
+        methods = sorted(options.methods, key=lambda method: method != "qsft")
+        waves = [
+            [m for m in methods if m not in TWO_STAGES],
+            [m for m in methods if m in TWO_STAGES],
+        ]
+        if options.sweep:
+            waves.append(list(SWEEP))
+        for wave in waves:
+            tasks = {}
+            for method in wave:
+                evaluations = {method: ""}
+                if method == "qsft" and options.sweep:
+                    evaluations |= ACTING
+                words = METHODS.get(method) or f"--method qsft {SWEEP[method]}"
+                for seed in seeds:
+                    tasks[method, seed] = pool.submit(one, method, words, seed, evaluations)
+            for method in wave:
+                found = [tasks[method, seed].result() for seed in seeds]
+                for name in found[0]:
+                    yield study.row(setting, name, [each[name] for each in found])
+
+
+def main() -> None:
+    """Run the chosen settings and write docs/results.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("settings", nargs="+", help="task:observations:setting, or part of it")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--sweep", action="store_true", help="lambda, backup, balance, k, support")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--train", default="", help="further words for every `train`")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "study")
+    options = parser.parse_args()
+    names = {f"{s.task}:{s.observations}:{s.name}": s for s in SETTINGS}
+    chosen = [s for name, s in names.items() if any(word in name for word in options.settings)]
+    if not chosen:
+        parser.error(f"no setting matches {options.settings}; there are: {', '.join(names)}")
+    study = Study(options.out.resolve(), options.seeds)
+    began = time.monotonic()
+    for setting in chosen:
+        for row in jobs(study, setting, options):
+            merge([row])
+            print(
+                f"{time.monotonic() - began:6.0f} s  {row['task']} {row['observations']} "
+                f"{row['setting']} {row['method']:<28} {row['success_rate']:.3f} "
+                f"[{row['low']:.3f}, {row['high']:.3f}] n={row['n']} {row['by_seed']}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
