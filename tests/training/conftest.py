@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from qsft_robot.collect_worker import play_demonstration
 from qsft_robot.config import (
@@ -66,6 +67,12 @@ def pixel_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """4 logs with two 32x32 cameras."""
     path = tmp_path_factory.mktemp("logs") / "pixels.hdf5"
     return collect(path, 4, TabletopEnv("place", image_size=32, max_steps=25), "miss_grasp")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Two OpenMP threads that wait for each other beside another process took 50 times as long."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -82,20 +83,15 @@ def test_two_steps_resumed_to_four_exported_and_loaded_act_the_same(config, meth
 @pytest.mark.parametrize("method", ["qsft", "qsft soft backup", "paper", "ilql", "sft"])
 def test_a_resumed_run_ends_with_the_same_bits(config, tmp_path, method, stop_after):
     whole = settings(config, method, out=tmp_path / "whole")
-    if stop_after != 2 and method in ("qsft soft backup", "sft") and stop_after != 7:
-        pytest.skip("one stop a stage is enough for this method")
     train(whole)
     parts = replace(whole, out=tmp_path / "parts")
     train(parts, stop_after=stop_after)
     train(resume_config(parts.out), resume=True)
-    for file in ("weights.safetensors", "training.safetensors"):
-        a, b = (run / "checkpoint" / file for run in (whole.out, parts.out))
-        if file == "weights.safetensors":
-            assert a.read_bytes() == b.read_bytes()
-        else:
-            a, b = (read_training(run / "checkpoint")[1] for run in (whole.out, parts.out))
-            assert a.keys() == b.keys()
-            assert all(torch.equal(a[k], b[k]) for k in a if not k.startswith("log.time/"))
+    a, b = (run / "checkpoint/weights.safetensors" for run in (whole.out, parts.out))
+    assert a.read_bytes() == b.read_bytes()
+    a, b = (read_training(run / "checkpoint")[1] for run in (whole.out, parts.out))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a if not k.startswith("log.time/"))
     assert rows(whole.out) == rows(parts.out)
 
 
@@ -195,8 +191,6 @@ def test_what_can_not_be_resumed_is_refused(config, tmp_path):
         resume_config(tmp_path)
     run = train(config(), stop_after=2)
     other = shutil.copy(config().data.path, tmp_path / "other.hdf5")
-    import h5py
-
     with h5py.File(other, "a") as file:
         file["data"].attrs["note"] = "changed"
     with pytest.raises(ValueError, match=r"exact resume needs the same file"):
@@ -276,7 +270,7 @@ def test_the_cut_log_bootstraps_from_v_and_the_others_do_not(config):
 
 
 def test_the_table_and_the_slow_copy_agree_on_one_step_targets(config):
-    """Before any update the slow copy is theta, so lambda 0 and its targets are the same numbers."""
+    """Before any update the slow copy is theta, so both give the same numbers with lambda 0."""
     for horizon in (1, 3):
         setting = config(
             qsft__lam=0.0, qsft__backup="max", qsft__balance="weighted", tokenizer__horizon=horizon
@@ -294,8 +288,8 @@ def test_the_table_and_the_slow_copy_agree_on_one_step_targets(config):
 
 def test_the_value_stage_on_frozen_features_equals_the_one_that_reads_images(config):
     setting = config(pixels=True, qsft__lam=0.5)
-    networks, _, frozen = value_stage(setting, pixels=True)
-    reading = QSFTStage(networks, replace_features(frozen.data), "cpu", setting.qsft)
+    networks, data, frozen = value_stage(setting, pixels=True)
+    reading = QSFTStage(networks, data.train, "cpu", setting.qsft)
     networks.eval()
     torch.testing.assert_close(frozen.table, reading.table, rtol=0, atol=2e-3)
     steps = frozen.draw(32, torch.Generator().manual_seed(0))
@@ -306,15 +300,6 @@ def test_the_value_stage_on_frozen_features_equals_the_one_that_reads_images(con
         assert (batch.images is None) == (stage is frozen)
         losses.append(stage.loss(batch, steps)[0])
     torch.testing.assert_close(*losses, rtol=2e-3, atol=0)
-
-
-def replace_features(data):
-    """The same data without its features."""
-    import copy
-
-    twin = copy.copy(data)
-    twin.features = None
-    return twin
 
 
 def test_the_behaviour_is_frozen_in_the_value_stage_and_theta_moves(config):
@@ -331,8 +316,8 @@ def test_the_behaviour_is_frozen_in_the_value_stage_and_theta_moves(config):
 
 def test_training_lowers_the_behaviours_loss_and_follows_the_targets(config):
     setting = config(
-        optim__behaviour_steps=150, optim__value_steps=150, optim__batch_size=32, log_every=50,
-        model__dropout=0.0,
+        optim__behaviour_steps=150, optim__value_steps=400, optim__batch_size=64, log_every=50,
+        optim__value_learning_rate=3e-3, model__dropout=0.0, checkpoint_every=1000,
     )  # fmt: skip
     train(setting)
     found = rows(setting.out)
@@ -340,7 +325,7 @@ def test_training_lowers_the_behaviours_loss_and_follows_the_targets(config):
     assert abs(found[-1]["q/value_mean"] - found[-1]["q/target_mean"]) < 0.1
     calibration = json.loads((setting.out / "calibration.json").read_text())
     value, outcome = np.array(calibration["value"]), np.array(calibration["success"])
-    assert value[outcome].mean() > value[~outcome].mean() + 0.2
+    assert value[outcome].mean() > value[~outcome].mean() + 0.3
 
 
 def test_lines_after_a_step_are_dropped(tmp_path):
