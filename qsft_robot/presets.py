@@ -31,6 +31,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.width": 64,
         "model.depth": 2,
         "qsft.gamma": 0.98,
+        "optim.behaviour_steps": 300,
+        "optim.value_steps": 1200,
+        "optim.learning_rate": 2e-3,
+        "optim.value_learning_rate": 2e-3,
     },
     "tabletop/pixels": {
         "data.state_keys": ("proprio",),
@@ -116,11 +120,15 @@ class Recipe:
     image_size: int = 64
 
 
-def _mixture(expert: float, sloppy: float, failures: Iterable[str]) -> dict[str, float]:
-    """Shares of the expert and the sloppy one; the named failures share the rest evenly."""
+def _mixture(
+    expert: float, sloppy: float, failures: Iterable[str], cut_short: float = 0.0
+) -> dict[str, float]:
+    """Shares of the expert, the sloppy one and the logs cut short; the named failures share the
+    rest evenly."""
     names = tuple(failures)
-    rest = {name: (1.0 - expert - sloppy) / len(names) for name in names}
-    return {"expert": expert, "sloppy": sloppy, **rest}
+    rest = {name: (1.0 - expert - sloppy - cut_short) / len(names) for name in names}
+    cut = {"cut_short": cut_short} if cut_short else {}
+    return {"expert": expert, "sloppy": sloppy, **cut, **rest}
 
 
 _PLACE_FAILURES = (
@@ -145,8 +153,10 @@ _ROBOSUITE_FAILURES = (
 _TABLETOP_CAMERAS = ("front", "wrist")
 
 
-def _tabletop(task: str, description: str, *parts: RecipePart) -> Recipe:
-    return Recipe(description, "tabletop", {"task": task}, parts, cameras=_TABLETOP_CAMERAS)
+def _tabletop(task: str, description: str, *parts: RecipePart, episodes: int = 1500) -> Recipe:
+    return Recipe(
+        description, "tabletop", {"task": task}, parts, episodes, cameras=_TABLETOP_CAMERAS
+    )
 
 
 def _robosuite(task: str) -> Recipe:
@@ -170,12 +180,24 @@ RECIPES: dict[str, Recipe] = {
     ),
     "tabletop/place": _tabletop(
         "place",
-        "put the named object in the named receptacle; about a third of the logs succeed",
-        RecipePart(1.0, _mixture(0.2, 0.3, _PLACE_FAILURES), 0.25),
+        "put the named object in the named receptacle; half of the logs were cut short, a fifth "
+        "of all succeed",
+        RecipePart(1.0, _mixture(0.12, 0.16, _PLACE_FAILURES, cut_short=0.5), 0.25),
     ),
     "tabletop/place-rare": _tabletop(
         "place",
         "the same with 5 to 10 % successes",
+        RecipePart(1.0, _mixture(0.03, 0.08, _PLACE_FAILURES, cut_short=0.5), 0.25),
+        episodes=600,
+    ),
+    "tabletop/place-uncut": _tabletop(
+        "place",
+        "every log runs to its success or its step limit; about a third succeed",
+        RecipePart(1.0, _mixture(0.2, 0.3, _PLACE_FAILURES), 0.25),
+    ),
+    "tabletop/place-rare-uncut": _tabletop(
+        "place",
+        "every log runs to its success or its step limit; 5 to 10 % succeed",
         RecipePart(1.0, _mixture(0.02, 0.12, _PLACE_FAILURES), 0.25),
     ),
     "tabletop/drawer": _tabletop(

@@ -1,4 +1,4 @@
-"""Reproduces docs/results.md: collects the logs, trains every method, evaluates, writes the rows."""
+"""Reproduces docs/results.md: collects logs, trains every method, evaluates, writes the rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,21 @@ _PIXELS = "--preset tabletop/pixels"
 _LIFT = "robosuite/Lift"
 SETTINGS = [
     Setting("tabletop/place", "low_dim", "few", "tabletop/place --episodes 200", _LOW_DIM),
-    Setting("tabletop/place", "low_dim", "rare", "tabletop/place-rare --episodes 1500", _LOW_DIM),
+    Setting("tabletop/place", "low_dim", "rare", "tabletop/place-rare --episodes 600", _LOW_DIM),
+    Setting(
+        "tabletop/place",
+        "low_dim",
+        "few-uncut",
+        "tabletop/place-uncut --episodes 200",
+        _LOW_DIM,
+    ),
+    Setting(
+        "tabletop/place",
+        "low_dim",
+        "rare-uncut",
+        "tabletop/place-rare-uncut --episodes 1500",
+        _LOW_DIM,
+    ),
     Setting(
         "tabletop/drawer",
         "low_dim",
@@ -72,16 +86,19 @@ SETTINGS = [
     ),
     Setting(_LIFT, "pixels", "mixed", _LIFT, "--preset robosuite/pixels", 70),
 ]
-# Method of a row -> words of `train`. Methods with a value stage share one behaviour stage.
+# The same number of updates in all, split for methods that act by phi, whose phi has to be good.
+_PHI_ACTS = "--optim.behaviour-steps 900 --optim.value-steps 600"
+# Method of a row -> words of `train`.
 METHODS = {
     "sft": "--method sft",
     "filtered_sft": "--method filtered_sft",
     "return_conditioned": "--method return_conditioned",
     "qsft": "--method qsft",
-    "qsft_paper": "--preset paper --method qsft",
-    "ilql": "--method ilql",
+    "ilql": f"--method ilql {_PHI_ACTS}",
+    "qsft_paper": f"--preset paper --method qsft {_PHI_ACTS}",
 }
-TWO_STAGES = ("qsft_paper", "ilql")
+# Method -> the method whose behaviour stage it takes (the same settings and seed).
+SHARED = {"qsft_paper": "ilql"}
 # Sweep around the defaults of Q-SFT: name -> words of `train`.
 SWEEP = {
     "qsft lam=0.9": "--qsft.lam 0.9",
@@ -113,7 +130,9 @@ def qsft(words: str, log: Path) -> None:
         file.flush()
         command = [sys.executable, "-m", "qsft_robot.cli", *shlex.split(words)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, stdout=file, stderr=file, env=environment, cwd=ROOT)
+        done = subprocess.run(
+            command, stdout=file, stderr=file, env=environment, cwd=ROOT, check=False
+        )
     if done.returncode:
         raise RuntimeError(f"`qsft-robot {words}` failed; see {log}")
 
@@ -144,8 +163,9 @@ class Study:
         run = self.folder(setting, method, seed)
         if not (run / "policy").is_dir():
             shared = ""
-            if method in TWO_STAGES or method in SWEEP:
-                shared = f" --behaviour-from {self.folder(setting, 'qsft', seed)}"
+            source = "qsft" if method in SWEEP else SHARED.get(method)
+            if source is not None:
+                shared = f" --behaviour-from {self.folder(setting, source, seed)}"
             logs = self.logs(setting, seed)
             qsft(
                 f"train {setting.train} {words} {extra} --data.path {logs} --seed {seed} "
@@ -190,7 +210,9 @@ class Study:
 def commit() -> str:
     """The short hash of the code that ran."""
     words = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        words, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def merge(rows: Sequence[dict[str, Any]]) -> None:

@@ -23,6 +23,7 @@ FAILURE_MODES: dict[str, str] = {
     "miss_handle": "closes the fingers beside the drawer's handle and pulls nothing",
     "short_pull": "lets go of the handle before the drawer is open wide enough",
     "sloppy": "aims badly and never tries again: success is luck, about every second time",
+    "cut_short": "does well, but the recording stops at a random moment (a truncated log)",
 }
 _GRASPING = (
     "miss_grasp",
@@ -32,7 +33,10 @@ _GRASPING = (
     "hesitate",
     "wander",
     "sloppy",
+    "cut_short",
 )
+# task -> range of the step after which a cut_short log ends; a good episode takes about as long
+_CUT_AFTER = {"pick": (4, 14), "place": (6, 26), "drawer": (6, 34)}
 # task -> the failure modes that make sense there
 TASK_FAILURES: dict[str, tuple[str, ...]] = {
     "pick": _GRASPING,
@@ -58,13 +62,17 @@ class TabletopExpert:
     """Plays one episode of a TabletopEnv from the true state of its simulation.
 
     `act()` gives the next action, float32 [4]; `done` says that the log may end here: the drawer
-    was opened and the hand is back at neutral, where the episode's `phase` option is "open".
+    was opened and the hand is back at neutral, where the episode's `phase` option is "open", or the
+    recording of a "cut_short" log stops.
     """
 
     def __init__(
         self, env: TabletopEnv, failure: str | None, noise: float, rng: np.random.Generator
     ) -> None:
-        self.env, self.failure, self.noise, self.rng = env, failure, noise, rng
+        self.env, self.noise, self.rng = env, noise, rng
+        cut = failure == "cut_short"
+        self.failure = None if cut else failure
+        self._left = int(rng.integers(*_CUT_AFTER[env.task])) if cut else None
         self.scene = env.scene
         self.done = False
         self._moves: Move | None = None
@@ -75,6 +83,9 @@ class TabletopExpert:
         if self._moves is None:
             self._moves = self._play()
         action = next(self._moves)
+        if self._left is not None:
+            self._left -= 1
+            self.done = self.done or self._left <= 0
         action = action + self.noise * self.rng.standard_normal(4)
         return np.clip(action, -1.0, 1.0).astype(np.float32)
 
