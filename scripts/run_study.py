@@ -237,12 +237,8 @@ def jobs(study: Study, setting: Setting, options: argparse.Namespace) -> Iterato
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     with ThreadPoolExecutor(options.processes) as pool:
         list(pool.map(lambda seed: study.logs(setting, seed), seeds))
-        # Q-SFT first: the other value stages start from its behaviour.
-        methods = sorted(options.methods, key=lambda method: method != "qsft")
-        waves = [
-            [m for m in methods if m not in TWO_STAGES],
-            [m for m in methods if m in TWO_STAGES],
-        ]
+        methods = options.methods
+        waves = [[m for m in methods if m not in SHARED], [m for m in methods if m in SHARED]]
         if options.sweep:
             waves.append(list(SWEEP))
         for wave in waves:
@@ -273,7 +269,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "study")
     options = parser.parse_args()
     names = {f"{s.task}:{s.observations}:{s.name}": s for s in SETTINGS}
-    chosen = [s for name, s in names.items() if any(word in name for word in options.settings)]
+    chosen = [s for name, s in names.items() if any(name == word or name.startswith(f"{word}:") for word in options.settings)]
     if not chosen:
         parser.error(f"no setting matches {options.settings}; there are: {', '.join(names)}")
     study = Study(options.out.resolve(), options.seeds)
