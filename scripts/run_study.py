@@ -256,6 +256,11 @@ def jobs(study: Study, setting: Setting, options: argparse.Namespace) -> Iterato
                     yield study.row(setting, name, [each[name] for each in found])
 
 
+def asked_for(name: str, words: Sequence[str]) -> bool:
+    """Whether a setting's name is one of the words, or goes on from one after a colon."""
+    return any(name == word or name.startswith(f"{word}:") for word in words)
+
+
 def main() -> None:
     """Run the chosen settings and write docs/results.json."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -269,7 +274,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "study")
     options = parser.parse_args()
     names = {f"{s.task}:{s.observations}:{s.name}": s for s in SETTINGS}
-    chosen = [s for name, s in names.items() if any(name == word or name.startswith(f"{word}:") for word in options.settings)]
+    chosen = [s for name, s in names.items() if asked_for(name, options.settings)]
     if not chosen:
         parser.error(f"no setting matches {options.settings}; there are: {', '.join(names)}")
     study = Study(options.out.resolve(), options.seeds)

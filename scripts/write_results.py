@@ -1,0 +1,75 @@
+"""Writes docs/results.md from docs/results.json."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from qsft_robot.files import read_json
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+# What the settings mean; the recipes are in qsft_robot/presets.py.
+ABOUT = {
+    "few": "200 logs, half of them cut short at a random step, about a fifth successful.",
+    "rare": "600 logs, half of them cut short at a random step, 5 to 10 % successful.",
+    "few-uncut": "200 logs, each run to its success or its step limit, about a third successful.",
+    "rare-uncut": "1,500 logs, each run to its success or its step limit, 5 to 10 % successful.",
+    "plenty": "1,500 logs, half of them cut short at a random step, about a fifth successful.",
+    "drawer": "700 logs open the drawer and stop without reward, 800 others start with it open "
+    "and grasp. Evaluation starts with the drawer closed.",
+    "mixed": "300 logs, about a quarter expert, a quarter sloppy, the rest named failures.",
+}
+ORDER = ("sft", "filtered_sft", "return_conditioned", "ilql", "qsft_paper", "qsft")
+INTRO = """# Results
+
+Closed loop in simulation, on episodes whose seeds no log has. Success is success at any step (an
+episode ends at its first one). Rates pool the seeds; a seed changes the logs, the initial weights
+and the batches. The intervals are Wilson's 95 %. Within one table all methods have the same model,
+number of updates, batch size, tokens and decoding mask (`min_p` 0.3). `qsft_paper` is the preset
+`paper`; `ilql` is the value-head rival. Rows that begin with `qsft ` are the sweep: one setting
+changed. Every row of [results.json](results.json) has its command and commit.
+
+Hardware: 2 CPU cores (AMD EPYC), no GPU.
+"""
+
+
+def main() -> None:
+    """Write one table for each task, kind of observations and setting."""
+    rows = read_json(DOCS / "results.json")
+    parts = [INTRO]
+    for (task, observations, setting), group in groupby(rows, key=table_of):
+        parts.append(f"\n## {task}, {observations.replace('_', '-')}, {setting}\n")
+        parts.append(ABOUT.get(setting, "") + "\n")
+        parts.append("| method | success | 95 % interval | n | seeds | each seed |")
+        parts.append("|---|---|---|---|---|---|")
+        found = sorted(group, key=rank)
+        parts += [line(row) for row in found]
+        commands = sorted({f"`{row['command']}` ({row['commit']})" for row in found})
+        parts.append("\n" + "; ".join(commands))
+    (DOCS / "results.md").write_text("\n".join(parts) + "\n")
+
+
+def table_of(row: dict[str, Any]) -> tuple[str, str, str]:
+    """What rows of one table share."""
+    return row["task"], row["observations"], row["setting"]
+
+
+def rank(row: dict[str, Any]) -> tuple[int, str]:
+    """Baselines first, Q-SFT after them, its sweep last."""
+    method = row["method"]
+    return (ORDER.index(method) if method in ORDER else len(ORDER), method)
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row of a table."""
+    each = ", ".join(f"{rate:.2f}" for rate in row["by_seed"])
+    name = f"**{row['method']}**" if row["method"] == "qsft" else row["method"]
+    return (
+        f"| {name} | {row['success_rate']:.3f} | {row['low']:.3f} to {row['high']:.3f} | "
+        f"{row['n']} | {row['seeds']} | {each} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
