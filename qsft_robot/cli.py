@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,9 +130,10 @@ def train(arguments: Sequence[str]) -> None:
             args=arguments,
             prog="qsft-robot train",
             description=(
-                "Train on logs and export the policy to OUT/policy. "
-                f"--preset NAME (before other flags, repeatable) starts from named settings: "
-                f"{', '.join(PRESETS)}. --resume RUN goes on with an interrupted run, to the bit."
+                "Train on logs and export the policy to OUT/policy.\n\n"
+                "--preset NAME (repeatable) starts from named settings, which other flags change:\n"
+                f"{', '.join(PRESETS)}.\n\n"
+                "--resume RUN goes on with an interrupted run, to the bit."
             ),
         )
     policy = run(config, resume=resume)
@@ -250,6 +252,13 @@ def info(what: Positional[str] = "versions") -> None:
     elif what == "recipes":
         for name, each in RECIPES.items():
             print(f"{name:<28} {each.description}")
+    elif not Path(what).exists():
+        near = get_close_matches(what, ("versions", "presets", "recipes"), n=1)
+        guess = f" Did you mean {near[0]!r}?" if near else ""
+        raise FileNotFoundError(
+            f"{what}: no such policy folder.{guess} There are: versions, presets, recipes, and "
+            "the path of a policy or checkpoint folder."
+        )
     else:
         from qsft_robot.checkpoint import read_policy_folder
 
@@ -303,8 +312,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result = train(rest)
         else:
             result = tyro.cli(VERBS[verb], args=rest, prog=f"qsft-robot {verb}")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except SystemExit as stop:  # tyro's own, after --help and after a flag that it does not know
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "interrupted", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("QSFT_DEBUG"):
@@ -346,7 +357,7 @@ def _take_presets(arguments: list[str]) -> tuple[list[str], list[str]]:
 def _defaults_for(arguments: Sequence[str]) -> TrainConfig:
     """The default config; value heads need their own acting rule."""
     config = TrainConfig()
-    pairs = [*zip(arguments, arguments[1:], strict=False)]
+    pairs = [*pairwise(arguments)]
     if ("--method", "ilql") in pairs or "--method=ilql" in arguments:
         return replace(
             config, method="ilql", acting=replace(config.acting, rule="advantage", beta=8.0)

@@ -248,6 +248,7 @@ class OptimConfig:
     value_learning_rate: float = 5e-4
     # Updates of linear warm-up.
     warmup_steps: int = 100
+    # AdamW's decay of matrices; vectors are not decayed.
     weight_decay: float = 0.05
     # Largest norm of the gradient.
     clip_norm: float = 1.0
@@ -268,16 +269,26 @@ class TrainConfig:
     out: Path = Path("runs/train")
     # qsft, or a baseline on the same batch, model and budget.
     method: Method = "qsft"
+    # What is read from the logs.
     data: DataConfig = field(default_factory=lambda: DataConfig(state_keys=("proprio",)))
+    # The RT-style transformer.
     model: ModelConfig = field(default_factory=ModelConfig)
+    # How continuous actions become tokens.
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    # The value stage of Q-SFT.
     qsft: QSFTConfig = field(default_factory=QSFTConfig)
+    # The value-head rival.
     ilql: ILQLConfig = field(default_factory=ILQLConfig)
+    # How the trained model chooses; changeable at evaluation.
     acting: ActingConfig = field(default_factory=ActingConfig)
+    # The optimiser of both stages.
     optim: OptimConfig = field(default_factory=OptimConfig)
+    # The same seed, data and settings give the same weights, to the bit, on one machine.
     seed: int = 0
+    # Where to train: cpu, cuda, cuda:1, ...
     device: str = "cpu"
     # Take the behaviour stage of this run folder (same data, model and seed) instead of training it.
+    # A method of one stage then goes on from it for --optim.value-steps updates.
     behaviour_from: Path | None = None
     # Updates between two lines of metrics.
     log_every: int = 50

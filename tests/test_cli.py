@@ -1,0 +1,241 @@
+"""Every verb from end to end on small real logs, and what the command line says to mistakes."""
+
+import contextlib
+import io
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from qsft_robot import cli
+from qsft_robot.cli import VERBS, main
+from qsft_robot.files import read_json
+from qsft_robot.presets import PRESETS, RECIPES
+
+# verb -> flags and arguments that its help has to name
+HELP = {
+    "collect": ("--out", "--episodes", "--mixture", "--noise", "--seed", "--workers"),
+    "inspect": ("PATH", "--filter-key", "--log-end", "--success-reward"),
+    "playback": ("PATH", "--demo", "--video"),
+    "train": ("--preset", "--resume", "--out", "--method", "--data.path", "--qsft.lam", "--device"),
+    "evaluate": ("PATH", "--episodes", "--acting", "--videos", "--workers", "--run-to-limit"),
+    "export": ("PATH", "--out", "--acting"),
+    "report": ("PATH",),
+    "info": ("versions", "presets", "recipes"),
+    "demo": ("--out", "--quick", "--seed"),
+}
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """One run of every verb in a row; what each returned and printed, and where things are."""
+    folder = tmp_path_factory.mktemp("cli")
+    logs, run = folder / "logs.hdf5", folder / "run"
+    commands = {
+        "collect": f"tabletop/place --out {logs} --episodes 6 --workers 1 --noise 0.1 --cameras "
+        "--mixture expert=0.7 miss_grasp=0.3",
+        "inspect": f"{logs} --filter-key train",
+        "playback": f"{logs} --demo demo_2",
+        "train": f"--preset tabletop/low_dim --data.path {logs} --out {run} --model.width 32 "
+        "--model.depth 1 --optim.batch-size 16 --optim.behaviour-steps 2 --optim.value-steps 2 "
+        "--log-every 1",
+        "evaluate": f"{run} --name first --episodes 2 --workers 1 --max-steps 12",
+        "export": f"{run} --out {folder / 'exported'} --acting k=2 min_p=0.1",
+        "report": f"{run}",
+    }
+    answers = {}
+    for verb, words in commands.items():
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            status = main([verb, *words.split()])
+        answers[verb] = SimpleNamespace(status=status, said=said.getvalue())
+    return SimpleNamespace(logs=logs, run=run, exported=folder / "exported", answers=answers)
+
+
+def test_every_verb_succeeds_in_turn(ran):
+    assert {verb: answer.status for verb, answer in ran.answers.items()} == dict.fromkeys(
+        ran.answers, 0
+    )
+
+
+def test_each_verb_says_what_it_made_and_where(ran):
+    said = {verb: answer.said for verb, answer in ran.answers.items()}
+    assert "6 demonstrations" in said["collect"]
+    assert str(ran.logs) in said["collect"]
+    assert "proprio" in said["inspect"]
+    assert "accepted" in said["playback"]
+    assert f"qsft-robot evaluate {ran.run}" in said["train"]
+    assert str(ran.run / "evaluation" / "first" / "summary.json") in said["evaluate"]
+    assert str(ran.exported) in said["export"]
+    assert str(ran.run / "report.html") in said["report"]
+
+
+def test_the_evaluation_keeps_seeds_limit_and_interval(ran):
+    summary = read_json(ran.run / "evaluation" / "first" / "summary.json")
+    assert (summary["n"], summary["seeds"]) == (2, [100_000, 100_001])
+    assert summary["env_overrides"] == {"max_steps": 12}
+    assert 0 <= summary["low"] <= summary["success_rate"] <= summary["high"] <= 1
+
+
+def test_the_exported_folder_holds_the_changed_acting_rule_and_both_networks(ran):
+    for folder, k, networks in (
+        (ran.run / "policy", 1.0, ["value", "void"]),
+        (ran.exported, 2.0, ["behaviour", "value", "void"]),
+    ):
+        policy = read_json(folder / "policy.json")
+        assert policy["acting"]["k"] == k
+        assert sorted(policy["networks"]) == networks
+
+
+def test_the_page_shows_the_evaluation(ran):
+    page = (ran.run / "report.html").read_text()
+    assert "first" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_another_acting_rule_is_evaluated_from_the_checkpoint(ran, capsys):
+    words = ["--name", "k4", "--episodes", "1", "--workers", "1", "--max-steps", "2"]
+    assert main(["evaluate", str(ran.run), *words, "--acting", "k=4"]) == 0
+    assert "success 0.000" in capsys.readouterr().out
+
+
+def test_a_finished_run_resumes_to_the_same_policy(ran):
+    policy = ran.run / "policy" / "weights.safetensors"
+    before = policy.read_bytes()
+    assert main(["train", "--resume", str(ran.run)]) == 0
+    assert policy.read_bytes() == before
+
+
+def test_a_second_run_into_the_same_folder_is_refused(ran, capsys):
+    words = ["--preset", "tabletop/low_dim", "--data.path", str(ran.logs), "--out", str(ran.run)]
+    config = (ran.run / "config.json").read_bytes()
+    assert_refused(["train", *words], "--resume", capsys)
+    assert (ran.run / "config.json").read_bytes() == config
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_names_the_flags_and_what_they_are_for(verb, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main([verb, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"qsft-robot {verb}" in text
+    assert not [flag for flag in HELP[verb] if flag not in text]
+    summary = (VERBS[verb].__doc__ or "").splitlines()[0]
+    assert " ".join(summary.split()[:4]) in text
+    assert max(len(line) for line in text.splitlines() if line.startswith("│")) <= 100
+
+
+def test_the_first_help_lists_every_verb(capsys):
+    for words in ([], ["-h"], ["--help"]):
+        assert main(words) == 0
+        text = capsys.readouterr().out
+        assert all(f"  {verb} " in text for verb in VERBS)
+
+
+def test_info_lists_versions_presets_and_recipes(capsys):
+    for what, words in (
+        ("versions", ("torch", "numpy")),
+        ("presets", PRESETS),
+        ("recipes", RECIPES),
+    ):
+        assert main(["info", what]) == 0
+        text = capsys.readouterr().out
+        assert not [word for word in words if word not in text]
+
+
+def test_info_describes_a_policy_folder(ran, capsys):
+    assert main(["info", str(ran.run / "policy")]) == 0
+    text = capsys.readouterr().out
+    assert "'method': 'qsft'" in text
+    assert "parameters" in text
+
+
+MISTAKES = [
+    (["evalute", "runs/a"], "Did you mean 'evaluate'?"),
+    (["train", "--preset", "papre"], "Did you mean 'paper'?"),
+    (["train", "--preset"], "unknown preset"),
+    (["train", "--resume", "no/run"], "no run to resume"),
+    (["train", "--resume", "no/run", "--seed", "1"], "--resume takes the run folder"),
+    (["train", "--data.path", "no.hdf5"], "no.hdf5: no such file"),
+    (["collect", "tabletop/plcae", "--out", "a.hdf5"], "Did you mean 'tabletop/place'?"),
+    (["collect", "tabletop/place", "--out", "a.hdf5", "--mixture", "expert"], "give name=value"),
+    (["collect", "tabletop/place", "--out", "a.hdf5", "--mixture", "expert=x"], "not a number"),
+    (["evaluate", "runs/a", "--acting", "minp=1"], "Did you mean 'min_p'?"),
+    (["evaluate", "runs/a", "--acting", "k=four"], "'four' is not a number"),
+    (["evaluate", "runs/a"], "no such folder"),
+    (["inspect", "no.hdf5"], "no.hdf5: no such file"),
+    (["inspect", "no.hdf5", "--log-end", "over"], "--data.log-end 'over'"),
+    (["playback", "no.hdf5"], "no.hdf5: no such file"),
+    (["report", "no/run"], "no/run"),
+    (["info", "preset"], "Did you mean 'presets'?"),
+]
+
+
+def assert_refused(words, expected, capsys):
+    assert main(words) == 2
+    said, error = capsys.readouterr()
+    assert said == ""
+    first = error.splitlines()[0]
+    assert first.startswith("error: ")
+    assert expected in first
+    assert "Traceback" not in error
+    return error
+
+
+@pytest.mark.parametrize(("words", "expected"), MISTAKES, ids=lambda x: " ".join(x)[:40])
+def test_a_mistake_is_answered_in_one_line(words, expected, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    error = assert_refused(words, expected, capsys)
+    if words[0] in VERBS:
+        assert len(error.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["evaluate", "runs/a", "--epsiodes", "3"], "--episodes"),
+        (["train", "--optim.batchsize", "3"], "--optim.batch-size"),
+        (["train", "--optim.batch-size", "1"], "must be at least 2"),
+        (["train", "--method", "qsfft"], "filtered_sft"),
+        (["collect", "tabletop/place"], "--out"),
+    ],
+    ids=lambda x: " ".join(x)[:40],
+)
+def test_a_flag_that_does_not_exist_or_fit_is_answered_with_those_that_do(words, expected, capsys):
+    assert main(words) == 2
+    said, error = capsys.readouterr()
+    assert said == ""
+    assert expected in error
+    assert "Traceback" not in error
+
+
+def test_unknown_acting_settings_are_listed_before_any_policy_is_read(ran, capsys):
+    error = assert_refused(["export", str(ran.run), "--acting", "kk=3"], "'k'", capsys)
+    assert "temperature" in error
+
+
+def test_a_break_says_what_became_of_the_work(capsys, monkeypatch):
+    def interrupted(what: str = "") -> None:
+        """Interrupt."""
+        raise KeyboardInterrupt(*filter(None, [what]))
+
+    monkeypatch.setitem(VERBS, "info", interrupted)
+    for words, expected in (
+        ([], "interrupted\n"),
+        (["--what", "3 of 9 written"], "3 of 9 written\n"),
+    ):
+        assert main(["info", *words]) == 130
+        assert capsys.readouterr().err == expected
+
+
+def test_the_traceback_is_there_for_those_who_ask(monkeypatch):
+    monkeypatch.setenv("QSFT_DEBUG", "1")
+    with pytest.raises(FileNotFoundError, match=r"no\.hdf5"):
+        main(["inspect", "no.hdf5"])
+
+
+def test_the_run_keeps_its_settings_as_json(ran):
+    config = json.loads((ran.run / "config.json").read_text())
+    assert config["tokenizer"]["n_bins"] == 32
+    assert config["optim"]["batch_size"] == 16
+    assert cli.EVALUATION_SEED == 100_000
