@@ -133,10 +133,11 @@ def shifted(batch: TokenBatch, pad: int, generator: torch.Generator) -> TokenBat
         return batch
     images = {}
     for camera, x in batch.images.items():
-        b, k, h, w, c = x.shape
-        side_by_side = x.permute(0, 2, 3, 1, 4).reshape(b, h, w, k * c)
-        moved = random_shift(side_by_side, pad, generator)
-        images[camera] = moved.reshape(b, h, w, k, c).permute(0, 3, 1, 2, 4)
+        state, frames = generator.get_state(), []
+        for frame in x.unbind(1):
+            generator.set_state(state)  # the same shifts for every frame
+            frames.append(random_shift(frame, pad, generator))
+        images[camera] = torch.stack(frames, 1)
     return replace(batch, images=images)
 
 
