@@ -23,7 +23,7 @@ from qsft_robot.networks import PolicyNetworks, teacher_forced
 from qsft_robot.policy import load_policy
 from qsft_robot.qsft_stage import QSFTStage
 from qsft_robot.run_data import read_run_data
-from qsft_robot.stages import image_features, on_features
+from qsft_robot.stages import image_features, on_features, shifted
 from qsft_robot.train import TrainingStopped, resume_config, train
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -326,6 +326,18 @@ def test_training_lowers_the_behaviours_loss_and_follows_the_targets(config):
     calibration = json.loads((setting.out / "calibration.json").read_text())
     value, outcome = np.array(calibration["value"]), np.array(calibration["success"])
     assert value[outcome].mean() > value[~outcome].mean() + 0.3
+
+
+def test_a_window_of_frames_is_shifted_as_one(config):
+    data = read_run_data(config(pixels=True, model__history=3)).train
+    batch = data.batch(torch.arange(20))
+    still = {camera: x[:, -1:].expand_as(x) for camera, x in batch.images.items()}
+    moved = shifted(replace(batch, images=still), 3, torch.Generator().manual_seed(0)).images
+    for camera, x in moved.items():
+        assert x.shape == still[camera].shape
+        assert torch.equal(x, x[:, -1:].expand_as(x))
+        assert not torch.equal(x, still[camera])
+    assert shifted(batch, 0, torch.Generator()) is batch
 
 
 def test_lines_after_a_step_are_dropped(tmp_path):
