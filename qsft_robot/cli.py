@@ -14,6 +14,7 @@ from typing import Any, Literal
 import tyro
 
 from qsft_robot.config import TrainConfig
+from qsft_robot.flag_words import acting_changes, shares
 from qsft_robot.presets import PRESETS, RECIPES, apply_presets, recipe
 
 Positional = tyro.conf.Positional
@@ -50,7 +51,7 @@ def collect(
 
     chosen = recipe(name)
     total = chosen.episodes if episodes is None else episodes
-    shares = _shares(mixture)
+    wanted = shares(mixture)
     parts, left = [], total
     for i, part in enumerate(chosen.parts):
         count = left if i == len(chosen.parts) - 1 else round(total * part.share)
@@ -58,7 +59,7 @@ def collect(
         parts.append(
             CollectPart(
                 episodes=count,
-                mixture=shares or part.mixture,
+                mixture=wanted or part.mixture,
                 noise=part.noise if noise is None else noise,
                 reset_options=part.reset_options,
                 mask=part.mask,
@@ -183,7 +184,7 @@ def evaluate(
 
     torch.set_num_threads(threads)
     folder = run / "policy" if (run / "policy").is_dir() else run
-    changes = _acting_changes(acting)
+    changes = acting_changes(acting)
     # Exported with k = 1 the policy has one network; another rule needs the checkpoint's both.
     if changes and (run / "checkpoint").is_dir():
         folder = run / "checkpoint"
@@ -221,7 +222,7 @@ def export(run: Positional[Path], out: Path | None = None, acting: tuple[str, ..
 
     checkpoint = run / "checkpoint" if (run / "checkpoint").is_dir() else run
     target = run / "policy" if out is None else out
-    print(export_policy(checkpoint, target, _acting_changes(acting)))
+    print(export_policy(checkpoint, target, acting_changes(acting)))
 
 
 def report(run: Positional[Path]) -> None:
@@ -363,41 +364,6 @@ def _defaults_for(arguments: Sequence[str]) -> TrainConfig:
             config, method="ilql", acting=replace(config.acting, rule="advantage", beta=8.0)
         )
     return config
-
-
-def _number(word: str, flag: str) -> float:
-    try:
-        return float(word)
-    except ValueError:
-        raise ValueError(f"{flag}: {word!r} is not a number.") from None
-
-
-def _pairs(words: Sequence[str], flag: str) -> dict[str, str]:
-    found = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise ValueError(f"{flag} {word!r}: give name=value.")
-        found[name] = value
-    return found
-
-
-def _shares(words: Sequence[str]) -> dict[str, float]:
-    pairs = _pairs(words, "--mixture")
-    return {name: _number(value, f"--mixture {name}") for name, value in pairs.items()}
-
-
-def _acting_changes(words: Sequence[str]) -> dict[str, Any]:
-    from qsft_robot.build import unknown
-    from qsft_robot.config import ActingConfig
-
-    known = vars(ActingConfig())
-    changes: dict[str, Any] = {}
-    for name, value in _pairs(words, "--acting").items():
-        if name not in known:
-            raise unknown("acting setting", name, known)
-        changes[name] = value if name == "rule" else _number(value, f"--acting {name}")
-    return changes
 
 
 if __name__ == "__main__":

@@ -1,0 +1,43 @@
+"""Flags that take name=value words: their values, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qsft_robot.build import unknown
+from qsft_robot.config import ActingConfig
+
+
+def _number(word: str, flag: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(f"{flag}: {word!r} is not a number.") from None
+
+
+def _pairs(words: Sequence[str], flag: str) -> dict[str, str]:
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"{flag} {word!r}: give name=value.")
+        found[name] = value
+    return found
+
+
+def shares(words: Sequence[str]) -> dict[str, float]:
+    """The words of --mixture, e.g. expert=0.5; ValueError names the one that is wrong."""
+    pairs = _pairs(words, "--mixture")
+    return {name: _number(value, f"--mixture {name}") for name, value in pairs.items()}
+
+
+def acting_changes(words: Sequence[str]) -> dict[str, Any]:
+    """The words of --acting, e.g. k=4; ValueError names the one that is wrong, with a guess."""
+    known = vars(ActingConfig())
+    changes: dict[str, Any] = {}
+    for name, value in _pairs(words, "--acting").items():
+        if name not in known:
+            raise unknown("acting setting", name, known)
+        changes[name] = value if name == "rule" else _number(value, f"--acting {name}")
+    return changes
