@@ -1,4 +1,4 @@
-"""Checkpoint folders: policy.json and weights.safetensors, and what an exact resume needs beside."""
+"""Checkpoint folders: policy.json, weights.safetensors, and what an exact resume needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_checkpoint(
     training_tensors: Mapping[str, Tensor] | None = None,
     extra_files: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a policy folder, atomically; with `training` it is a checkpoint that resumes exactly."""
+    """Write a policy folder, atomically; with `training` a checkpoint that resumes exactly."""
     with atomic_folder(folder) as temporary:
         write_json(temporary / POLICY, {"format": FORMAT, **description})
         write_tensors(temporary / WEIGHTS, networks.state_dict())

@@ -1,4 +1,4 @@
-"""Frozen settings of a training run, with their contradictions refused; the flags derive from it."""
+"""Frozen settings of a training run, their contradictions refused; the flags derive from it."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ class TrainConfig:
     seed: int = 0
     # Where to train: cpu, cuda, cuda:1, ...
     device: str = "cpu"
-    # Take the behaviour stage of this run folder (same data, model and seed) instead of training it.
+    # Take the behaviour stage of this run folder (same data, model, seed) instead of training it.
     # A method of one stage then goes on from it for --optim.value-steps updates.
     behaviour_from: Path | None = None
     # Updates between two lines of metrics.

@@ -24,9 +24,10 @@ from qsft_robot.presets import apply_presets, recipe, with_settings
 
 RECIPE, PRESET = "tabletop/place", "tabletop/pixels"
 EVALUATION_SEED = 100_000
-METHODS = ("sft", "filtered_sft", "qsft")
+# Q-SFT first: the others go on from its behaviour stage, so all have the same image features.
+METHODS = ("qsft", "sft", "filtered_sft")
 # Sizes of the demo, and of `--quick`: logs, updates of the behaviour and value stage, episodes.
-FULL = {"logs": 600, "behaviour": 700, "value": 500, "episodes": 100}
+FULL = {"logs": 600, "behaviour": 1500, "value": 800, "episodes": 100}
 QUICK = {"logs": 12, "behaviour": 4, "value": 4, "episodes": 4}
 
 
@@ -59,7 +60,8 @@ def run_demo(out: Path, quick: bool = False, seed: int = 0) -> None:
     say("5/6 export and reload")
     _export(out, policies["qsft"])
     say("6/6 report")
-    rows = [_logs_row(logs), *(_row(name, result) for name, result in results.items())]
+    order = [name for name in METHODS if name != "qsft"] + ["qsft"]
+    rows = [_logs_row(logs), *(_row(name, results[name]) for name in order)]
     write_json(out / "summary.json", rows)
     from qsft_robot.report import write_report
 
@@ -87,6 +89,8 @@ def _train(method: str, out: Path, logs: Path, size: dict[str, int], seed: int) 
             "optim.value_steps": size["value"],
         },
     )
+    if method != METHODS[0]:
+        config = replace(config, behaviour_from=out / METHODS[0])
     print(f"\n{method}:")
     return train(replace(config, method=method, out=out / method, seed=seed))
 

@@ -61,7 +61,7 @@ def model_card(description: dict[str, Any], networks: nn.Module) -> str:
             "## What it answers",
             "",
             f"float32 [{action['horizon']}, {action['dim']}]: {action['horizon']} action(s) of "
-            f"{action['dim']} numbers between {action['low']} and {action['high']}, to be executed at "
+            f"{action['dim']} numbers between {action['low']} and {action['high']}, executed at "
             f"{f'{rate} Hz' if rate else 'the rate of the logs (the file did not tell it)'}.",
             "",
             "## How it acts",

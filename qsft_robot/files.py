@@ -44,7 +44,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on a clean exit its SHA256SUMS is written and it takes
+    """Yield a temporary folder beside `path`; on a clean exit it gets its SHA256SUMS and takes
     the place of `path`, an earlier folder being removed last. On Linux the two change places in one
     step, so that a kill at any moment leaves a whole folder at `path`."""
     path = Path(path)
@@ -102,7 +102,7 @@ def check_sums(folder: Path) -> None:
     if not sums.is_file():
         raise ValueError(
             f"{folder}: no {SUMS}, so the folder is incomplete or was not written by qsft-robot. "
-            f"It holds: {sorted(f.name for f in folder.iterdir()) if folder.is_dir() else 'nothing'}"
+            f"It holds: {[f.name for f in folder.iterdir()] if folder.is_dir() else 'nothing'}"
         )
     for line in sums.read_text().splitlines():
         digest, name = line.split("  ", 1)

@@ -21,6 +21,7 @@ from qsft_robot.networks import PolicyNetworks, frame_features, value_of
 from qsft_robot.normalize import NormStats
 from qsft_robot.token_data import state_vector
 from qsft_robot.types import Decision, Observation
+from vlm.decision import RTOutput, decide_together
 
 
 @dataclass
@@ -105,19 +106,14 @@ class TokenPolicy:
         self, contexts: list[TokenBatch], noise: Tensor
     ) -> tuple[np.ndarray, Tensor | None]:
         """Token ids [b, n] and V(s) [b]: both networks step through their caches side by side."""
-        n = self.tokenizer.n_tokens
-        trunks = self._trunks
-        runs = [
-            model.prefill(c.features, c.state, c.frame_mask, c.text_ids, c.returns)
-            for model, c in zip(trunks, contexts, strict=True)
-        ]
-        outputs, caches = [r[0] for r in runs], [r[1] for r in runs]
-        ids = torch.zeros(len(noise), n, dtype=torch.long)
-        state_value = None
-        for i in range(n):
-            legal = torch.from_numpy(self.tokenizer.legal_tokens(ids[:, :i].numpy()))
-            legal = legal.to(self.device)
-            logs = [legal_log_softmax(o.logits[:, 0], legal) for o in outputs]
+        state_value: list[Tensor] = []
+
+        def legal(prefix: Tensor) -> Tensor:
+            allowed = self.tokenizer.legal_tokens(prefix.cpu().numpy())
+            return torch.from_numpy(allowed).to(self.device)
+
+        def pick(outputs: Sequence[RTOutput], allowed: Tensor, i: int) -> Tensor:
+            logs = [legal_log_softmax(o.logits[:, 0], allowed) for o in outputs]
             value = advantage = None
             if self.networks.heads is not None:
                 q, v = self.networks.heads(outputs[-1].hidden)
@@ -125,21 +121,26 @@ class TokenPolicy:
                 value = v[:, 0].clamp(0.0, 1.0)
             elif self.networks.value is not None:
                 value = value_of(self.networks, outputs[-1].hidden)[:, 0]
-            if i == 0 and (self.networks.heads is not None or self.networks.void is not None):
-                state_value = value
+            if i == 0 and value is not None and self._has_value:
+                state_value.append(value)
             log_probs = acting_log_probs(
                 self.acting,
-                legal,
+                allowed,
                 log_phi=logs[0] if self._runs_behaviour else None,
                 log_policy=logs[-1] if self.networks.value is not None else None,
                 value=value,
                 advantage=advantage,
             )
-            ids[:, i] = choose(log_probs.cpu(), self.acting.temperature, noise[:, i])
-            if i + 1 < n:
-                step = ids[:, i].to(self.device)
-                outputs = [m.decode(step, c) for m, c in zip(trunks, caches, strict=True)]
-        return ids.numpy(), state_value
+            return choose(log_probs, self.acting.temperature, noise[:, i].to(self.device))
+
+        inputs = [(c.features, c.state, c.frame_mask, c.text_ids, c.returns) for c in contexts]
+        ids = decide_together(self._trunks, inputs, legal, pick)
+        return ids.cpu().numpy(), state_value[0] if state_value else None
+
+    @property
+    def _has_value(self) -> bool:
+        """Whether V(s) means something: with a void outcome or value heads."""
+        return self.networks.heads is not None or self.networks.void is not None
 
     def _context(
         self, observations: Sequence[Observation], memories: Sequence[Memory]
@@ -233,8 +234,8 @@ class TokenPolicy:
             )
         if rule not in ("behaviour", "advantage") and has.value is None:
             raise ValueError(
-                f"acting rule {rule!r} needs a value network; this policy ({self.description['method']})"
-                " has none: use the rule behaviour."
+                f"acting rule {rule!r} needs a value network; this policy "
+                f"({self.description['method']}) has none: use the rule behaviour."
             )
         if (rule == "advantage") and has.heads is None:
             raise unknown(

@@ -117,8 +117,8 @@ class QSFTStage(ValueStage):
         if self.config.balance == "proportional" and float(weight.sum()) <= 0:
             raise ValueError(
                 f"all targets of the {len(data.names)} logs are 0: nothing succeeded, so there is "
-                "nothing to prefer. Check the rewards with qsft-robot inspect; --data.success-reward "
-                "turns a success signal into rewards."
+                "nothing to prefer. Check the rewards with qsft-robot inspect; "
+                "--data.success-reward turns a success signal into rewards."
             )
         self.cumulative = weight.cumsum(0)
 

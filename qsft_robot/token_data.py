@@ -131,14 +131,14 @@ class TokenData:
         )
 
     def padded(self, flat: Float[Tensor, "N n"], final: Float[Tensor, " e"]) -> Tensor:
-        """Numbers of every step and of every last row as [e, t + 1, n], zero where there is none."""
+        """Numbers of every step and last row as [e, t + 1, n], zero where there is none."""
         table = flat.new_zeros(len(self.steps), int(self.steps.max()) + 1, flat.shape[-1])
         table[self.episode_of_step, self.time_of_step] = flat
         table[torch.arange(len(self.steps)), self.steps] = final[:, None]
         return table
 
     def next_rows(self, steps: Int[Tensor, " b"]) -> tuple[Int[Tensor, " b"], Bool[Tensor, " b"]]:
-        """The row after each step's chunk, and whether a terminated log ended there (no bootstrap)."""
+        """The row after each step's chunk, and whether a terminated log ended there."""
         episode = self.episode_of_step[steps]
         following = self.row_of_step[steps] + self.tokenizer.horizon
         final = self.final_rows[episode]
@@ -173,7 +173,7 @@ class TokenData:
 def state_vector(
     observations: Mapping[str, np.ndarray], keys: Sequence[str], norm_stats: NormStats, rows: int
 ) -> Float[np.ndarray, "rows s"]:
-    """The normalised low-dimensional keys side by side, float32; zero columns when there is none."""
+    """The normalised low-dimensional keys side by side, float32; no columns for no keys."""
     if not keys:
         return np.zeros((rows, 0), np.float32)
     parts = [norm_stats.normalize(key, observations[key]).reshape(rows, -1) for key in keys]

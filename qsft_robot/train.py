@@ -32,7 +32,8 @@ from qsft_robot.qsft_stage import QSFTStage
 from qsft_robot.run_data import RunData, describe, read_run_data
 from qsft_robot.stages import BehaviourStage, Stage, image_features, on_features
 
-BEHAVIOUR, VALUE = "behaviour", "value"
+# A one-stage method that starts from another run's behaviour goes on with its own loss ("tuning").
+BEHAVIOUR, VALUE, TUNING = "behaviour", "value", "tuning"
 
 
 class TrainingStopped(RuntimeError):
@@ -64,8 +65,8 @@ def train(config: TrainConfig, resume: bool = False, stop_after: int | None = No
         _check_same_data(checkpoint, description)
         saved = read_training(checkpoint)
     plan = [(BEHAVIOUR, _behaviour_steps(config))]
-    if config.two_stages:
-        plan.append((VALUE, config.optim.value_steps))
+    if config.two_stages or config.behaviour_from is not None:
+        plan.append((VALUE if config.two_stages else TUNING, config.optim.value_steps))
     log = MetricsLog(run, plan, resume_at=None if saved is None else saved[0]["total"])
     done = 0
     for name, steps in plan:
@@ -101,12 +102,12 @@ def run_stage(
 ) -> None:
     """The training loop of one stage, from update 0 or from where `resumed` stands."""
     optim = config.optim
-    parameters = [p for module in stage.trained() for p in module.parameters()]
+    parameters = trainable(stage.trained())
     optimizer = build_optimizer(stage.trained(), optim)
     planned = _behaviour_steps(config) if name == BEHAVIOUR else optim.value_steps
     peak = optim.learning_rate if name == BEHAVIOUR else optim.value_learning_rate
-    generator = torch.Generator().manual_seed(2 * config.seed + (name == VALUE))
-    torch.manual_seed(2 * config.seed + (name == VALUE))
+    generator = torch.Generator().manual_seed(2 * config.seed + (name != BEHAVIOUR))
+    torch.manual_seed(2 * config.seed + (name != BEHAVIOUR))
     start = 0
     if resumed is not None:
         start = resumed[0]["update"]
@@ -139,10 +140,10 @@ def run_stage(
         norm = nn.utils.clip_grad_norm_(parameters, optim.clip_norm)
         if not math.isfinite(float(loss.detach()) + float(norm)):
             raise TrainingStopped(
-                f"{name} update {update}: loss {float(loss.detach())}, gradient norm {float(norm)}. "
-                f"The batch was {stage.data.describe(drawn)}. The checkpoint of the last good update "
-                f"stands in {config.out / 'checkpoint'}; look at those logs, or lower the learning "
-                "rate, then go on with --resume."
+                f"{name} update {update}: loss {float(loss.detach())}, gradient {float(norm)}. "
+                f"The batch was {stage.data.describe(drawn)}. The checkpoint of the last good "
+                f"update stands in {config.out / 'checkpoint'}; look at those logs, or lower the "
+                "learning rate, then go on with --resume."
             )
         optimizer.step()
         stage.after_update()
@@ -161,12 +162,17 @@ def run_stage(
 
 def build_optimizer(modules: list[nn.Module], optim: OptimConfig) -> torch.optim.AdamW:
     """AdamW; vectors (biases, norms, the void row) are not decayed."""
-    parameters = [p for module in modules for p in module.parameters()]
+    parameters = trainable(modules)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": optim.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=optim.learning_rate, betas=(0.9, 0.95))
+
+
+def trainable(modules: list[nn.Module]) -> list[nn.Parameter]:
+    """The parameters that are not frozen."""
+    return [p for module in modules for p in module.parameters() if p.requires_grad]
 
 
 def schedule(update: int, steps: int, warmup: int) -> float:
@@ -209,8 +215,9 @@ def _build(config: TrainConfig, data: RunData) -> Any:
 
 
 def _behaviour_steps(config: TrainConfig) -> int:
-    """One-stage methods take the budget of both stages."""
-    value = 0 if config.two_stages else config.optim.value_steps
+    """One-stage methods take the budget of both stages, unless they start from a behaviour."""
+    two = config.two_stages or config.behaviour_from is not None
+    value = 0 if two else config.optim.value_steps
     return config.optim.behaviour_steps + value
 
 
@@ -223,24 +230,30 @@ def _stage(
     checkpoint: Path,
 ) -> Stage:
     """Build a stage; the value stage adds theta, and loads weights where a run is resumed."""
-    if name == BEHAVIOUR:
+    frozen = name != BEHAVIOUR and bool(data.cameras) and config.model.frozen_features
+    tokens = data.train
+    if name != VALUE:
+        assert networks.behaviour is not None
         if resumed:
             networks.load_state_dict(read_policy_folder(checkpoint)[1])
+        if frozen:
+            tokens = on_features(tokens, image_features(networks, tokens, config.device))
+            for parameter in networks.behaviour.image_parameters():
+                parameter.requires_grad_(False)
         return BehaviourStage(
             networks,
-            data.train,
+            tokens,
             config.device,
             filtered=config.method == "filtered_sft",
             with_returns=config.method == "return_conditioned",
             random_shift=config.model.random_shift,
         )
-    tokens = data.train
     weights = read_policy_folder(checkpoint)[1] if resumed else None
     if weights is not None:
         prefix = "behaviour."
         phi = {k.removeprefix(prefix): x for k, x in weights.items() if k.startswith(prefix)}
         networks.behaviour.load_state_dict(phi)
-    if data.cameras and config.model.frozen_features:
+    if frozen:
         tokens = on_features(tokens, image_features(networks, tokens, config.device))
     kind = "heads" if config.method == "ilql" else config.qsft.residual
     model = networks.behaviour.config
@@ -251,7 +264,7 @@ def _stage(
     for parameter in networks.behaviour.parameters():
         parameter.requires_grad_(False)
     networks.behaviour.eval()
-    if data.cameras and config.model.frozen_features:
+    if frozen:
         for parameter in networks.value.image_parameters():
             parameter.requires_grad_(False)
     if config.method == "ilql":

@@ -27,7 +27,7 @@ class Observation:
 
     @staticmethod
     def from_env(observation: Mapping[str, np.ndarray], instruction: str) -> Observation:
-        """Split a gymnasium dict observation: uint8 [h, w, 3] entries are images, the rest state."""
+        """Split a gymnasium dict observation: uint8 [h, w, 3] are images, the rest is state."""
         images = {key: x for key, x in observation.items() if is_image(x)}
         state = {
             key: np.asarray(x, np.float32) for key, x in observation.items() if not is_image(x)

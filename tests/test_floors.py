@@ -14,7 +14,7 @@ PACKAGES = ("qsft_robot", *LEAVES)
 COMPOSERS = {"qsft_robot.build"}
 # Not concrete models: the algorithm's own output rows, the hash of an instruction's words, and the
 # random shift of training images. The files that train and act name these.
-HEADS = {"vlm.heads", "vlm.words", "vlm.images"}
+HEADS = {"vlm.heads", "vlm.words", "vlm.images", "vlm.decision"}
 PROTOCOLS = {"tokenizers_action.protocol"}
 
 
