@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
+from bench_rows import Row, compare, in_turns, seconds_of
 from transformers import GPT2Config, GPT2LMHeadModel, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging
 
-from vlm.rt import RTModel, rt_tiny
-from vlm.words import hash_words
+from qsft_robot.build import build_model
 
-COMMAND = "python scripts/bench_decision.py"
+GROUP = "decision"
+UNIT = "ms a decision (7 tokens, batch 1, legal mask)"
 
 
 class LegalTokens(LogitsProcessor):
@@ -29,7 +28,7 @@ class LegalTokens(LogitsProcessor):
         return scores.masked_fill(~allowed, float("-inf"))
 
 
-def build_peer(model: RTModel) -> GPT2LMHeadModel:
+def build_peer(model: Any) -> GPT2LMHeadModel:
     """A GPT-2 of the same width, depth, heads, perceptron, vocabulary and context length."""
     config = model.config
     peer = GPT2LMHeadModel(
@@ -49,7 +48,7 @@ def build_peer(model: RTModel) -> GPT2LMHeadModel:
 
 
 def decide_without_cache(
-    model: RTModel,
+    model: Any,
     context: tuple,
     legal: Callable[[torch.Tensor], torch.Tensor],
     choose: Callable[[torch.Tensor, int], torch.Tensor],
@@ -63,37 +62,23 @@ def decide_without_cache(
     return ids
 
 
-def time_interleaved(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median milliseconds of each call; they take turns, so that a slow spell meets them all."""
-    for call in calls.values():
-        for _ in range(5):
-            call()
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def main() -> None:
-    """Print one JSON row a comparison."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=200, help="decisions timed of each kind")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]:
+    """One decision with the cache against generate and against whole forward passes."""
     logging.set_verbosity_error()
-    torch.manual_seed(arguments.seed)
-
+    torch.manual_seed(0)
     # Seven tokens (six of motion, one gripper) of 256 bins; two cameras of 8 tokens, and state.
-    model = rt_tiny(256, 7, 20, cameras=("front_image", "wrist_image")).eval()
+    model = build_model(
+        "rt_tiny", vocab_size=256, n_tokens=7, state_dim=20, cameras=("front_image", "wrist_image")
+    ).eval()
     config = model.config
+    # The instruction's seven words by their numbers, then padding.
+    text_ids = torch.zeros(1, config.text_length, dtype=torch.int64)
+    text_ids[0, :7] = torch.randint(1, config.text_buckets, (7,))
     context = (
         torch.randn(1, 1, config.frame_image_tokens, config.width),
         torch.randn(1, 1, config.state_dim),
         torch.ones(1, 1, dtype=torch.bool),
-        torch.from_numpy(hash_words("put the red cube in the blue bowl"))[None],
+        text_ids,
     )
     # A legal set that depends on the position: the gripper has two bins.
     tables = torch.ones(config.n_tokens, 1, config.vocab_size, dtype=torch.bool)
@@ -109,7 +94,7 @@ def main() -> None:
     prompt = torch.randint(0, config.vocab_size, (1, config.context_length))
     ours = model.decide(*context, legal, choose)
     if not torch.equal(ours, decide_without_cache(model, context, legal, choose)):
-        raise SystemExit("the cached decision differs from the whole forward passes")
+        raise RuntimeError("the cached decision differs from the whole forward passes")
 
     def generate() -> torch.Tensor:
         return peer.generate(
@@ -121,30 +106,24 @@ def main() -> None:
             logits_processor=LogitsProcessorList([LegalTokens(legal, prompt.shape[1])]),
         )
 
-    milliseconds = time_interleaved(
-        {
-            "ours": lambda: model.decide(*context, legal, choose),
-            "no_cache": lambda: decide_without_cache(model, context, legal, choose),
-            "generate": generate,
-        },
-        arguments.repeats,
+    contestants = {
+        "ours": lambda: model.decide(*context, legal, choose),
+        "no cache": lambda: decide_without_cache(model, context, legal, choose),
+        "generate": generate,
+    }
+    for call in contestants.values():
+        for _ in range(2 if quick else 20):
+            call()
+    say("timing")
+    found = in_turns(
+        {name: lambda call=call: 1e3 * seconds_of(call) for name, call in contestants.items()},
+        3 if quick else 300,
     )
-    for name, peer_name, aim in (
-        ("decision_vs_transformers_generate", "generate", 4.0),
-        ("decision_vs_no_cache", "no_cache", 1.0),
+    say(", ".join(f"{name} {x:.2f} ms" for name, x in found.items()))
+    for name, against, aim in (
+        ("decision_vs_transformers_generate", "generate", 4),
+        ("decision_vs_no_cache", "no cache", 1),
     ):
-        row = {
-            "name": name,
-            "ours": round(milliseconds["ours"], 3),
-            "peer": round(milliseconds[peer_name], 3),
-            "ratio": round(milliseconds[peer_name] / milliseconds["ours"], 2),
-            "unit": "ms a decision (7 tokens, batch 1, median)",
-            "aim": aim,
-            "better": "higher",
-            "command": COMMAND,
-        }
-        print(json.dumps(row))
-
-
-if __name__ == "__main__":
-    main()
+        yield compare(
+            GROUP, name, found["ours"], found[against], UNIT, aim, "higher", ratio="peer / ours"
+        )
