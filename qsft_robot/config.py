@@ -104,7 +104,11 @@ class ModelConfig:
     # Weights of a timm encoder: a local safetensors file, "hub", or None for random.
     image_weights: str | None = None
     # Shift training images by up to so many pixels (replicated edges). 0: off.
-    random_shift: int = 3
+    random_shift: int = 0
+    # Steps ahead of the auxiliary task of the behaviour stage: image tokens say where the state
+    # (the hand) will be. And the weight of its squared error; 0: off. Needs cameras and state.
+    waypoint_steps: int = 8
+    waypoint_weight: float = 1.0
     # Dropout in the decoder while training.
     dropout: float = 0.1
     # Run the value stage on the behaviour's image features, computed once per frame. False trains
@@ -115,6 +119,8 @@ class ModelConfig:
         _require(self.history >= 1, "--model.history must be at least 1.")
         _require(0 <= self.dropout < 1, "--model.dropout must lie in [0, 1).")
         _require(self.random_shift >= 0, "--model.random-shift must not be negative.")
+        _require(self.waypoint_steps >= 1, "--model.waypoint-steps must be at least 1.")
+        _require(self.waypoint_weight >= 0, "--model.waypoint-weight must not be negative.")
 
 
 @dataclass(frozen=True)

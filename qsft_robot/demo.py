@@ -96,6 +96,8 @@ def _train(method: str, out: Path, logs: Path, size: dict[str, int], seed: int) 
 
 
 def _evaluate(name: str, policy: Path, size: dict[str, int]) -> EvaluationResult:
+    import torch
+
     from qsft_robot.policy import load_policy
 
     loaded = load_policy(policy)
@@ -103,7 +105,10 @@ def _evaluate(name: str, policy: Path, size: dict[str, int]) -> EvaluationResult
     seeds = range(EVALUATION_SEED, EVALUATION_SEED + size["episodes"])
     videos = 4 if name == "qsft" else 1
     out = policy.parent / "evaluation" / name
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the cores are the simulators'
     result = evaluate(loaded, loaded.description["env_args"], seeds, videos=videos, out=out)
+    torch.set_num_threads(threads)
     print(result)
     return result
 

@@ -11,8 +11,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from qsft_robot.loss import Metrics, TokenBatch, sft_loss
-from qsft_robot.networks import PolicyNetworks, first_token, inference, teacher_forced
+from qsft_robot.networks import (
+    PolicyNetworks,
+    first_token,
+    frame_features,
+    inference,
+    teacher_forced,
+)
 from qsft_robot.token_data import TokenData
+from vlm.heads import WaypointHead
 from vlm.images import random_shift
 
 INFERENCE_BATCH = 1024
@@ -67,6 +74,8 @@ class BehaviourStage:
         filtered: bool = False,
         with_returns: bool = False,
         random_shift: int = 0,
+        waypoint_steps: int = 8,
+        waypoint_weight: float = 0.0,
     ) -> None:
         assert networks.behaviour is not None
         self.model, self.data, self.device = networks.behaviour, data, device
@@ -79,8 +88,16 @@ class BehaviourStage:
                 "success. Use --method sft or qsft, or logs with some successes."
             )
 
+        self.ahead, self.waypoint_weight = waypoint_steps, waypoint_weight
+        self.waypoints: WaypointHead | None = None
+        shape = networks.behaviour.config
+        if waypoint_weight > 0 and data.features is None and data.cameras and shape.state_dim:
+            self.waypoints = WaypointHead(
+                shape.frame_image_tokens, shape.width, shape.state_dim
+            ).to(device)
+
     def trained(self) -> list[nn.Module]:
-        return [self.model]
+        return [self.model] if self.waypoints is None else [self.model, self.waypoints]
 
     def draw(self, batch_size: int, generator: torch.Generator) -> Int[Tensor, " b"]:
         return uniform_steps(self.pool, batch_size, generator)
@@ -90,16 +107,32 @@ class BehaviourStage:
         return shifted(batch, self.pad, generator)
 
     def loss(self, batch: TokenBatch, steps: Int[Tensor, " b"]) -> tuple[Tensor, Metrics]:
-        return sft_loss(teacher_forced(self.model, batch).logits, batch)
+        if self.waypoints is None:
+            return sft_loss(teacher_forced(self.model, batch).logits, batch)
+        features = frame_features(self.model, batch)
+        assert features is not None
+        batch = replace(batch, features=features)
+        loss, metrics = sft_loss(teacher_forced(self.model, batch).logits, batch)
+        change = self.waypoints(features[:, -1], batch.state[:, -1])
+        goal = self.data.state_change(steps, self.ahead).to(self.device)
+        waypoint = (change.float() - goal).square().mean()
+        loss = loss + self.waypoint_weight * waypoint
+        return loss, metrics | {"loss/total": loss.detach(), "loss/waypoint": waypoint.detach()}
 
     def before_update(self, update: int) -> None: ...
 
     def after_update(self) -> None: ...
 
     def tensors(self) -> dict[str, Tensor]:
-        return {}
+        if self.waypoints is None:
+            return {}
+        return {f"waypoints.{name}": x for name, x in self.waypoints.state_dict().items()}
 
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None: ...
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        if self.waypoints is not None:
+            self.waypoints.load_state_dict(
+                {name.removeprefix("waypoints."): x for name, x in tensors.items()}
+            )
 
 
 class ValueStage:

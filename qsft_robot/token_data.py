@@ -130,6 +130,12 @@ class TokenData:
             returns=returns,
         )
 
+    def state_change(self, steps: Int[Tensor, " b"], ahead: int) -> Float[Tensor, "b s"]:
+        """How the normalised state changes over the next `ahead` steps, or to the log's end."""
+        rows = self.row_of_step[steps]
+        final = self.final_rows[self.episode_of_step[steps]]
+        return self.state[torch.minimum(rows + ahead, final)] - self.state[rows]
+
     def padded(self, flat: Float[Tensor, "N n"], final: Float[Tensor, " e"]) -> Tensor:
         """Numbers of every step and last row as [e, t + 1, n], zero where there is none."""
         table = flat.new_zeros(len(self.steps), int(self.steps.max()) + 1, flat.shape[-1])
