@@ -28,6 +28,9 @@ class DataConfig:
     state_keys: tuple[str, ...] = ()
     # Image observation keys, e.g. front_image wrist_image. Empty: none (state only).
     cameras: tuple[str, ...] = ()
+    # Low-dimensional keys that only the logs have (poses from a simulator or a tracker). The image
+    # tokens learn to tell them in training; the policy neither gets nor needs them.
+    auxiliary_keys: tuple[str, ...] = ()
     # Train on the logs of this mask (mask/<name> in the file). None: all logs.
     filter_key: str | None = None
     # Held-out logs for the calibration picture and the validation loss. None: none held out.
@@ -78,6 +81,10 @@ class DataConfig:
             "(qsft-robot inspect FILE lists the keys).",
         )
         _require(
+            bool(self.cameras) or not self.auxiliary_keys,
+            "--data.auxiliary-keys teaches image tokens: it needs --data.cameras.",
+        )
+        _require(
             self.return_low < self.return_high,
             "--data.return-low must be below --data.return-high.",
         )
@@ -105,10 +112,9 @@ class ModelConfig:
     image_weights: str | None = None
     # Shift training images by up to so many pixels (replicated edges). 0: off.
     random_shift: int = 0
-    # Steps ahead of the auxiliary task of the behaviour stage: image tokens say where the state
-    # (the hand) will be. And the weight of its squared error; 0: off. Needs cameras and state.
-    waypoint_steps: int = 8
-    waypoint_weight: float = 1.0
+    # Weight of the auxiliary task of the behaviour stage: image tokens regress the keys that
+    # --data.auxiliary-keys names.
+    auxiliary_weight: float = 3.0
     # Dropout in the decoder while training.
     dropout: float = 0.1
     # Run the value stage on the behaviour's image features, computed once per frame. False trains
@@ -119,8 +125,7 @@ class ModelConfig:
         _require(self.history >= 1, "--model.history must be at least 1.")
         _require(0 <= self.dropout < 1, "--model.dropout must lie in [0, 1).")
         _require(self.random_shift >= 0, "--model.random-shift must not be negative.")
-        _require(self.waypoint_steps >= 1, "--model.waypoint-steps must be at least 1.")
-        _require(self.waypoint_weight >= 0, "--model.waypoint-weight must not be negative.")
+        _require(self.auxiliary_weight >= 0, "--model.auxiliary-weight must not be negative.")
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def _evaluate(name: str, policy: Path, size: dict[str, int]) -> EvaluationResult
     print(f"\n{name}:")
     seeds = range(EVALUATION_SEED, EVALUATION_SEED + size["episodes"])
     videos = 4 if name == "qsft" else 1
-    out = policy.parent / "evaluation" / name
+    out = policy.parent / "evaluation" / "place"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the cores are the simulators'
     result = evaluate(loaded, loaded.description["env_args"], seeds, videos=videos, out=out)

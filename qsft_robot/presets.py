@@ -39,10 +39,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tabletop/pixels": {
         "data.state_keys": ("proprio",),
         "data.cameras": ("front_image", "wrist_image"),
+        "data.auxiliary_keys": ("target",),
         "tokenizer.kind": "uniform",
         "tokenizer.n_bins": 32,
-        "optim.batch_size": 128,
+        "model.dropout": 0.0,
         "qsft.gamma": 0.98,
+        "optim.batch_size": 64,
+        "optim.behaviour_steps": 1500,
+        "optim.value_steps": 1200,
+        "optim.learning_rate": 1.5e-3,
+        "optim.value_learning_rate": 1e-3,
+        "optim.bf16": True,
     },
     # 80 steps at most, in logs that are stitched: the discount keeps gamma ** 80 at .3.
     "tabletop/drawer": {"qsft.gamma": 0.985, "qsft.lam": 1.0},

@@ -50,7 +50,8 @@ def read_run_data(config: TrainConfig) -> RunData:
     for episode in episodes:
         where = f"{data.path}: {episode.name}"
         returns.check(episode.rewards, episode.terminated, where)
-    norm_stats = NormStats.fit(episodes, data.state_keys, _action_scale(data))
+    keys = (*data.state_keys, *data.auxiliary_keys)
+    norm_stats = NormStats.fit(episodes, keys, _action_scale(data))
     actions = norm_stats.normalize_actions(np.concatenate([e.actions for e in episodes]))
     tokenizer = build_tokenizer(
         config.tokenizer.kind, actions, config.tokenizer.horizon, config.tokenizer.n_bins
@@ -79,6 +80,7 @@ def read_run_data(config: TrainConfig) -> RunData:
             returns,
             hash_words,
             config.model.history,
+            data.auxiliary_keys,
         )
 
     valid = tensors(_read(data, data.valid_key)) if data.valid_key else None
@@ -135,7 +137,7 @@ def _read(data: DataConfig, filter_key: str | None) -> list[Episode]:
     """State keys only: images are read through the frame cache."""
     return read_episodes(
         data.path,
-        keys=data.state_keys,
+        keys=(*data.state_keys, *data.auxiliary_keys),
         filter_key=filter_key,
         instruction=data.instruction,
         log_end=data.log_ends(),

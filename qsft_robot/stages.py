@@ -19,7 +19,7 @@ from qsft_robot.networks import (
     teacher_forced,
 )
 from qsft_robot.token_data import TokenData
-from vlm.heads import WaypointHead
+from vlm.heads import AuxiliaryHead
 from vlm.images import random_shift
 
 INFERENCE_BATCH = 1024
@@ -74,8 +74,7 @@ class BehaviourStage:
         filtered: bool = False,
         with_returns: bool = False,
         random_shift: int = 0,
-        waypoint_steps: int = 8,
-        waypoint_weight: float = 0.0,
+        auxiliary_weight: float = 0.0,
     ) -> None:
         assert networks.behaviour is not None
         self.model, self.data, self.device = networks.behaviour, data, device
@@ -88,16 +87,16 @@ class BehaviourStage:
                 "success. Use --method sft or qsft, or logs with some successes."
             )
 
-        self.ahead, self.waypoint_weight = waypoint_steps, waypoint_weight
-        self.waypoints: WaypointHead | None = None
-        shape = networks.behaviour.config
-        if waypoint_weight > 0 and data.features is None and data.cameras and shape.state_dim:
-            self.waypoints = WaypointHead(
-                shape.frame_image_tokens, shape.width, shape.state_dim
+        self.auxiliary_weight = auxiliary_weight
+        self.auxiliary: AuxiliaryHead | None = None
+        shape, outputs = networks.behaviour.config, data.auxiliary.shape[-1]
+        if auxiliary_weight > 0 and outputs and data.features is None:
+            self.auxiliary = AuxiliaryHead(
+                shape.frame_image_tokens, shape.width, shape.state_dim, outputs
             ).to(device)
 
     def trained(self) -> list[nn.Module]:
-        return [self.model] if self.waypoints is None else [self.model, self.waypoints]
+        return [self.model] if self.auxiliary is None else [self.model, self.auxiliary]
 
     def draw(self, batch_size: int, generator: torch.Generator) -> Int[Tensor, " b"]:
         return uniform_steps(self.pool, batch_size, generator)
@@ -107,31 +106,31 @@ class BehaviourStage:
         return shifted(batch, self.pad, generator)
 
     def loss(self, batch: TokenBatch, steps: Int[Tensor, " b"]) -> tuple[Tensor, Metrics]:
-        if self.waypoints is None:
+        if self.auxiliary is None:
             return sft_loss(teacher_forced(self.model, batch).logits, batch)
         features = frame_features(self.model, batch)
         assert features is not None
         batch = replace(batch, features=features)
         loss, metrics = sft_loss(teacher_forced(self.model, batch).logits, batch)
-        change = self.waypoints(features[:, -1], batch.state[:, -1])
-        goal = self.data.state_change(steps, self.ahead).to(self.device)
-        waypoint = (change.float() - goal).square().mean()
-        loss = loss + self.waypoint_weight * waypoint
-        return loss, metrics | {"loss/total": loss.detach(), "loss/waypoint": waypoint.detach()}
+        told = self.auxiliary(features[:, -1], batch.state[:, -1]).float()
+        known = self.data.auxiliary[self.data.row_of_step[steps]].to(self.device)
+        error = (told - known).square().mean()
+        loss = loss + self.auxiliary_weight * error
+        return loss, metrics | {"loss/total": loss.detach(), "loss/auxiliary": error.detach()}
 
     def before_update(self, update: int) -> None: ...
 
     def after_update(self) -> None: ...
 
     def tensors(self) -> dict[str, Tensor]:
-        if self.waypoints is None:
+        if self.auxiliary is None:
             return {}
-        return {f"waypoints.{name}": x for name, x in self.waypoints.state_dict().items()}
+        return {f"auxiliary.{name}": x for name, x in self.auxiliary.state_dict().items()}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        if self.waypoints is not None:
-            self.waypoints.load_state_dict(
-                {name.removeprefix("waypoints."): x for name, x in tensors.items()}
+        if self.auxiliary is not None:
+            self.auxiliary.load_state_dict(
+                {name.removeprefix("auxiliary."): x for name, x in tensors.items()}
             )
 
 

@@ -46,6 +46,7 @@ class TokenData:
         returns: ReturnRange,
         words: Words,
         history: int,
+        auxiliary_keys: Sequence[str] = (),
     ) -> None:
         self.names = [episode.name for episode in episodes]
         self.cameras, self.frames = tuple(cameras), frames
@@ -66,6 +67,14 @@ class TokenData:
         self.state = torch.from_numpy(
             np.concatenate(
                 [state_vector(e.observations, state_keys, norm_stats, len(e) + 1) for e in episodes]
+            )
+        )
+        self.auxiliary = torch.from_numpy(  # [R, a]
+            np.concatenate(
+                [
+                    state_vector(e.observations, auxiliary_keys, norm_stats, len(e) + 1)
+                    for e in episodes
+                ]
             )
         )
         self.reward_terms = torch.zeros(len(episodes), int(self.steps.max()))
@@ -129,12 +138,6 @@ class TokenData:
             legal=legal,
             returns=returns,
         )
-
-    def state_change(self, steps: Int[Tensor, " b"], ahead: int) -> Float[Tensor, "b s"]:
-        """How the normalised state changes over the next `ahead` steps, or to the log's end."""
-        rows = self.row_of_step[steps]
-        final = self.final_rows[self.episode_of_step[steps]]
-        return self.state[torch.minimum(rows + ahead, final)] - self.state[rows]
 
     def padded(self, flat: Float[Tensor, "N n"], final: Float[Tensor, " e"]) -> Tensor:
         """Numbers of every step and last row as [e, t + 1, n], zero where there is none."""

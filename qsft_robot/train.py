@@ -247,8 +247,7 @@ def _stage(
             filtered=config.method == "filtered_sft",
             with_returns=config.method == "return_conditioned",
             random_shift=config.model.random_shift,
-            waypoint_steps=config.model.waypoint_steps,
-            waypoint_weight=config.model.waypoint_weight,
+            auxiliary_weight=config.model.auxiliary_weight,
         )
     weights = read_policy_folder(checkpoint)[1] if resumed else None
     if weights is not None:

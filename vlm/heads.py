@@ -29,21 +29,21 @@ class VoidHead(nn.Module):
         return (hidden.float() @ self.weight.float()) + self.bias.float()
 
 
-class WaypointHead(nn.Module):
-    """Image tokens of one frame and its state to the state some steps later: an auxiliary task.
+class AuxiliaryHead(nn.Module):
+    """Image tokens and state of one frame to numbers that only the logs know: an auxiliary task.
 
-    A step's action says little about where its object is, under the noise of the log; where the
-    hand will be some steps later says it plainly. Linear, so that the image tokens have to know.
+    An action says little about where its object is, under the noise of the log; a log from a
+    simulator or a tracked scene says it plainly. Linear, so that the image tokens have to know.
     """
 
-    def __init__(self, image_tokens: int, width: int, state_dim: int) -> None:
+    def __init__(self, image_tokens: int, width: int, state_dim: int, outputs: int) -> None:
         super().__init__()
-        self.out = nn.Linear(image_tokens * width + state_dim, state_dim)
+        self.out = nn.Linear(image_tokens * width + state_dim, outputs)
 
     def forward(
         self, features: Float[Tensor, "b m c"], state: Float[Tensor, "b s"]
-    ) -> Float[Tensor, "b s"]:
-        """The change of the (normalised) state."""
+    ) -> Float[Tensor, "b a"]:
+        """The (normalised) numbers."""
         return self.out(torch.cat([features.flatten(1), state], -1))
 
 
