@@ -1,0 +1,73 @@
+"""Stages beside the two of Q-SFT: auxiliary keys, and baselines that go on from a behaviour."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from qsft_robot.checkpoint import read_policy_folder
+from qsft_robot.config import DataConfig
+from qsft_robot.train import resume_config, train
+
+AUXILIARY = {"data__auxiliary_keys": ("target",)}
+
+
+def weights(folder):
+    return (folder / "policy" / "weights.safetensors").read_bytes()
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_image_tokens_learn_the_auxiliary_keys_and_the_policy_carries_no_head(config):
+    run = config(pixels=True, method="sft", optim__behaviour_steps=30, log_every=5, **AUXILIARY)
+    train(run)
+    told = [row["loss/auxiliary"] for row in rows(run.out)]
+    assert told[-1] < 0.8 * told[0]
+    _, tensors = read_policy_folder(run.out / "policy")
+    assert not [name for name in tensors if "auxiliary" in name]
+
+
+def test_a_run_with_auxiliary_keys_resumes_to_the_same_bits(config, tmp_path):
+    whole = config(pixels=True, method="sft", out=tmp_path / "whole", **AUXILIARY)
+    broken = replace(whole, out=tmp_path / "broken")
+    train(whole)
+    train(broken, stop_after=4)
+    train(resume_config(broken.out), resume=True)
+    assert weights(whole.out) == weights(broken.out)
+
+
+def test_auxiliary_keys_need_cameras():
+    with pytest.raises(ValueError, match="--data.cameras"):
+        DataConfig(state_keys=("proprio",), auxiliary_keys=("target",))
+
+
+@pytest.mark.parametrize("method", ["sft", "filtered_sft", "return_conditioned"])
+def test_a_baseline_goes_on_from_a_behaviour_with_its_image_features(config, tmp_path, method):
+    source = config(pixels=True, out=tmp_path / "qsft")
+    train(source)
+    run = replace(source, method=method, out=tmp_path / method, behaviour_from=source.out)
+    train(run)
+    _, theirs = read_policy_folder(source.out / "checkpoint")
+    _, ours = read_policy_folder(run.out / "policy")
+    moved = {name for name, x in ours.items() if not x.equal(theirs[name])}
+    assert moved
+    assert not [name for name in moved if name.startswith("behaviour.images.")]
+    assert {row["stage"] for row in rows(run.out)} == {"tuning"}
+    assert rows(run.out)[-1]["update"] == run.optim.value_steps
+
+
+def test_a_baseline_on_a_behaviour_resumes_to_the_same_bits(config, tmp_path):
+    source = config(out=tmp_path / "qsft")
+    train(source)
+    whole = replace(
+        source, method="filtered_sft", out=tmp_path / "whole", behaviour_from=source.out
+    )
+    broken = replace(whole, out=tmp_path / "broken")
+    train(whole)
+    train(broken, stop_after=whole.optim.behaviour_steps + 4)
+    train(resume_config(broken.out), resume=True)
+    assert weights(whole.out) == weights(broken.out)
