@@ -216,12 +216,16 @@ def commit() -> str:
 
 
 def merge(rows: Sequence[dict[str, Any]]) -> None:
-    """Put rows into docs/results.json, replacing those of the same setting and method."""
+    """Put rows into docs/results.json, in place of those of the same setting and method that have
+    no more seeds."""
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     key = ("task", "observations", "setting", "method")
-    fresh = {tuple(row[k] for k in key): row for row in rows}
-    kept = [row for row in known if tuple(row[k] for k in key) not in fresh]
-    write_json(RESULTS, sorted([*kept, *rows], key=lambda row: tuple(row[k] for k in key)))
+    table = {tuple(row[k] for k in key): row for row in known}
+    for row in rows:
+        name = tuple(row[k] for k in key)
+        if name not in table or table[name]["seeds"] <= row["seeds"]:
+            table[name] = row
+    write_json(RESULTS, [table[name] for name in sorted(table)])
 
 
 def jobs(study: Study, setting: Setting, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
