@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 GYMNASIUM_PREFIX = "gymnasium:"
 ROBOSUITE_TASKS = ("Lift", "PickPlaceCan", "Stack", "NutAssemblySquare")
 TABLETOP = "tabletop"
-TOKENIZERS = {"uniform_bins": UniformBinTokenizer, "quantile_bins": QuantileBinTokenizer}
+TOKENIZERS: dict[str, Any] = {
+    "uniform_bins": UniformBinTokenizer,
+    "quantile_bins": QuantileBinTokenizer,
+}
 MODELS = ("rt_tiny", "rt_small", "rt_base")
 
 
@@ -61,14 +64,17 @@ def build_expert(
     env: gymnasium.Env, failure: str | None, noise: float, rng: np.random.Generator, **kwargs: Any
 ) -> Any:
     """Build the scripted expert of an environment; `failure` is a name of `failure_modes`."""
-    modes = failure_modes(env.unwrapped.env_args["env_name"])
+    simulator: Any = env.unwrapped
+    name = simulator.env_args["env_name"]
+    modes = failure_modes(name)
     if failure is not None and failure not in modes:
         raise unknown("failure mode", failure, modes)
-    if env.unwrapped.env_args["env_name"] == TABLETOP:
+    build: Any
+    if name == TABLETOP:
         from sim.tabletop_expert import build_expert as build
     else:
         from sim.robosuite_expert import build_expert as build
-    return build(env.unwrapped, failure, noise, rng, **kwargs)
+    return build(simulator, failure, noise, rng, **kwargs)
 
 
 def failure_modes(env_name: str) -> dict[str, str]:
@@ -82,9 +88,7 @@ def failure_modes(env_name: str) -> dict[str, str]:
     return FAILURE_MODES
 
 
-def build_tokenizer(
-    kind: str, actions: np.ndarray, horizon: int, n_bins: int | tuple[int, ...]
-) -> ActionTokenizer:
+def build_tokenizer(kind: str, actions: np.ndarray, horizon: int, n_bins: int) -> ActionTokenizer:
     """Build an action tokenizer from normalised actions [N, d] in [-1, 1]."""
     if kind == "uniform":
         return UniformBinTokenizer(actions.shape[-1], horizon=horizon, n_bins=n_bins)

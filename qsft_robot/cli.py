@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
+from tyro.conf import Positional
 
 from qsft_robot.config import TrainConfig
 from qsft_robot.flag_words import acting_changes, shares
 from qsft_robot.presets import PRESETS, RECIPES, apply_presets, recipe
 
-Positional = tyro.conf.Positional
 # First seed of evaluation episodes: far from the seeds that logs are collected with.
 EVALUATION_SEED = 100_000
 
@@ -310,7 +310,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         if verb == "train":
-            result = train(rest)
+            result = None
+            train(rest)
         else:
             result = tyro.cli(VERBS[verb], args=rest, prog=f"qsft-robot {verb}")
     except SystemExit as stop:  # tyro's own, after --help and after a flag that it does not know

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qsft_robot.collect import CollectPart, collect
-from qsft_robot.config import TrainConfig
+from qsft_robot.config import Method, TrainConfig
 from qsft_robot.evaluate import EvaluationResult, evaluate
 from qsft_robot.files import write_json
 from qsft_robot.inspect_data import inspect
@@ -25,7 +25,7 @@ from qsft_robot.presets import apply_presets, recipe, with_settings
 RECIPE, PRESET = "tabletop/place", "tabletop/pixels"
 EVALUATION_SEED = 100_000
 # Q-SFT first: the others go on from its behaviour stage, so all have the same image features.
-METHODS = ("qsft", "sft", "filtered_sft")
+METHODS: tuple[Method, ...] = ("qsft", "sft", "filtered_sft")
 # Sizes of the demo, and of `--quick`: logs, updates of the behaviour and value stage, episodes.
 FULL = {"logs": 600, "behaviour": 1500, "value": 800, "episodes": 100}
 QUICK = {"logs": 12, "behaviour": 4, "value": 4, "episodes": 4}
@@ -60,7 +60,7 @@ def run_demo(out: Path, quick: bool = False, seed: int = 0) -> None:
     say("5/6 export and reload")
     _export(out, policies["qsft"])
     say("6/6 report")
-    order = [name for name in METHODS if name != "qsft"] + ["qsft"]
+    order = sorted(METHODS, key=lambda name: name == "qsft")  # the best known last
     rows = [_logs_row(logs), *(_row(name, results[name]) for name in order)]
     write_json(out / "summary.json", rows)
     from qsft_robot.report import write_report
@@ -75,7 +75,7 @@ def run_demo(out: Path, quick: bool = False, seed: int = 0) -> None:
     print(f"{time.monotonic() - began:.0f} s in all")
 
 
-def _train(method: str, out: Path, logs: Path, size: dict[str, int], seed: int) -> Path:
+def _train(method: Method, out: Path, logs: Path, size: dict[str, int], seed: int) -> Path:
     from qsft_robot.train import train
 
     config = apply_presets(TrainConfig(), [PRESET])

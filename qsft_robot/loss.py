@@ -13,6 +13,7 @@ that runs past the end of its log); masked tokens have no effect on any value or
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +41,7 @@ class TokenBatch:
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same batch on another device."""
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device) for name, value in vars(self).items() if torch.is_tensor(value)
         }
         if self.images is not None:

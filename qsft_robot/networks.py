@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -28,8 +28,8 @@ class PolicyNetworks(nn.Module):
         self.void: VoidHead | None = None
         self.heads: ValueHeads | None = None
 
-    def start_value_stage(self, kind: str, width: int, vocab_size: int) -> None:
-        """Add theta, a copy of the trained phi, and what it needs beside the pretrained weights:
+    def start_value_stage(self, kind: str, width: int, vocab_size: int) -> RTModel:
+        """Add theta, a copy of the trained phi, and what it needs beside the pretrained weights;
         `kind` "void" (Q-SFT), "none" (the paper's Eq. 3) or "heads" (ILQL)."""
         assert self.behaviour is not None
         self.value = copy.deepcopy(self.behaviour)
@@ -37,6 +37,15 @@ class PolicyNetworks(nn.Module):
             self.void = VoidHead(width)
         elif kind == "heads":
             self.heads = ValueHeads(width, vocab_size)
+        return self.value
+
+    def load_behaviour(self, weights: Mapping[str, Tensor]) -> RTModel:
+        """Give phi the `behaviour.` part of saved weights, and return it."""
+        assert self.behaviour is not None
+        prefix = "behaviour."
+        phi = {k.removeprefix(prefix): x for k, x in weights.items() if k.startswith(prefix)}
+        self.behaviour.load_state_dict(phi)
+        return self.behaviour
 
     def trunks(self) -> list[RTModel]:
         """The transformers that are there, phi first."""

@@ -23,7 +23,8 @@ Words = Callable[[str], np.ndarray]
 class FrameSource(Protocol):
     """Frames by row number: log `name` has its frames at `start[name]` and after."""
 
-    start: Mapping[str, int]
+    @property
+    def start(self) -> Mapping[str, int]: ...
 
     def read(self, camera: str, rows: np.ndarray) -> np.ndarray: ...
 

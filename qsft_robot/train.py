@@ -250,23 +250,18 @@ def _stage(
             auxiliary_weight=config.model.auxiliary_weight,
         )
     weights = read_policy_folder(checkpoint)[1] if resumed else None
-    if weights is not None:
-        prefix = "behaviour."
-        phi = {k.removeprefix(prefix): x for k, x in weights.items() if k.startswith(prefix)}
-        networks.behaviour.load_state_dict(phi)
+    phi = networks.behaviour if weights is None else networks.load_behaviour(weights)
+    assert phi is not None
     if frozen:
         tokens = on_features(tokens, image_features(networks, tokens, config.device))
     kind = "heads" if config.method == "ilql" else config.qsft.residual
-    model = networks.behaviour.config
-    networks.start_value_stage(
-        {"uniform": "none"}.get(kind, kind), model.width, data.tokenizer.vocab_size
+    theta = networks.start_value_stage(
+        {"uniform": "none"}.get(kind, kind), phi.config.width, data.tokenizer.vocab_size
     )
     networks.to(config.device)
-    for parameter in networks.behaviour.parameters():
-        parameter.requires_grad_(False)
-    networks.behaviour.eval()
+    phi.requires_grad_(False).eval()
     if frozen:
-        for parameter in networks.value.image_parameters():
+        for parameter in theta.image_parameters():
             parameter.requires_grad_(False)
     if config.method == "ilql":
         stage: Stage = ILQLStage(networks, tokens, config.device, config.ilql, config.qsft.gamma)
@@ -327,9 +322,7 @@ def _take_behaviour(run: Path, description: dict[str, Any], networks: PolicyNetw
                 f"--behaviour-from {run}: its {part} differs from this run's, so its behaviour "
                 "network can't be taken. Use the same data, model and tokenizer settings."
             )
-    prefix = "behaviour."
-    phi = {k.removeprefix(prefix): x for k, x in weights.items() if k.startswith(prefix)}
-    networks.behaviour.load_state_dict(phi)
+    networks.load_behaviour(weights)
 
 
 def _check_same_data(checkpoint: Path, description: dict[str, Any]) -> None:

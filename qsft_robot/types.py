@@ -92,7 +92,7 @@ class BatchPolicy(Protocol):
     def begin_episode(self, seed: int) -> EpisodeMemory: ...
 
     def infer_batch(
-        self, observations: Sequence[Observation], memories: Sequence[EpisodeMemory]
+        self, observations: Sequence[Observation], memories: Sequence[Any]
     ) -> list[Decision]:
         """One decision an observation; each memory is advanced by its own observation."""
         ...
