@@ -97,8 +97,12 @@ METHODS = {
     "ilql": f"--method ilql {_PHI_ACTS}",
     "qsft_paper": f"--preset paper --method qsft {_PHI_ACTS}",
 }
-# Method -> the method whose behaviour stage it takes (the same settings and seed).
-SHARED = {"qsft_paper": "ilql"}
+# Method -> the method whose behaviour stage it takes (the same settings and seed). From pixels
+# every method goes on from one behaviour stage, so that all see by the same image features.
+SHARED = {
+    "low_dim": {"qsft_paper": "ilql"},
+    "pixels": {"sft": "qsft", "filtered_sft": "qsft"},
+}
 # Sweep around the defaults of Q-SFT: name -> words of `train`.
 SWEEP = {
     "qsft lam=0.9": "--qsft.lam 0.9",
@@ -163,7 +167,8 @@ class Study:
         run = self.folder(setting, method, seed)
         if not (run / "policy").is_dir():
             shared = ""
-            source = "qsft" if method in SWEEP else SHARED.get(method)
+            shares = SHARED[setting.observations]
+            source = "qsft" if method in SWEEP else shares.get(method)
             if source is not None:
                 shared = f" --behaviour-from {self.folder(setting, source, seed)}"
             logs = self.logs(setting, seed)
@@ -242,7 +247,8 @@ def jobs(study: Study, setting: Setting, options: argparse.Namespace) -> Iterato
     with ThreadPoolExecutor(options.processes) as pool:
         list(pool.map(lambda seed: study.logs(setting, seed), seeds))
         methods = options.methods
-        waves = [[m for m in methods if m not in SHARED], [m for m in methods if m in SHARED]]
+        later = SHARED[setting.observations]
+        waves = [[m for m in methods if m not in later], [m for m in methods if m in later]]
         if options.sweep:
             waves.append(list(SWEEP))
         for wave in waves:
