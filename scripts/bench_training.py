@@ -96,6 +96,7 @@ def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]
             apply_presets(TrainConfig(), names),
             {
                 "data.cameras": (),
+                "data.auxiliary_keys": (),
                 "data.state_keys": keys,
                 "data.path": path,
                 "optim.batch_size": batch,

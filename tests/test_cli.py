@@ -121,7 +121,8 @@ def test_help_names_the_flags_and_what_they_are_for(verb, capsys, monkeypatch):
     assert not [flag for flag in HELP[verb] if flag not in text]
     summary = (VERBS[verb].__doc__ or "").splitlines()[0]
     assert " ".join(summary.split()[:4]) in text
-    assert max(len(line) for line in text.splitlines() if line[:1] in ("│", "|")) <= 100
+    # The boxes; without a terminal they are drawn in blanks.
+    assert max(len(line) for line in text.splitlines() if line[:1] in ("│", " ")) <= 100
 
 
 def test_the_first_help_lists_every_verb(capsys):

@@ -41,7 +41,7 @@ def test_a_run_with_auxiliary_keys_resumes_to_the_same_bits(config, tmp_path):
 
 
 def test_auxiliary_keys_need_cameras():
-    with pytest.raises(ValueError, match="--data.cameras"):
+    with pytest.raises(ValueError, match=r"--data\.cameras"):
         DataConfig(state_keys=("proprio",), auxiliary_keys=("target",))
 
 
