@@ -26,7 +26,9 @@ INTRO = """# Results
 Closed loop in simulation, on episodes whose seeds no log has. Success is success at any step (an
 episode ends at its first one). Rates pool the seeds; a seed changes the logs, the initial weights
 and the batches. The intervals are Wilson's 95 %. Within one table all methods have the same model,
-number of updates, batch size, tokens and decoding mask (`min_p` 0.3). `qsft_paper` is the preset
+number of updates, batch size, tokens and decoding mask (`min_p` 0.3). From pixels all methods go on
+from one behaviour stage, so that all see by the same image features, which learnt the logs' key
+`target` as an auxiliary task (no policy gets that key). `qsft_paper` is the preset
 `paper`; `ilql` is the value-head rival. Rows that begin with `qsft ` are the sweep: one setting
 changed. Every row of [results.json](results.json) has its command and commit.
 
