@@ -4,6 +4,8 @@ MUJOCO_GL ?= egl
 export MUJOCO_GL
 # Worker processes share the cores; BLAS threads under them only get in each other's way.
 test bench: export OMP_NUM_THREADS = 1
+# Threads that wait in busy loops slow each other down when anything else runs.
+demo: export OMP_WAIT_POLICY = PASSIVE
 BIN := .venv/bin
 
 .PHONY: demo test check format bench clean
