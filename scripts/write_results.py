@@ -30,7 +30,8 @@ number of updates, batch size, tokens and decoding mask (`min_p` 0.3). From pixe
 from one behaviour stage, so that all see by the same image features, which learnt the logs' key
 `target` as an auxiliary task (no policy gets that key). `qsft_paper` is the preset `paper`; `ilql`
 is the value-head rival; both act by the behaviour, so of the same 1,500 updates they spend 900 on
-it, Q-SFT 300. Rows that begin with `qsft ` are the sweep: one setting changed. Every row of [results.json](results.json) has its command and commit.
+it, Q-SFT 300. Rows that begin with `qsft ` are the sweep: one setting changed. Every
+row of [results.json](results.json) has its command and commit.
 
 Hardware: 2 CPU cores (AMD EPYC), no GPU.
 """
