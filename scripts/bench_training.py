@@ -82,7 +82,7 @@ def build_stages(
 
 def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]:
     """Low-dimensional observations with lambda 1 and .9, cached image features with .9."""
-    updates, repeats = (5, 2) if quick else (200, 7)
+    updates, repeats = (5, 2) if quick else (200, 3)
     for pixels, logs, steps in ((False, 1500, 45), (True, 600, 45)):
         kind = "image features" if pixels else "low-dim"
         batch = 16 if quick else 128 if pixels else 256
