@@ -16,10 +16,7 @@ from tyro.conf import Positional
 
 from qsft_robot.config import TrainConfig
 from qsft_robot.flag_words import acting_changes, shares
-from qsft_robot.presets import PRESETS, RECIPES, apply_presets, recipe
-
-# First seed of evaluation episodes: far from the seeds that logs are collected with.
-EVALUATION_SEED = 100_000
+from qsft_robot.presets import EVALUATION_SEED, PRESETS, RECIPES, apply_presets, recipe
 
 
 def collect(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from dataclasses import replace
@@ -20,10 +19,9 @@ from qsft_robot.files import write_json
 from qsft_robot.inspect_data import inspect
 from qsft_robot.intervals import wilson
 from qsft_robot.playback import playback
-from qsft_robot.presets import apply_presets, recipe, with_settings
+from qsft_robot.presets import EVALUATION_SEED, apply_presets, recipe, with_settings
 
 RECIPE, PRESET = "tabletop/place", "tabletop/pixels"
-EVALUATION_SEED = 100_000
 # Q-SFT first: the others go on from its behaviour stage, so all have the same image features.
 METHODS: tuple[Method, ...] = ("qsft", "sft", "filtered_sft")
 # Sizes of the demo, and of `--quick`: logs, updates of the behaviour and value stage, episodes.
@@ -167,8 +165,3 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         interval = f"{row['low']:.2f} to {row['high']:.2f}"
         table.add_row(row["method"], f"{row['success_rate']:.2f}", interval, str(row["n"]))
     return table
-
-
-def read_summary(out: Path) -> list[dict[str, Any]]:
-    """The rows that the demo wrote."""
-    return json.loads((out / "summary.json").read_text())

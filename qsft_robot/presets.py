@@ -10,6 +10,8 @@ from typing import Any
 from qsft_robot.build import unknown
 from qsft_robot.config import TrainConfig
 
+# First seed of evaluation episodes: far from the seeds that logs are collected with.
+EVALUATION_SEED = 100_000
 # Preset -> flag (as on the command line, with underscores) -> value. Later presets win.
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper's own settings: uniform residual of Eq. 3, slow target network, one-step targets,

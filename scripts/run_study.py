@@ -20,7 +20,6 @@ from qsft_robot.intervals import wilson
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results.json"
-EVALUATION_SEED = 100_000
 
 
 @dataclass(frozen=True)
