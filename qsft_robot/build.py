@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qsft_robot.types import LoadedPolicy
 from tokenizers_action.bins import QuantileBinTokenizer, UniformBinTokenizer
 from tokenizers_action.protocol import ActionTokenizer
 
@@ -124,3 +126,21 @@ def load_model(description: Mapping[str, Any]) -> RTModel:
 def describe_model(model: RTModel) -> dict[str, Any]:
     """What `load_model` needs, JSON types only."""
     return {"kind": "rt", "config": vars(model.config)}
+
+
+def open_policy(
+    folder: Path,
+    acting: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+) -> LoadedPolicy:
+    """Load the policy of a run folder, a checkpoint or an exported folder.
+
+    `acting` changes entries of the acting rule; a run folder is then asked for its checkpoint,
+    which holds both networks. ValueError on a changed or partial folder.
+    """
+    from qsft_robot.policy import load_policy
+
+    changes = dict(acting or {})
+    inner = folder / "checkpoint" if changes else folder / "policy"
+    policy = load_policy(inner if inner.is_dir() else folder, device)
+    return policy.with_acting(**changes) if changes else policy

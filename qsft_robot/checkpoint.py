@@ -10,10 +10,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn, optim
 
-from qsft_robot.files import atomic_folder, check_sums, read_json, write_json
+from qsft_robot.files import atomic_folder, read_json, write_json
+from qsft_robot.policy_folder import FORMAT, POLICY, read_description
 
-FORMAT = "qsft-robot policy 1"
-POLICY, WEIGHTS = "policy.json", "weights.safetensors"
+WEIGHTS = "weights.safetensors"
 TRAINING, TRAINING_TENSORS = "training.json", "training.safetensors"
 
 
@@ -51,22 +51,7 @@ def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def read_policy_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Description and weights of a checkpoint or exported policy, its checksums verified."""
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder}: no such folder. A run keeps its newest checkpoint in <run>/checkpoint and "
-            "the finished policy in <run>/policy."
-        )
-    if not (folder / POLICY).is_file():
-        inside = [f.name for f in sorted(folder.iterdir())]
-        raise ValueError(f"{folder}: no {POLICY}, so this is no policy folder. It holds: {inside}")
-    check_sums(folder)
-    description = read_json(folder / POLICY)
-    if description.get("format") != FORMAT:
-        raise ValueError(
-            f"{folder / POLICY}: format {description.get('format')!r}, but this version reads "
-            f"{FORMAT!r}."
-        )
-    return description, read_tensors(folder / WEIGHTS)
+    return read_description(folder), read_tensors(folder / WEIGHTS)
 
 
 def read_training(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

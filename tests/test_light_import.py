@@ -25,6 +25,8 @@ LIGHT = [
     "qsft_robot.report",
     "qsft_robot.build",
     "qsft_robot.cli",
+    "qsft_robot.cli_data",
+    "qsft_robot.policy_folder",
     "tokenizers_action",
     "tokenizers_action.protocol",
     "tokenizers_action.bins",

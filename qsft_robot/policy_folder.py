@@ -1,0 +1,74 @@
+"""What a policy folder says of itself, read without torch: its description and its interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qsft_robot.files import check_sums, read_json
+
+FORMAT = "qsft-robot policy 1"
+POLICY = "policy.json"
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """policy.json of a checkpoint or exported policy, after the folder's checksums were verified.
+
+    FileNotFoundError when there is no such folder, ValueError when it is no policy folder, a file
+    was changed, or its format is another version's.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no such folder. A run keeps its newest checkpoint in <run>/checkpoint and "
+            "the finished policy in <run>/policy."
+        )
+    if not (folder / POLICY).is_file():
+        inside = [f.name for f in sorted(folder.iterdir())]
+        raise ValueError(f"{folder}: no {POLICY}, so this is no policy folder. It holds: {inside}")
+    check_sums(folder)
+    description = read_json(folder / POLICY)
+    if description.get("format") != FORMAT:
+        raise ValueError(
+            f"{folder / POLICY}: format {description.get('format')!r}, but this version reads "
+            f"{FORMAT!r}."
+        )
+    return description
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """What a policy needs to see and what it answers."""
+
+    # camera key -> (height, width) in pixels
+    cameras: Mapping[str, tuple[int, int]]
+    # state key -> its size
+    state: Mapping[str, int]
+    # Actions of one decision, and numbers of one action.
+    horizon: int
+    action_dim: int
+    # Range of each action dimension, float64 [d], in the robot's own action units.
+    action_low: np.ndarray
+    action_high: np.ndarray
+    # Actions a second; None where the logs did not tell.
+    control_hz: float | None
+    # Instructions that it was trained on (at most 100).
+    instructions: tuple[str, ...]
+
+    @classmethod
+    def of(cls, description: Mapping[str, Any]) -> PolicySpec:
+        """The interface that a policy's description tells."""
+        action, state = description["action"], description["norm_stats"]["state"]
+        return cls(
+            cameras={key: (int(h), int(w)) for key, (h, w) in description["cameras"].items()},
+            state={key: len(state[key]["mean"]) for key in description["state_keys"]},
+            horizon=int(action["horizon"]),
+            action_dim=int(action["dim"]),
+            action_low=np.asarray(action["low"], np.float64),
+            action_high=np.asarray(action["high"], np.float64),
+            control_hz=action["control_hz"],
+            instructions=tuple(description["data"]["instructions"]),
+        )
