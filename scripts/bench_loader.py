@@ -88,9 +88,8 @@ CONTESTANTS: dict[str, Callable[[Path], Iterator[Any]]] = {
 }
 
 
-def memory(path: Path, contestant: str, batches: int) -> dict[str, int]:
-    """Resident bytes that loading adds in this process: all of them, and those that are private
-    (not pages of the frame cache, which the system takes back when it needs them)."""
+def memory(path: Path, contestant: str, batches: int) -> int:
+    """Resident bytes that loading adds in this process."""
     # Imports and the first tensors belong to both.
     import robomimic.utils.dataset  # noqa: F401
 
@@ -99,16 +98,15 @@ def memory(path: Path, contestant: str, batches: int) -> dict[str, int]:
     stream = CONTESTANTS[contestant](path)
     for _ in range(batches):
         next(stream)
-    after = _resident()
-    return {"all": after[0] - before[0], "private": after[1] - before[1]}
+    return _resident() - before
 
 
-def _resident() -> tuple[int, int]:
+def _resident() -> int:
     words = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return tuple(int(words[key].split()[0]) * 1024 for key in ("VmRSS", "RssAnon"))  # type: ignore
+    return int(words["VmRSS"].split()[0]) * 1024
 
 
-def _memory_of(path: Path, contestant: str, batches: int) -> dict[str, int]:
+def _memory_of(path: Path, contestant: str, batches: int) -> int:
     words = [sys.executable, __file__, str(path), contestant, str(batches)]
     done = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ)
     return json.loads(done.stdout.splitlines()[-1])
@@ -147,14 +145,9 @@ def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]
     say("memory, each in a process of its own")
     passes = max(1, demos * steps // BATCH)
     ours, theirs = (_memory_of(path, name, passes) for name in ("ours", "full cache"))
-    for kind, name, aim, words in (
-        ("all", "loader_memory_vs_robomimic_full_cache", 0.33, "the frame cache's pages included"),
-        ("private", "loader_private_memory_vs_robomimic_full_cache", None, "mapped pages left out"),
-    ):
-        unit = f"MB resident after one pass over the data, {words}"
-        yield compare(
-            GROUP, name, max(ours[kind], 1) / 1e6, max(theirs[kind], 1) / 1e6, unit, aim, "lower"
-        )
+    unit = "MB resident after one pass over the data"
+    name = "loader_memory_vs_robomimic_full_cache"
+    yield compare(GROUP, name, max(ours, 1) / 1e6, max(theirs, 1) / 1e6, unit, 0.33, "lower")
 
 
 if __name__ == "__main__":

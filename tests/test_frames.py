@@ -56,9 +56,6 @@ def test_rows_are_the_observations_of_the_reader(path):
     cache = build(path)
     for episode in read_episodes(path):
         for camera in CAMERAS:
-            np.testing.assert_array_equal(
-                cache.frames(camera, episode.name), episode.observations[camera]
-            )
             rows = cache.start[episode.name] + np.arange(len(episode) + 1)
             np.testing.assert_array_equal(cache.read(camera, rows), episode.observations[camera])
     assert cache.start == {"demo_0": 0, "demo_1": 4, "demo_2": 10}
@@ -72,9 +69,10 @@ def test_rows_may_have_any_shape(path):
     read = cache.read("front_image", rows)
     assert read.shape == (2, 3, 8, 6, 3)
     assert read.dtype == np.uint8
-    np.testing.assert_array_equal(read[0, 1], cache.frames("front_image", "demo_2")[2])
-    with pytest.raises(IndexError):
-        cache.read("front_image", np.array([13]))
+    np.testing.assert_array_equal(read[0, 1], cache.read("front_image", np.array(12)))
+    for outside in (13, -1):
+        with pytest.raises(IndexError, match="13 rows"):
+            cache.read("front_image", np.array([outside]))
 
 
 def test_a_second_build_uses_what_is_there_and_another_file_does_not(path):
@@ -129,10 +127,18 @@ def test_frames_of_two_sizes_are_refused(path):
 def test_without_next_obs_the_last_frame_repeats_but_not_for_a_truncated_log(path):
     with h5py.File(path, "a") as file:
         del file["data/demo_1/next_obs"]
-    frames = build(path).frames("front_image", "demo_1")
+    frames = build(path).read("front_image", 4 + np.arange(6))
     np.testing.assert_array_equal(frames[-1], frames[-2])
     with pytest.raises(ValueError, match=r"demo_1/obs/front_image.*truncated.*--data.log-end"):
         build(path, truncated={"demo_1"})
+
+
+def test_a_file_cut_short_is_an_error_that_names_it(path):
+    cache = build(path)
+    file = cache.folder / "front_image.npy"
+    os.truncate(file, file.stat().st_size - 1)
+    with pytest.raises(OSError, match=r"front_image.npy is cut short"):
+        cache.read("front_image", np.array([12]))
 
 
 def test_a_folder_without_a_cache_is_refused(tmp_path):
