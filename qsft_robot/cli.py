@@ -14,6 +14,7 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional
 
+from qsft_robot.cli_convert import merge, relabel
 from qsft_robot.cli_data import collect, inspect, playback
 from qsft_robot.config import TrainConfig
 from qsft_robot.flag_words import acting_changes
@@ -190,6 +191,8 @@ VERBS: dict[str, Callable[..., Any]] = {
     "collect": collect,
     "inspect": inspect,
     "playback": playback,
+    "merge": merge,
+    "relabel": relabel,
     "train": train,
     "evaluate": evaluate,
     "export": export,

@@ -47,7 +47,7 @@ class DemonstrationWriter:
             try:
                 self._finish(complete=error is None)
             except (OSError, RuntimeError) as problem:  # RuntimeError: a flush that failed
-                raise self._write_error(problem) from problem
+                raise write_error(self.path, problem) from problem
             if error is not None:
                 raise error
 
@@ -65,7 +65,7 @@ class DemonstrationWriter:
         try:
             self._write(data.create_group(name), episode)
         except (OSError, RuntimeError) as problem:
-            raise self._write_error(problem) from problem
+            raise write_error(self.path, problem) from problem
         self._total += len(episode)
         for mask in masks:
             self._masks.setdefault(mask, []).append(name)
@@ -115,14 +115,16 @@ class DemonstrationWriter:
         finally:
             file.close()
 
-    def _write_error(self, problem: Exception) -> OSError:
-        # HDF5's text runs over several lines; the system's own words stand inside.
-        said = re.search(r"error message = '([^']+)'", str(problem))
-        reason = said[1] if said else " ".join(str(problem).split())
-        return OSError(
-            f"{self.path}: could not be written ({reason}); is the disk full? "
-            "An earlier file of this name is as it was."
-        )
+
+def write_error(path: Path, problem: Exception) -> OSError:
+    """The one-line error for what HDF5 raised while it wrote `path`."""
+    # HDF5's text runs over several lines; the system's own words stand inside.
+    said = re.search(r"error message = '([^']+)'", str(problem))
+    reason = said[1] if said else " ".join(str(problem).split())
+    return OSError(
+        f"{path}: could not be written ({reason}); is the disk full? "
+        "An earlier file of this name is as it was."
+    )
 
 
 def write_demonstrations(

@@ -17,6 +17,8 @@ HELP = {
     "collect": ("--out", "--episodes", "--mixture", "--noise", "--seed", "--workers"),
     "inspect": ("PATH", "--filter-key", "--log-end", "--success-reward"),
     "playback": ("PATH", "--demo", "--video"),
+    "merge": ("PATH", "--out", "--env-args-from", "--common-keys"),
+    "relabel": ("PATH", "--out", "--success", "--failure", "--failure-end"),
     "train": ("--preset", "--resume", "--out", "--method", "--data.path", "--qsft.lam", "--device"),
     "evaluate": ("PATH", "--episodes", "--acting", "--videos", "--workers", "--run-to-limit"),
     "export": ("PATH", "--out", "--acting"),
