@@ -62,6 +62,16 @@ def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
     )
 
 
+def build_motion(env: gymnasium.Env, control_hz: float) -> Any:
+    """What moves an environment in physics time, for a robot that runs with the wall clock."""
+    simulator: Any = env.unwrapped
+    if simulator.env_args["env_name"] != TABLETOP:
+        raise unknown("real-time environment", simulator.env_args["env_name"], (TABLETOP,))
+    from sim.tabletop_motion import Motion
+
+    return Motion(simulator, control_hz)
+
+
 def build_expert(
     env: gymnasium.Env, failure: str | None, noise: float, rng: np.random.Generator, **kwargs: Any
 ) -> Any:
