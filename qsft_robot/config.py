@@ -9,13 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from qsft_robot.model_config import ModelConfig, require
+
 Method = Literal["qsft", "sft", "filtered_sft", "return_conditioned", "ilql"]
 LogEnd = Literal["terminal", "truncated"]
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
 
 
 @dataclass(frozen=True)
@@ -62,70 +59,37 @@ class DataConfig:
         ends: dict[str, Any] = {}
         for word in self.log_end:
             mask, equals, end = word.rpartition("=")
-            _require(
+            require(
                 end in ("terminal", "truncated") and bool(mask) == bool(equals),
                 f"--data.log-end {word!r}: give terminal, truncated, or mask=terminal|truncated.",
             )
             ends[mask] = end
         if "" in ends:
-            _require(
+            require(
                 len(ends) == 1, "--data.log-end: give one word for all logs or mask=word pairs."
             )
             return ends[""]
         return ends
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             bool(self.state_keys or self.cameras),
             "give --data.state-keys or --data.cameras: the policy needs something to look at "
             "(qsft-robot inspect FILE lists the keys).",
         )
-        _require(
+        require(
             bool(self.cameras) or not self.auxiliary_keys,
             "--data.auxiliary-keys teaches image tokens: it needs --data.cameras.",
         )
-        _require(
+        require(
             self.return_low < self.return_high,
             "--data.return-low must be below --data.return-high.",
         )
-        _require(
+        require(
             len(self.action_low) == len(self.action_high),
             "--data.action-low and --data.action-high need the same number of values.",
         )
         self.log_ends()
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The RT-style transformer."""
-
-    # Size: rt_tiny, rt_small or rt_base.
-    name: str = "rt_tiny"
-    # Channels of every token and transformer blocks. None: as the size has them.
-    width: int | None = None
-    depth: int | None = None
-    # Frames that the policy sees: this one and the history-1 before it.
-    history: int = 1
-    # "small" (ours, fast on a CPU) or "timm:<model name>".
-    image_encoder: str = "small"
-    # Weights of a timm encoder: a local safetensors file, "hub", or None for random.
-    image_weights: str | None = None
-    # Shift training images by up to so many pixels (replicated edges). 0: off.
-    random_shift: int = 0
-    # Weight of the auxiliary task of the behaviour stage: image tokens regress the keys that
-    # --data.auxiliary-keys names.
-    auxiliary_weight: float = 3.0
-    # Dropout in the decoder while training.
-    dropout: float = 0.1
-    # Run the value stage on the behaviour's image features, computed once per frame. False trains
-    # the image encoder in the value stage too.
-    frozen_features: bool = True
-
-    def __post_init__(self) -> None:
-        _require(self.history >= 1, "--model.history must be at least 1.")
-        _require(0 <= self.dropout < 1, "--model.dropout must lie in [0, 1).")
-        _require(self.random_shift >= 0, "--model.random-shift must not be negative.")
-        _require(self.auxiliary_weight >= 0, "--model.auxiliary-weight must not be negative.")
 
 
 @dataclass(frozen=True)
@@ -140,8 +104,8 @@ class TokenizerConfig:
     horizon: int = 1
 
     def __post_init__(self) -> None:
-        _require(self.n_bins >= 2, "--tokenizer.n-bins must be at least 2.")
-        _require(self.horizon >= 1, "--tokenizer.horizon must be at least 1.")
+        require(self.n_bins >= 2, "--tokenizer.n-bins must be at least 2.")
+        require(self.horizon >= 1, "--tokenizer.horizon must be at least 1.")
 
 
 @dataclass(frozen=True)
@@ -172,24 +136,24 @@ class QSFTConfig:
     ema_rate: float = 0.005
 
     def __post_init__(self) -> None:
-        _require(0 < self.gamma <= 1, "--qsft.gamma must lie in (0, 1].")
-        _require(0 <= self.lam <= 1, "--qsft.lam must lie in [0, 1].")
-        _require(self.refresh_every >= 1, "--qsft.refresh-every must be at least 1.")
-        _require(self.softness > 0, "--qsft.softness must be positive.")
-        _require(
+        require(0 < self.gamma <= 1, "--qsft.gamma must lie in (0, 1].")
+        require(0 <= self.lam <= 1, "--qsft.lam must lie in [0, 1].")
+        require(self.refresh_every >= 1, "--qsft.refresh-every must be at least 1.")
+        require(self.softness > 0, "--qsft.softness must be positive.")
+        require(
             not (self.residual == "uniform" and self.balance == "proportional"),
             "--qsft.residual uniform needs --qsft.balance weighted: Eq. 3 has no separate value "
             "term that a uniform half-batch could train.",
         )
-        _require(
+        require(
             not (self.residual == "uniform" and self.backup == "value"),
             "--qsft.residual uniform has no V(s): use --qsft.backup max or soft.",
         )
-        _require(
+        require(
             not (self.targets == "ema" and self.lam > 0),
             "--qsft.targets ema makes one-step targets: use --qsft.lam 0.",
         )
-        _require(
+        require(
             not (self.targets == "ema" and self.balance == "proportional"),
             "--qsft.targets ema keeps no table to draw from: use --qsft.balance weighted.",
         )
@@ -207,7 +171,7 @@ class ILQLConfig:
     ema_rate: float = 0.005
 
     def __post_init__(self) -> None:
-        _require(0.5 <= self.expectile < 1, "--ilql.expectile must lie in [0.5, 1).")
+        require(0.5 <= self.expectile < 1, "--ilql.expectile must lie in [0.5, 1).")
 
 
 @dataclass(frozen=True)
@@ -233,14 +197,14 @@ class ActingConfig:
 
     def __post_init__(self) -> None:
         rules = typing.get_args(typing.get_type_hints(ActingConfig)["rule"])
-        _require(
+        require(
             self.rule in rules,
             f"unknown acting rule {self.rule!r}. There are: {', '.join(rules)}.",
         )
-        _require(self.k >= 0, "--acting.k must not be negative.")
-        _require(self.temperature >= 0, "--acting.temperature must not be negative.")
-        _require(0 <= self.min_p <= 1, "--acting.min-p must lie in [0, 1].")
-        _require(0 <= self.support <= 1, "--acting.support must lie in [0, 1].")
+        require(self.k >= 0, "--acting.k must not be negative.")
+        require(self.temperature >= 0, "--acting.temperature must not be negative.")
+        require(0 <= self.min_p <= 1, "--acting.min-p must lie in [0, 1].")
+        require(0 <= self.support <= 1, "--acting.support must lie in [0, 1].")
 
 
 @dataclass(frozen=True)
@@ -265,11 +229,25 @@ class OptimConfig:
     clip_norm: float = 1.0
     # Train in bfloat16 autocast.
     bf16: bool = False
+    # Parts that each batch is cut into on every process, one after the other, to save memory: the
+    # gradients add up to those of the whole batch.
+    accumulate: int = 1
+    # Compile the models with torch.compile: minutes of start-up, faster updates on a GPU.
+    compile: bool = False
+    # Spread parameters, gradients and optimiser state over the processes (FSDP) instead of a copy
+    # on each; needs accelerate launch or torchrun.
+    shard: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 2, "--optim.batch-size must be at least 2.")
-        _require(self.behaviour_steps >= 1, "--optim.behaviour-steps must be at least 1.")
-        _require(self.value_steps >= 1, "--optim.value-steps must be at least 1.")
+        require(self.batch_size >= 2, "--optim.batch-size must be at least 2.")
+        require(self.behaviour_steps >= 1, "--optim.behaviour-steps must be at least 1.")
+        require(self.value_steps >= 1, "--optim.value-steps must be at least 1.")
+        require(self.accumulate >= 1, "--optim.accumulate must be at least 1.")
+        require(
+            self.batch_size % self.accumulate == 0,
+            f"--optim.batch-size {self.batch_size} can't be cut into --optim.accumulate "
+            f"{self.accumulate} equal parts.",
+        )
 
 
 @dataclass(frozen=True)
@@ -282,7 +260,7 @@ class TrainConfig:
     method: Method = "qsft"
     # What is read from the logs.
     data: DataConfig = field(default_factory=lambda: DataConfig(state_keys=("proprio",)))
-    # The RT-style transformer.
+    # The RT-style transformer, or the pretrained model that is fine-tuned.
     model: ModelConfig = field(default_factory=ModelConfig)
     # How continuous actions become tokens.
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -307,10 +285,15 @@ class TrainConfig:
     checkpoint_every: int = 1000
 
     def __post_init__(self) -> None:
-        _require(self.log_every >= 1, "--log-every must be at least 1.")
-        _require(self.checkpoint_every >= 1, "--checkpoint-every must be at least 1.")
+        require(self.log_every >= 1, "--log-every must be at least 1.")
+        require(self.checkpoint_every >= 1, "--checkpoint-every must be at least 1.")
+        require(
+            self.model.train_images or not self.data.auxiliary_keys,
+            "--data.auxiliary-keys teaches an image encoder, but a pretrained one is frozen: use "
+            "--model.no-frozen-features to train it, or leave the keys out.",
+        )
         rule = self.acting.rule
-        _require(
+        require(
             (rule == "advantage") == (self.method == "ilql") or rule == "behaviour",
             f"--acting.rule {rule} doesn't fit --method {self.method}: value heads (ilql) act by "
             "advantage, every other method by power, ratio, paper or behaviour.",

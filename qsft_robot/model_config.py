@@ -1,0 +1,115 @@
+"""Frozen settings of the model that is trained, their contradictions refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError with the message unless the condition holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The model: the RT-style transformer, or a pretrained one that is fine-tuned."""
+
+    # Size of the RT-style transformer: rt_tiny, rt_small or rt_base.
+    name: str = "rt_tiny"
+    # Fine-tune this pretrained model instead: a Hugging Face hub id, or a local folder of one.
+    pretrained: str | None = None
+    # Branch, tag or commit of the hub id. None: its main branch; the checkpoint keeps the commit.
+    revision: str | None = None
+    # Rank of the LoRA adapters on the language model. 0: fine-tune all of its weights.
+    lora_rank: int = 16
+    # LoRA adds alpha / rank times its product.
+    lora_alpha: float = 32.0
+    # Dropout at the input of the adapters while training.
+    lora_dropout: float = 0.0
+    # Which entries of the pretrained vocabulary stand for action tokens: those that text uses
+    # least, or new ones.
+    action_tokens: Literal["least_used", "added"] = "least_used"
+    # How a pretrained model reads the state: as one projected token, or written out as text.
+    state_as: Literal["token", "text"] = "token"
+    # Tokens that the instruction may have in a pretrained model.
+    text_length: int = 48
+    # Precision in which the frozen weights of a pretrained model are kept.
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    # Run code that comes with the pretrained model. Only for publishers that you trust.
+    trust_remote_code: bool = False
+    # For comparison: head throws the pretrained rows of the action tokens away and begins with
+    # random ones, as methods with new heads have to.
+    reinitialise: Literal["head"] | None = None
+    # For comparison: the pretrained model's architecture with random weights.
+    from_scratch: bool = False
+    # Recompute activations in the backward pass: less memory, about a third more time.
+    checkpoint_activations: bool = False
+    # Channels of every token and transformer blocks. None: as the size has them.
+    width: int | None = None
+    depth: int | None = None
+    # Frames that the policy sees: this one and the history-1 before it.
+    history: int = 1
+    # "small" (ours, fast on a CPU) or "timm:<model name>".
+    image_encoder: str = "small"
+    # Weights of a timm encoder: a local safetensors file, "hub", or None for random.
+    image_weights: str | None = None
+    # Shift training images by up to so many pixels (replicated edges). 0: off.
+    random_shift: int = 0
+    # Weight of the auxiliary task of the behaviour stage: image tokens regress the keys that
+    # --data.auxiliary-keys names.
+    auxiliary_weight: float = 3.0
+    # Dropout in the decoder while training.
+    dropout: float = 0.1
+    # Run the value stage on the behaviour's image features, computed once per frame. False trains
+    # the image encoder in the value stage too. A pretrained image encoder is left as it is in both
+    # stages, and its features are computed once; False trains it in both.
+    frozen_features: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.history >= 1, "--model.history must be at least 1.")
+        require(0 <= self.dropout < 1, "--model.dropout must lie in [0, 1).")
+        require(self.random_shift >= 0, "--model.random-shift must not be negative.")
+        require(self.auxiliary_weight >= 0, "--model.auxiliary-weight must not be negative.")
+        require(self.lora_rank >= 0, "--model.lora-rank must not be negative.")
+        require(0 <= self.lora_dropout < 1, "--model.lora-dropout must lie in [0, 1).")
+        if self.pretrained is None:
+            for name in ("revision", "trust_remote_code", "reinitialise", "from_scratch"):
+                require(
+                    not getattr(self, name),
+                    f"--model.{name.replace('_', '-')} says something of a pretrained model: name "
+                    "one with --model.pretrained.",
+                )
+            return
+        for name in ("width", "depth", "image_weights"):
+            require(
+                getattr(self, name) is None,
+                f"--model.{name.replace('_', '-')} is a size of the RT-style transformer, but "
+                f"--model.pretrained {self.pretrained} has its own: leave one of the two out.",
+            )
+        require(
+            self.image_encoder == "small",
+            f"--model.image-encoder {self.image_encoder} belongs to the RT-style transformer, but "
+            f"--model.pretrained {self.pretrained} has its own: leave one of the two out.",
+        )
+        require(
+            not (self.from_scratch and self.lora_rank > 0),
+            "--model.from-scratch has no pretrained weights that an adapter could rest on: use "
+            "--model.lora-rank 0, which trains all weights.",
+        )
+        require(
+            not (self.from_scratch and self.reinitialise),
+            "--model.from-scratch has no pretrained head to re-initialise: leave one of the two "
+            "out.",
+        )
+        require(
+            self.train_images or self.random_shift == 0,
+            "--model.random-shift teaches an image encoder, but a pretrained one is frozen: use "
+            "--model.no-frozen-features to train it.",
+        )
+
+    @property
+    def train_images(self) -> bool:
+        """Whether the image encoder learns in the behaviour stage."""
+        return self.pretrained is None or self.from_scratch or not self.frozen_features
