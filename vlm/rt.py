@@ -182,8 +182,10 @@ class RTModel(nn.Module):
         dtype = self.no_return.dtype
         frames = self._frames(features, state, frame_mask.shape, dtype)
         b, k, per_frame, c = frames.shape
-        # The causal kernel needs no mask. On a GPU looking would stall the queue: mask always.
-        whole = frame_mask.device.type == "cpu" and bool(frame_mask.all())
+        # The causal kernel needs no mask. On a GPU looking would stall the queue, and an exported
+        # graph can't look: mask always.
+        exporting = torch.compiler.is_compiling()
+        whole = not exporting and frame_mask.device.type == "cpu" and bool(frame_mask.all())
         mask = None
         if not whole:
             # Set to zero, not only hidden: 0 * NaN is NaN.
