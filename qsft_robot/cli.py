@@ -16,6 +16,7 @@ from tyro.conf import Positional
 
 from qsft_robot.cli_convert import merge, relabel
 from qsft_robot.cli_data import collect, inspect, playback
+from qsft_robot.cli_serve import serve
 from qsft_robot.config import TrainConfig
 from qsft_robot.flag_words import acting_changes
 from qsft_robot.presets import EVALUATION_SEED, PRESETS, RECIPES, apply_presets, recipe
@@ -197,6 +198,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "export": export,
     "report": report,
+    "serve": serve,
     "info": info,
     "demo": demo,
 }

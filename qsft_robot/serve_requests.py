@@ -1,0 +1,172 @@
+"""What server and client say to each other: the metadata, a request, an answer, a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from qsft_robot.policy_folder import PolicySpec
+from qsft_robot.types import Decision, Observation
+from qsft_robot.wire import WireError, unpack
+
+PREFIX = "observation/"
+PROMPT, RESET, SEED, REQUEST_ID = "prompt", "reset", "seed", "request_id"
+MAX_PROMPT = 2000  # characters
+MAX_SEED = 2**63 - 1
+# A text frame instead of an answer is a refusal; its first word says who can mend it.
+BAD_REQUEST, BUSY, FAILED = "bad request: ", "busy: ", "policy failed: "
+# Of policy.json, what only the process that runs the policy needs.
+KEPT_BACK = ("model", "tokenizer", "networks")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One observation, and whether an episode begins with it."""
+
+    observation: Observation
+    # The seed of the episode that begins here; None goes on with the connection's episode.
+    seed: int | None
+    # Given back in the answer when the client sent one.
+    request_id: int | None
+
+
+def metadata_of(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The first frame of a connection: the policy's interface, and its description."""
+    spec = PolicySpec.of(description)
+    return {
+        "server": f"qsft-robot {version('qsft-robot')}",
+        "cameras": {key: list(size) for key, size in spec.cameras.items()},
+        "state": dict(spec.state),
+        "action_horizon": spec.horizon,
+        "action_dim": spec.action_dim,
+        "action_low": spec.action_low.tolist(),
+        "action_high": spec.action_high.tolist(),
+        "control_hz": spec.control_hz,
+        "instructions": list(spec.instructions),
+        "description": {k: x for k, x in description.items() if k not in KEPT_BACK},
+    }
+
+
+def message_limit(spec: PolicySpec) -> int:
+    """Bytes that one request may have: twice what the policy needs (a robot may send cameras that
+    the policy leaves unused; state may come as float64), and 64 KiB for names and words."""
+    images = sum(height * width * 3 for height, width in spec.cameras.values())
+    return 2 * (images + 8 * sum(spec.state.values())) + (1 << 16)
+
+
+def request_message(
+    observation: Observation, spec: PolicySpec, seed: int | None, request_id: int
+) -> dict[str, Any]:
+    """The client's side of `read_request`: what the policy needs and nothing else.
+
+    ValueError names a camera or key that the observation lacks.
+    """
+    message: dict[str, Any] = {PROMPT: observation.instruction, REQUEST_ID: request_id}
+    for kind, keys, found in (
+        ("camera", spec.cameras, observation.images),
+        ("state key", spec.state, observation.state),
+    ):
+        for key in keys:
+            if key not in found:
+                raise ValueError(
+                    f"the policy needs the {kind} {key!r}, which the observation lacks; it has "
+                    f"{sorted(found)}."
+                )
+            message[PREFIX + key] = np.asarray(found[key])
+    return message if seed is None else {**message, RESET: True, SEED: seed}
+
+
+def answer_message(
+    decision: Decision, request_id: int | None, timing_ms: Mapping[str, float]
+) -> dict[str, Any]:
+    """The server's answer: actions float32 [h, d], V where there is one, and milliseconds."""
+    message: dict[str, Any] = {"actions": decision.actions, "server_timing": dict(timing_ms)}
+    if decision.value is not None:
+        message["value"] = float(decision.value)
+    return message if request_id is None else {**message, REQUEST_ID: request_id}
+
+
+def read_request(frame: bytes | str, spec: PolicySpec) -> Request:
+    """A client's frame as a request. ValueError says what is wrong with it.
+
+    Keys are `<key>` or `observation/<key>`; other keys are left unused. `prompt` is the
+    instruction. `reset: True` or a `seed` begins an episode (seed 0 when not given).
+    """
+    if isinstance(frame, str):
+        raise WireError("a text frame; observations come as binary frames of msgpack")
+    message = unpack(frame)
+    if not isinstance(message, dict):
+        raise ValueError(f"the message is a {type(message).__name__}; an observation is a map")
+    images = {key: _image(message, key, size) for key, size in spec.cameras.items()}
+    state = {key: _state(message, key, size) for key, size in spec.state.items()}
+    prompt = message.get(PROMPT)
+    prompt = "" if prompt is None else prompt
+    if not isinstance(prompt, str) or len(prompt) > MAX_PROMPT:
+        raise ValueError(f"{PROMPT!r} is a string of at most {MAX_PROMPT} characters")
+    reset = message.get(RESET, False)
+    if not isinstance(reset, bool | np.bool_):
+        raise ValueError(f"{RESET!r} is true or false, not {type(reset).__name__}")
+    seed = _whole(message, SEED)
+    if seed is None and reset:
+        seed = 0
+    return Request(Observation(images, state, prompt), seed, _whole(message, REQUEST_ID))
+
+
+def _entry(message: Mapping[Any, Any], key: str, kind: str) -> Any:
+    for name in (key, PREFIX + key):
+        if name in message:
+            return message[name]
+    has = ", ".join(sorted(str(name)[:60] for name in message)[:30])
+    raise ValueError(
+        f"the policy needs the {kind} {key!r} (or {PREFIX + key!r}); the message has: {has}"
+    )
+
+
+def _image(message: Mapping[Any, Any], key: str, size: tuple[int, int]) -> np.ndarray:
+    image = _entry(message, key, "camera")
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != (*size, 3):
+        raise ValueError(
+            f"camera {key!r} is {_kind(image)}; the policy takes uint8 RGB of shape "
+            f"({size[0]}, {size[1]}, 3)"
+        )
+    return image
+
+
+def _state(message: Mapping[Any, Any], key: str, size: int) -> np.ndarray:
+    given = _entry(message, key, "state key")
+    value = given
+    if isinstance(given, list):
+        # A client without numpy sends plain numbers.
+        if len(given) != size or not all(type(x) in (int, float) for x in given):
+            raise ValueError(f"{key!r} is a list, but not one of {size} numbers")
+        value = np.array(given, np.float64)
+    elif isinstance(given, int | float | np.generic) and not isinstance(given, bool):
+        value = np.asarray(given, np.float64)
+    if not isinstance(value, np.ndarray) or value.size != size or value.ndim > 1:
+        raise ValueError(f"{key!r} is {_kind(given)}; the policy takes {size} numbers")
+    with np.errstate(over="ignore"):
+        state = value.astype(np.float32).reshape(size)
+    if not np.isfinite(state).all():
+        raise ValueError(f"{key!r} holds a number that is NaN, infinite or beyond float32")
+    return state
+
+
+def _whole(message: Mapping[Any, Any], key: str) -> int | None:
+    value = message.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ValueError(f"{key!r} is a whole number, not {type(value).__name__}")
+    if not 0 <= int(value) <= MAX_SEED:
+        raise ValueError(f"{key!r} is {int(value)}; it lies between 0 and {MAX_SEED}")
+    return int(value)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} of shape {value.shape}"
+    return f"a {type(value).__name__}"
