@@ -25,7 +25,11 @@ class RTOutput(NamedTuple):
 
 @dataclass
 class Cache:
-    """Keys and values of one decision, which `decode_token` extends in place."""
+    """Keys and values of one decision, which `decode_token` extends.
+
+    With all slots there from the start each is written in place: the fastest way. Without a free
+    one the tensors grow instead, which an exported graph can do too.
+    """
 
     # One tensor a block, [b, 2 (key, value), heads, slots, head width].
     keys_values: tuple[Tensor, ...]
@@ -37,6 +41,15 @@ class Cache:
     mask: Tensor | None
     # Slots that are filled.
     length: int
+
+    @property
+    def grows(self) -> bool:
+        """Whether a token is appended; else its slot is there already and is written."""
+        return self.keys_values[0].shape[3] == self.length
+
+    def decode(self, ids: Tensor) -> RTOutput:
+        """Read action tokens [b]; the output (n = 1) for the next."""
+        return decode_token(ids, self)
 
 
 def transposed(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -50,27 +63,38 @@ def decode_token(ids: Tensor, cache: Cache) -> RTOutput:
     position = cache.length
     x = F.embedding(ids, embedding) + positions[position]
     mask = None if cache.mask is None else cache.mask[..., : position + 1]
+    grows, extended = cache.grows, []
     for tensors, keys_values in zip(cache.tensors, cache.keys_values, strict=True):
-        x = _step(x, tensors, keys_values, mask, position)
-    cache.length = position + 1
+        x, keys_values = _step(x, tensors, keys_values, mask, position, grows)
+        extended.append(keys_values)
+    cache.keys_values, cache.length = tuple(extended), position + 1
     hidden = torch.layer_norm(x, norm.shape, norm, norm_bias)
     return RTOutput(hidden[:, None], torch.mm(hidden, head)[:, None])
 
 
 def _step(
-    x: Tensor, tensors: tuple[Tensor, ...], cache: Tensor, mask: Tensor | None, position: int
-) -> Tensor:
-    """A Block at one new position, x [b, c] to [b, c]."""
+    x: Tensor,
+    tensors: tuple[Tensor, ...],
+    cache: Tensor,
+    mask: Tensor | None,
+    position: int,
+    grows: bool,
+) -> tuple[Tensor, Tensor]:
+    """A Block at one new position, x [b, c] to [b, c], and its keys and values."""
     norm1, norm1_bias, qkv, out, norm2, norm2_bias, mlp_in, mlp_out = tensors
-    b, _, heads, _, head_width = cache.shape
+    _, _, heads, _, head_width = cache.shape
     normed = torch.layer_norm(x, norm1.shape, norm1, norm1_bias)
-    packed = torch.mm(normed, qkv).view(b, 3, heads, 1, head_width)
-    cache.narrow(3, position, 1).copy_(packed.narrow(1, 1, 2))
-    key, value = cache.narrow(3, 0, position + 1).unbind(1)
+    packed = torch.mm(normed, qkv).view(-1, 3, heads, 1, head_width)
+    if grows:
+        cache = torch.cat([cache, packed.narrow(1, 1, 2)], 3)
+        key, value = cache.unbind(1)
+    else:
+        cache.narrow(3, position, 1).copy_(packed.narrow(1, 1, 2))
+        key, value = cache.narrow(3, 0, position + 1).unbind(1)
     attended = F.scaled_dot_product_attention(packed.select(1, 0), key, value, mask)
-    x = torch.addmm(x, attended.reshape(x.shape), out)
+    x = torch.addmm(x, attended.reshape(-1, heads * head_width), out)
     normed = torch.layer_norm(x, norm2.shape, norm2, norm2_bias)
-    return torch.addmm(x, F.silu(torch.mm(normed, mlp_in)), mlp_out)
+    return torch.addmm(x, F.silu(torch.mm(normed, mlp_in)), mlp_out), cache
 
 
 def decide_together(
@@ -79,21 +103,36 @@ def decide_together(
     legal: Callable[[Tensor], Tensor],
     choose: Callable[[Sequence[RTOutput], Tensor, int], Tensor],
 ) -> Int64[Tensor, "b n"]:
-    """One decision of several RTModels that read the same tokens (behaviour and value, say).
+    """One decision of several models that read the same tokens (behaviour and value, say).
 
-    A context is the arguments of `RTModel.prefill`. `legal(prefix ids [b, i]) -> bool [b, v]`;
+    A model has `prefill(*context) -> (output, cache)` with `cache.decode(ids) -> output`; models
+    that can read as one have `together(others)`, None where they can't, which takes and gives a
+    list of each. `legal(prefix ids [b, i]) -> bool [b, v]`;
     `choose(outputs, one a model with n = 1, allowed [b, v], i) -> ids [b]`.
     """
     text_ids = contexts[0][3]
     # Made outside of inference mode, so that the caller may compute with it.
-    ids = torch.zeros(len(text_ids), models[0].config.n_tokens, dtype=torch.int64)
+    ids = torch.zeros(text_ids.shape[0], models[0].config.n_tokens, dtype=torch.int64)
     ids = ids.to(text_ids.device)
     with torch.inference_mode():
-        started = [model.prefill(*context) for model, context in zip(models, contexts, strict=True)]
-        outputs, caches = [output for output, _ in started], [cache for _, cache in started]
+        outputs, decode = _read_contexts(models, contexts)
         for i in range(ids.shape[1]):
             chosen = choose(outputs, legal(ids[:, :i]), i)
             ids[:, i] = chosen
             if i + 1 < ids.shape[1]:
-                outputs = [decode_token(chosen, cache) for cache in caches]
+                outputs = decode(chosen)
     return ids
+
+
+def _read_contexts(
+    models: Sequence[Any], contexts: Sequence[tuple]
+) -> tuple[Sequence[RTOutput], Callable[[Tensor], Sequence[RTOutput]]]:
+    """The outputs for token 0, and what reads one more token and gives the next outputs."""
+    together = getattr(models[0], "together", None)
+    one = together(models[1:]) if together is not None and len(models) > 1 else None
+    if one is not None:
+        outputs, cache = one.prefill(contexts)
+        return outputs, cache.decode
+    started = [model.prefill(*context) for model, context in zip(models, contexts, strict=True)]
+    caches = [cache for _, cache in started]
+    return [output for output, _ in started], lambda ids: [cache.decode(ids) for cache in caches]

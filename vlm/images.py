@@ -197,7 +197,7 @@ class ImageTokens(nn.Module):
         self, images: Mapping[str, Tensor], text_ids: Int64[Tensor, "b l"]
     ) -> Float[Tensor, "b m c"]:
         """Tokens of all cameras, in the order of `cameras`. uint8 images, or floats in [0, 1]."""
-        b = len(text_ids)
+        b = text_ids.shape[0]
         batch = torch.cat([self._image(images, camera, b) for camera in self.cameras])
         condition = self.instruction(text_ids)[None] + self.camera_embedding[:, None]
         condition = condition.flatten(0, 1)  # camera-major, as the images

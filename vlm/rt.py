@@ -125,6 +125,8 @@ class RTModel(nn.Module):
         b, t, c = x.shape
         x = x + self.positions[:t]
         heads, slots = self.config.heads, len(self.positions)
+        if torch.compiler.is_compiling():
+            slots = t  # no tensor is written into in a graph: the cache grows
         keys_values = x.new_empty(self.config.depth, b, 2, heads, slots, c // heads).unbind(0)
         causal, last = causal_mask(x, mask, first=0), causal_mask(x, mask, first=t - 1)
         *blocks, last_block = self.blocks
