@@ -14,6 +14,7 @@ from qsft_robot.build import build_tokenizer
 from qsft_robot.config import DataConfig, TrainConfig, to_json
 from qsft_robot.demonstrations import data_hash, read_env_args, read_episodes
 from qsft_robot.frames import FrameCache
+from qsft_robot.log_ranges import LogRanges
 from qsft_robot.normalize import NormStats
 from qsft_robot.returns import ReturnRange
 from qsft_robot.token_data import TokenData
@@ -35,6 +36,8 @@ class RunData:
     cameras: dict[str, list[int]]  # camera -> [height, width]
     # What a policy carries of its data; see `describe`.
     summary: dict[str, Any]
+    # What actions and states the logs saw, for the limits of a control loop.
+    ranges: LogRanges
 
 
 def cache_folder() -> Path:
@@ -78,7 +81,8 @@ def read_run_data(config: TrainConfig) -> RunData:
             norm_stats,
             tokenizer,
             returns,
-            hash_words,
+            # A pretrained model reads words by its own tokenizer, which is loaded with it.
+            hash_words if config.model.pretrained is None else None,
             config.model.history,
             data.auxiliary_keys,
         )
@@ -93,7 +97,8 @@ def read_run_data(config: TrainConfig) -> RunData:
         "success_rate": float(np.mean([e.success for e in episodes])),
         "instructions": sorted({e.instruction for e in episodes})[:100],
     }
-    return RunData(tensors(episodes), valid, tokenizer, norm_stats, cameras, summary)
+    ranges = LogRanges.of(episodes, keys)
+    return RunData(tensors(episodes), valid, tokenizer, norm_stats, cameras, summary, ranges)
 
 
 def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +119,10 @@ def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> dict[
             "low": low.tolist(),
             "high": high.tolist(),
             "control_hz": control_hz,
+            "units": env_args.get("action_units"),
+            "seen": data.ranges.action_to_json(),
         },
+        "state_range": data.ranges.state_to_json(),
         "return_range": {
             "gamma": config.qsft.gamma,
             "low": config.data.return_low,
