@@ -12,7 +12,16 @@ from jaxtyping import install_import_hook
 os.environ.setdefault("MUJOCO_GL", "egl")
 # Shapes in the signatures of the model are checked here, and in tests only.
 install_import_hook(
-    ["vlm.blocks", "vlm.decision", "vlm.heads", "vlm.images", "vlm.rt", "vlm.timm_images"],
+    [
+        "vlm.blocks",
+        "vlm.decision",
+        "vlm.heads",
+        "vlm.images",
+        "vlm.rt",
+        "vlm.timm_images",
+        "vlm.tower_input",
+        "vlm.towers",
+    ],
     "beartype.beartype",
 )
 

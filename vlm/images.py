@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -161,48 +162,68 @@ class ImageTokens(nn.Module):
         text_length: int,
         text_buckets: int,
         condition_width: int = 64,
+        tower: Mapping[str, Any] | None = None,
+        fine_tune: bool = False,
+        text_width: int | None = None,
     ) -> None:
+        """`tower` describes a tower that a checkpoint brings; `text_width` is that of the
+        embeddings of a text tower, where one reads the instructions."""
         super().__init__()
+        from vlm.towers import EmbeddedInstruction, ImageTower, TowerEncoder, is_tower
+
         self.cameras, self.image_size = cameras, image_size
-        self.instruction = InstructionEncoder(text_length, text_buckets, 64, condition_width)
+        self.instruction: nn.Module
+        if text_width is None:
+            self.instruction = InstructionEncoder(text_length, text_buckets, 64, condition_width)
+        else:
+            self.instruction = EmbeddedInstruction(text_width, condition_width)
         self.camera_embedding = nn.Parameter(torch.randn(len(cameras), condition_width) * 0.5)
         self.encoder: nn.Module
         if encoder == "small":
             if weights is not None:
                 raise ValueError(
                     "image_weights is set but the image encoder is 'small', which has no "
-                    "pretrained weights: leave image_weights out or name a 'timm:<name>' encoder."
+                    "pretrained weights: leave image_weights out or name a 'timm:<name>' or "
+                    "'open_clip:<name>' encoder."
                 )
             self.encoder = SmallEncoder(condition_width, channels)
-        elif encoder.startswith("timm:"):
-            from vlm.timm_images import TimmEncoder
-
-            self.encoder = TimmEncoder(
-                encoder.removeprefix("timm:"),
-                weights,
-                load_weights,
-                image_size,
-                condition_width,
-                channels,
-            )
+        elif is_tower(encoder):
+            source = ImageTower(encoder, weights, load_weights, image_size, tower, fine_tune)
+            self.encoder = TowerEncoder(source, condition_width, channels)
         else:
             raise ValueError(
-                f"unknown image encoder {encoder!r}: it is 'small' or 'timm:<name>' with a name of "
-                f"timm.list_models()."
+                f"unknown image encoder {encoder!r}: it is 'small', 'timm:<name>' with a name of "
+                "timm.list_models(), or 'open_clip:<name>' with one of open_clip.list_models()."
             )
         self.token_learner = TokenLearner(self.encoder.channels, condition_width, tokens, width)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
-        self, images: Mapping[str, Tensor], text_ids: Int64[Tensor, "b l"]
+        self,
+        images: Mapping[str, Tensor],
+        text: Int64[Tensor, "b l"] | Float[Tensor, "b e"],
     ) -> Float[Tensor, "b m c"]:
-        """Tokens of all cameras, in the order of `cameras`. uint8 images, or floats in [0, 1]."""
-        b = text_ids.shape[0]
+        """Tokens of all cameras, in the order of `cameras`. uint8 images, or floats in [0, 1], or
+        what `patches` made of them. `text` is word ids, or a text tower's embedding."""
+        b = text.shape[0]
         batch = torch.cat([self._image(images, camera, b) for camera in self.cameras])
-        condition = self.instruction(text_ids)[None] + self.camera_embedding[:, None]
+        condition = self.instruction(text)[None] + self.camera_embedding[:, None]
         condition = condition.flatten(0, 1)  # camera-major, as the images
-        tokens = self.token_learner(self.encoder(batch, condition), condition)
+        encode: Any = self.encoder if batch.ndim == 4 else self.encoder.from_patches
+        tokens = self.token_learner(encode(batch, condition), condition)
         return tokens.view(len(self.cameras), b, -1, tokens.shape[-1]).transpose(0, 1).flatten(1, 2)
+
+    @property
+    def tower(self) -> Any:
+        """The pretrained tower (vlm.towers.ImageTower), or None for our own encoder."""
+        return getattr(self.encoder, "tower", None)
+
+    @torch.no_grad()
+    def patches(self, image: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b p t"]:
+        """A frozen tower's own features of one camera's images: they don't change in training, so
+        that they may be computed once and given in place of the images."""
+        encoder: Any = self.encoder
+        return encoder.patches(image.permute(0, 3, 1, 2).to(self.camera_embedding.dtype).div_(255))
 
     def _image(self, images: Mapping[str, Tensor], camera: str, b: int) -> Tensor:
         if camera not in images:
@@ -211,6 +232,8 @@ class ImageTokens(nn.Module):
                 f"{sorted(images)}."
             )
         image = images[camera]
+        if image.ndim == 3 and self.tower is not None:
+            return image.to(self.camera_embedding.dtype)
         if image.shape != (b, *self.image_size, 3):
             raise ValueError(
                 f"camera {camera!r}: images of shape {list(image.shape)}, but the model expects "

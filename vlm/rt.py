@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from vlm.blocks import (
 from vlm.decision import Cache, RTOutput, decide_together, decode_token, transposed
 from vlm.images import ImageTokens
 from vlm.rt_config import RTConfig
+from vlm.towers import EmbeddedInstruction, TextTower
 
 
 class RTModel(nn.Module):
@@ -34,8 +36,18 @@ class RTModel(nn.Module):
 
     def __init__(self, config: RTConfig, load_image_weights: bool = True) -> None:
         super().__init__()
-        self.config = config
         c, slots = config.width, config.context_length + config.n_tokens - 1
+        self.text_tower: TextTower | None = None
+        if config.text_encoder != "words":
+            self.text_tower = TextTower(
+                config.text_encoder,
+                config.text_weights,
+                load_image_weights,
+                config.text_tower,
+                config.fine_tune_towers,
+            )
+            config = replace(config, text_tower=self.text_tower.description)
+        text_width = None if self.text_tower is None else self.text_tower.width
         self.images: ImageTokens | None = None
         if config.cameras:
             self.images = ImageTokens(
@@ -49,8 +61,18 @@ class RTModel(nn.Module):
                 width=c,
                 text_length=config.text_length,
                 text_buckets=config.text_buckets,
+                tower=config.image_tower,
+                fine_tune=config.fine_tune_towers,
+                text_width=text_width,
             )
-        self.instruction = InstructionEncoder(config.text_length, config.text_buckets, 64, c)
+            if self.images.tower is not None:
+                config = replace(config, image_tower=self.images.tower.description)
+        self.config = config
+        self.instruction: nn.Module
+        if text_width is None:
+            self.instruction = InstructionEncoder(config.text_length, config.text_buckets, 64, c)
+        else:
+            self.instruction = EmbeddedInstruction(text_width, c)
         self.no_return = nn.Parameter(torch.randn(c) * 0.5)
         self.return_token = ReturnToken(c)
         self.state_token: nn.Module | None = None
@@ -71,12 +93,21 @@ class RTModel(nn.Module):
         nn.init.normal_(self.head.weight, std=0.02)
 
     def image_parameters(self) -> Iterator[nn.Parameter]:
-        """What makes the features: image encoder, FiLM, token learner and their own words."""
-        return iter(()) if self.images is None else self.images.parameters()
+        """What makes the features: image encoder, FiLM, token learner, and their own words (with
+        cameras also the text tower, which FiLM hears)."""
+        return iter(()) if self.images is None else self._parameters_of(images=True)
 
     def decoder_parameters(self) -> Iterator[nn.Parameter]:
         """Everything else: what a value stage on frozen features trains."""
-        return (p for name, p in self.named_parameters() if not name.startswith("images."))
+        return self._parameters_of(images=False)
+
+    def _parameters_of(self, images: bool) -> Iterator[nn.Parameter]:
+        parts = ("images.", "text_tower.") if self.images is not None else ("images.",)
+        return (p for name, p in self.named_parameters() if name.startswith(parts) == images)
+
+    def text(self, text_ids: Int64[Tensor, "b l"]) -> Tensor:
+        """What the instruction encoders read: the word ids, or the text tower's embedding."""
+        return text_ids if self.text_tower is None else self.text_tower(text_ids)
 
     def encode_images(
         self, images: Mapping[str, Tensor], text_ids: Int64[Tensor, "b l"]
@@ -84,7 +115,7 @@ class RTModel(nn.Module):
         """Image tokens of one frame: camera -> uint8 [b, h, w, 3], or floats in [0, 1]."""
         if self.images is None:
             raise ValueError("the model has no cameras: pass features=None and no images.")
-        return self.images(images, text_ids)
+        return self.images(images, self.text(text_ids))
 
     def forward(
         self,
@@ -195,10 +226,8 @@ class RTModel(nn.Module):
             visible = frame_mask.new_ones(b, len(self.positions))
             visible[:, 1 : 1 + k * per_frame] = frame_mask.repeat_interleave(per_frame, 1)
             mask = additive_mask(visible[:, None, None, :], dtype)
-        if returns is None:
-            task = self.instruction(text_ids) + self.no_return
-        else:
-            task = self.instruction(text_ids) + self.return_token(returns)
+        task = self.instruction(self.text(text_ids))
+        task = task + (self.no_return if returns is None else self.return_token(returns))
         context = [task[:, None], frames.flatten(1, 2)]
         if self.readout is not None:
             context.append(self.readout.expand(b, 1, c))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,19 @@ class RTConfig:
     heads: int = 4
     # Inner width of a block's perceptron, in units of `width`.
     mlp_ratio: float = 2.0
-    # "small" (ours, trained from scratch) or "timm:<name>".
+    # "small" (ours, trained from scratch), "timm:<name>" or "open_clip:<name>".
     image_encoder: str = "small"
-    # A local safetensors file, "hub" (timm's own download), or None for random weights.
+    # A local safetensors file, "hub" or "hub:<tag>", or None: what the name brings, else random.
     image_weights: str | None = None
+    # Train the pretrained towers too; False leaves them as they are, in every mode.
+    fine_tune_towers: bool = False
+    # What rebuilds the tower without its source; filled in from it.
+    image_tower: Mapping[str, Any] | None = None
+    # "words" (hashed, trained from scratch) or "open_clip:<name>", whose text half then embeds the
+    # instructions; its weights as above, and what rebuilds it.
+    text_encoder: str = "words"
+    text_weights: str | None = None
+    text_tower: Mapping[str, Any] | None = None
     # Channels of the image encoder's last map.
     image_channels: int = 48
     # Tokens that the token learner makes of each camera.

@@ -1,99 +1,101 @@
-"""Any `timm` model as an image encoder: its deepest map that is still fine enough, then FiLM."""
+"""timm's side of a tower: a backbone by name, its weights, and the map that the policy reads."""
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlm.images import Film
+from vlm.tower_weights import (
+    fetch_from_hub,
+    fit_weights,
+    missing_package,
+    read_weights,
+    unknown_name,
+)
+
+# Names that bring their own weights: a folder, or a repository of the hub, in timm's format.
+SCHEMAS = ("local-dir:", "hf-hub:")
 
 
-class TimmEncoder(nn.Module):
-    """A pretrained backbone, a projection to `channels`, and one FiLM that starts as identity.
+def build_timm(
+    name: str,
+    weights: str | None,
+    load: bool,
+    image_size: tuple[int, int],
+    description: Mapping[str, Any] | None,
+) -> tuple[Any, dict[str, Any]]:
+    """A timm model with its weights, and its description; neither pruned nor frozen.
 
-    The map is the deepest with at least 4 x 4 positions. Models of one fixed input size get their
-    images resized. With loaded weights the batch norms keep their statistics (frozen), so that
-    training and inference compute the same features.
+    `name` is one of timm.list_models(), `local-dir:<folder>` or `hf-hub:<repository>`; `weights` a
+    safetensors file, "hub", or None for what the name brings. With `description` the model of a
+    checkpoint is built again, without the hub and without weights.
     """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self,
-        name: str,
-        weights: str | None,
-        load_weights: bool,
-        image_size: tuple[int, int],
-        condition_width: int,
-        channels: int,
-    ) -> None:
-        super().__init__()
-        self.channels, self.frozen_statistics = channels, weights is not None
-        backbone = _create(name, pretrained=load_weights and weights == "hub")
-        if load_weights and weights not in (None, "hub"):
-            load_local_weights(backbone, name, Path(str(weights)))
-        config = backbone.pretrained_cfg
-        fixed = config.get("fixed_input_size", False) and not hasattr(backbone, "dynamic_img_size")
-        self.input_size = tuple(config["input_size"][1:]) if fixed else image_size
-        self.index, map_channels = _choose_map(backbone, name, self.input_size)
-        backbone.prune_intermediate_layers([self.index], prune_norm=True, prune_head=True)
-        self.backbone: Any = backbone
-        self.register_buffer("mean", torch.tensor(config["mean"])[:, None, None], False)
-        self.register_buffer("std", torch.tensor(config["std"])[:, None, None], False)
-        self.project = nn.Conv2d(map_channels, channels, 1)
-        self.norm = nn.GroupNorm(8, channels)
-        self.film = Film(condition_width, channels, std=0.0)
-
-    def train(self, mode: bool = True) -> TimmEncoder:
-        super().train(mode)
-        if self.frozen_statistics:
-            for module in self.backbone.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
-        return self
-
-    def forward(
-        self, images: Float[Tensor, "b 3 h w"], condition: Float[Tensor, "b e"]
-    ) -> Float[Tensor, "b c h2 w2"]:
-        """Feature maps of images in [0, 1]."""
-        if tuple(images.shape[2:]) != self.input_size:
-            images = F.interpolate(images, self.input_size, mode="bilinear", antialias=True)
-        (features,) = self.backbone.forward_intermediates(
-            (images - self.mean) / self.std,
-            indices=[self.index],
-            output_fmt="NCHW",
-            stop_early=True,
-            intermediates_only=True,
-        )
-        return F.relu(self.film(self.norm(self.project(features)), condition))
-
-
-def _create(name: str, pretrained: bool) -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise ImportError(
-            f"the image encoder timm:{name} needs timm: pip install 'qsft-robot[train]'"
-        ) from error
+    if description is not None:
+        backbone = _create(description["architecture"], description["arguments"])
+        return backbone, dict(description)
+    timm = _timm(name)
+    has_schema = name.startswith(SCHEMAS)
     base = name.split(".", maxsplit=1)[0]
-    if not timm.is_model(base):
-        near = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.3)
-        raise ValueError(f"timm has no model {name!r}; the nearest names are {near}.")
-    try:
-        # A vision transformer then interpolates its positions to the size of our images.
-        return timm.create_model(name, pretrained=pretrained, dynamic_img_size=True)
-    except TypeError:
-        return timm.create_model(name, pretrained=pretrained)
+    if not has_schema and not timm.is_model(base):
+        raise unknown_name("timm", name, timm.list_models())
+    if load and (weights == "hub" or (has_schema and weights is None)):
+        backbone = _create(name, {}, fetch_timm(name))
+    else:
+        backbone = _create(name, {})
+        if load and weights is not None:
+            load_local_weights(backbone, name, Path(weights))
+    config = backbone.pretrained_cfg
+    loads = weights is not None or has_schema
+    # Random weights learn at the size of our images, unless the architecture has one size only.
+    fixed = config.get("fixed_input_size", False) and not hasattr(backbone, "dynamic_img_size")
+    size = list(config["input_size"][1:]) if loads or fixed else list(image_size)
+    index, channels, last = choose_map(backbone, name, (size[0], size[1]))
+    arguments = {k: x for k, x in vars(backbone).get("_model_args", {}).items() if _is_json(x)}
+    return backbone, {
+        "library": "timm",
+        "version": timm.__version__,
+        "architecture": config["architecture"],
+        "arguments": {k: x for k, x in arguments.items() if k != "dynamic_img_size"},
+        "size": size,
+        "mean": list(config["mean"]),
+        "std": list(config["std"]),
+        "interpolation": config["interpolation"],
+        "map": index,
+        "norm": last,
+        "channels": channels,
+    }
 
 
-def _choose_map(backbone: Any, name: str, size: tuple[int, int]) -> tuple[int, int]:
+def timm_maps(backbone: Any, description: Mapping[str, Any], x: Tensor) -> Float[Tensor, "b c h w"]:
+    """The map that the description names, of preprocessed images [b, 3, h, w]."""
+    (maps,) = backbone.forward_intermediates(
+        x,
+        indices=[description["map"]],
+        norm=description["norm"],
+        output_fmt="NCHW",
+        stop_early=True,
+        intermediates_only=True,
+    )
+    return maps
+
+
+def prune_timm(backbone: Any, description: Mapping[str, Any]) -> nn.Module:
+    """The backbone without what comes after the map."""
+    backbone.prune_intermediate_layers(
+        [description["map"]], prune_norm=not description["norm"], prune_head=True
+    )
+    return backbone
+
+
+def choose_map(backbone: Any, name: str, size: tuple[int, int]) -> tuple[int, int, bool]:
+    """The deepest map with at least 4 x 4 positions: its index, its channels, whether it is last.
+
+    A vision transformer's last map is then normalised as its own forward does.
+    """
     if not hasattr(backbone, "forward_intermediates"):
         raise ValueError(
             f"timm model {name!r} gives no feature maps (it has no forward_intermediates): choose "
@@ -102,43 +104,58 @@ def _choose_map(backbone: Any, name: str, size: tuple[int, int]) -> tuple[int, i
     stages = list(backbone.feature_info)
     fine = [i for i, stage in enumerate(stages) if min(size) // stage["reduction"] >= 4]
     index = fine[-1] if fine else 0
-    return index, stages[index]["num_chs"]
+    return index, stages[index]["num_chs"], index == len(stages) - 1
 
 
 def load_local_weights(backbone: Any, name: str, path: Path) -> None:
     """Load a safetensors file of the full timm model; its classifier may be missing or different.
 
     FileNotFoundError where there is no such file; ValueError for another format, for keys that are
-    missing and for shapes that differ (the first of them are named).
+    missing or too many and for shapes that differ (the first of them are named).
     """
-    if path.suffix != ".safetensors":
-        raise ValueError(
-            f"{path}: only safetensors weights are read, because pickle files can run code: "
-            f"convert it with safetensors.torch.save_file(state_dict, '{path.stem}.safetensors')."
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; image_weights is a local path or 'hub'.")
-    from safetensors.torch import load_file
-
-    given, expected = load_file(path), backbone.state_dict()
     heads = backbone.pretrained_cfg.get("classifier") or ()
     heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
-    wanted = {key: value for key, value in expected.items() if not key.startswith(heads)}
-    missing = [key for key in wanted if key not in given]
-    if missing:
-        raise ValueError(
-            f"{path}: {len(missing)} of {len(wanted)} weights of timm model {name!r} are missing, "
-            f"first {missing[:3]}; the file has {sorted(given)[:3]} ...: is it for another model?"
-        )
-    differ = [key for key, value in wanted.items() if given[key].shape != value.shape]
-    if differ:
-        shapes = [f"{key} {list(given[key].shape)} in the file" for key in differ[:3]]
-        shapes = [
-            f"{s}, {list(wanted[k].shape)} in the model"
-            for s, k in zip(shapes, differ, strict=False)
-        ]
-        raise ValueError(
-            f"{path}: {len(differ)} weights differ in shape from timm model {name!r}: "
-            f"{'; '.join(shapes)}."
-        )
-    backbone.load_state_dict({key: given[key] for key in wanted}, strict=False)
+    fit_weights(backbone, read_weights(path), path, f"timm model {name!r}", optional=heads)
+
+
+def fetch_timm(name: str) -> Path:
+    """The safetensors file of a model on the hub or in a folder; its pickled weights are not used.
+
+    ValueError where there are none, OSError where the hub can't be reached.
+    """
+    if name.startswith("local-dir:"):
+        return Path(name.removeprefix("local-dir:")) / "model.safetensors"
+    config = None if name.startswith("hf-hub:") else _timm(name).get_pretrained_cfg(name)
+    where = name.removeprefix("hf-hub:") if config is None else config.hf_hub_id
+    if not where:
+        raise ValueError(f"timm has no weights of {name!r} on the hub: name a local file instead.")
+    given = None if config is None else config.hf_hub_filename
+    return fetch_from_hub(str(where), given or "model.safetensors", f"timm:{name}")
+
+
+def _create(name: str, arguments: Mapping[str, Any], file: Path | None = None) -> Any:
+    timm = _timm(name)
+    words: dict[str, Any] = {"pretrained": False, **arguments}
+    if file is not None:
+        read_weights(file)  # refuses what is no safetensors file
+        overlay = {"file": str(file), "source": "", "hf_hub_id": None, "custom_load": False}
+        words |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
+    try:
+        # A vision transformer then interpolates its positions to the size of our images.
+        return timm.create_model(name, **words, dynamic_img_size=True)
+    except TypeError:
+        return timm.create_model(name, **words)
+
+
+def _timm(name: str) -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise missing_package("timm", f"timm:{name}", "train") from error
+    return timm
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_is_json(x) for x in value)
+    return value is None or isinstance(value, bool | int | float | str)

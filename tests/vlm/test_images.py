@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 from vlm.images import Film, ImageTokens, TokenLearner, random_shift
 from vlm.rt import rt_tiny
-from vlm.timm_images import TimmEncoder, load_local_weights
+from vlm.timm_images import load_local_weights
+from vlm.towers import ImageTower
 
 
 def words(*instructions):
@@ -112,7 +113,7 @@ def test_any_timm_model_makes_tokens_and_takes_gradients(name):
     tokens = model.encode_images(images, words("open the drawer", "put it away"))
     assert tokens.shape == (2, 8, 128)
     tokens.square().mean().backward()
-    backbone = model.images.encoder.backbone
+    backbone = model.images.tower.backbone
     assert all(p.grad is not None for p in backbone.parameters())
 
 
@@ -124,7 +125,7 @@ def timm_resnet():
 
 
 def encoder(weights):
-    return TimmEncoder("resnet18", str(weights), True, (64, 64), 64, 48)
+    return ImageTower("timm:resnet18", str(weights), True, (64, 64), fine_tune=True)
 
 
 def test_local_safetensors_weights_are_loaded_and_their_statistics_frozen(tmp_path):
@@ -134,7 +135,7 @@ def test_local_safetensors_weights_are_loaded_and_their_statistics_frozen(tmp_pa
     loaded = encoder(tmp_path / "resnet18.safetensors").train()
     assert torch.equal(loaded.backbone.conv1.weight, source.conv1.weight)
     before = loaded.backbone.bn1.running_mean.clone()
-    loaded(torch.rand(2, 3, 64, 64), torch.randn(2, 64))
+    loaded(torch.rand(2, 3, 64, 64))
     assert torch.equal(loaded.backbone.bn1.running_mean, before)
 
 
@@ -168,7 +169,7 @@ def image_tokens(encoder_name, weights=None):
 def test_an_unknown_encoder_is_answered_with_the_nearest_names():
     with pytest.raises(ValueError, match=r"nearest names are \[.*resnet18"):
         image_tokens("timm:resnet_18")
-    with pytest.raises(ValueError, match="'small' or 'timm:<name>'"):
+    with pytest.raises(ValueError, match="'small', 'timm:<name>'"):
         image_tokens("resnet18")
     with pytest.raises(ValueError, match="no pretrained weights"):
         image_tokens("small", weights="hub")
