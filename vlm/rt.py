@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from vlm.decision import Cache, RTOutput, decide_together, decode_token, transpo
 from vlm.images import ImageTokens
 from vlm.rt_config import RTConfig
 from vlm.towers import EmbeddedInstruction, TextTower
+from vlm.words import hash_words
 
 
 class RTModel(nn.Module):
@@ -104,6 +106,12 @@ class RTModel(nn.Module):
     def _parameters_of(self, images: bool) -> Iterator[nn.Parameter]:
         parts = ("images.", "text_tower.") if self.images is not None else ("images.",)
         return (p for name, p in self.named_parameters() if name.startswith(parts) == images)
+
+    def encode_words(self, instruction: str) -> Int64[np.ndarray, " l"]:
+        """An instruction as the model reads it: hashed words, or the text tower's tokens."""
+        if self.text_tower is not None:
+            return self.text_tower.encode_words(instruction)
+        return hash_words(instruction, self.config.text_length, self.config.text_buckets)
 
     def text(self, text_ids: Int64[Tensor, "b l"]) -> Tensor:
         """What the instruction encoders read: the word ids, or the text tower's embedding."""

@@ -20,7 +20,6 @@ from vlm.tower_open_clip import (
     build_open_clip_images,
     build_open_clip_text,
     build_tokenizer,
-    describe_open_clip,
     open_clip_maps,
     prune_open_clip,
 )
@@ -181,13 +180,20 @@ class TextTower(Tower):
         self.width: int = known["embed_dim"]
         self.length: int = known["text_cfg"].get("context_length", 77)
         self._known: dict[tuple[int, ...], Tensor] = {}
+        self._words: Callable[[str], np.ndarray] | None = None
+
+    def encode_words(self, instruction: str) -> Int64[np.ndarray, " l"]:
+        """Token ids of an instruction, as the model's own tokenizer makes them."""
+        if self._words is None:
+            self._words = build_tokenizer(self.description)
+        return self._words(instruction)
 
     def forward(self, text_ids: Int64[Tensor, "b l"]) -> Float[Tensor, "b e"]:
         """One embedding an instruction, scaled to a mean square of 1."""
         if text_ids.shape[1] != self.length:
             raise ValueError(
                 f"text_ids have {text_ids.shape[1]} tokens and the text tower reads {self.length}: "
-                "make them with vlm.words.instruction_words."
+                "make them with encode_words."
             )
         if torch.compiler.is_compiling():
             return self._encode(text_ids)
@@ -226,12 +232,6 @@ class EmbeddedInstruction(nn.Module):
 
     def forward(self, embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b c"]:
         return self.out(self.norm(embedding))
-
-
-def tower_words(encoder: str, description: Mapping[str, Any] | None) -> Callable[[str], np.ndarray]:
-    """Instruction -> token ids, int64 [l], as the text tower `encoder` reads them."""
-    known = description or describe_open_clip(open_clip_name(encoder), None, "text")
-    return build_tokenizer(known)
 
 
 def open_clip_name(encoder: str) -> str:

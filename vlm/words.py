@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -27,15 +25,3 @@ def hash_words(instruction: str, length: int = 16, buckets: int = 4096) -> np.nd
     ids = np.zeros(length, np.int64)
     ids[: len(words)] = [1 + zlib.crc32(word.encode()) % (buckets - 1) for word in words]
     return ids
-
-
-def instruction_words(
-    text_encoder: str = "words", text_tower: Mapping[str, Any] | None = None
-) -> Callable[[str], np.ndarray]:
-    """Instruction -> ids, int64 [l], as the text encoder of a model reads them: hashed words, or
-    the tokens of "open_clip:<name>" (of the tower that a checkpoint describes, if it is given)."""
-    if text_encoder == "words":
-        return hash_words
-    from vlm.towers import tower_words
-
-    return tower_words(text_encoder, text_tower)
