@@ -16,6 +16,7 @@ from tyro.conf import Positional
 
 from qsft_robot.cli_convert import merge, relabel
 from qsft_robot.cli_data import collect, inspect, playback
+from qsft_robot.cli_robot import run
 from qsft_robot.cli_serve import serve
 from qsft_robot.config import TrainConfig
 from qsft_robot.flag_words import acting_changes
@@ -199,6 +200,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "export": export,
     "report": report,
     "serve": serve,
+    "run": run,
     "info": info,
     "demo": demo,
 }

@@ -1,0 +1,271 @@
+"""What may be sent to a robot: whatever a policy answers, what goes out is within these limits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from qsft_robot.policy_folder import PolicySpec
+from qsft_robot.robot import RobotSpec
+from qsft_robot.types import Observation
+
+KINDS = ("nan", "range", "change", "velocity", "workspace")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of an action [d], in the robot's own units; None: no such limit."""
+
+    low: np.ndarray
+    high: np.ndarray
+    # Largest change of each dimension from one action to the next, [d]. Switches are exempt, and a
+    # displacement may always go back to 0: a robot may stop at once.
+    change: np.ndarray | None = None
+    # Units a second of each dimension that is a place, [d]; inf: none. Switches are exempt.
+    velocity: np.ndarray | None = None
+    # Metres a second of the end effector.
+    speed: float | None = None
+    # Corners of the box that the end effector may be sent to, [3], metres. An end effector that is
+    # outside may only move inwards.
+    box_low: np.ndarray | None = None
+    box_high: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.low <= self.high).all():
+            raise ValueError(
+                f"limits: lowest action {self.low.tolist()} above the highest {self.high.tolist()}."
+            )
+        for name in ("change", "velocity", "speed"):
+            bound = getattr(self, name)
+            if bound is not None and not (np.asarray(bound) >= 0).all():
+                raise ValueError(f"limits: {name} {np.asarray(bound).tolist()} is negative.")
+        if (self.box_low is None) != (self.box_high is None):
+            raise ValueError("limits: a workspace box has two corners, --box-low and --box-high.")
+        if self.box_low is not None and not (self.box_low < self.box_high).all():
+            raise ValueError(
+                f"limits: box corner {self.box_low.tolist()} is not below {self.box_high}."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types, for reports."""
+
+        def plain(x: Any) -> Any:
+            if isinstance(x, np.ndarray):
+                return [float(v) if np.isfinite(v) else None for v in x]
+            return x
+
+        return {key: plain(value) for key, value in vars(self).items()}
+
+
+def limits_from_policy(
+    robot: RobotSpec,
+    policy: PolicySpec,
+    description: Mapping[str, Any],
+    control_hz: float,
+    *,
+    off: Collection[str] = (),
+    **given: np.ndarray | float | None,
+) -> Limits:
+    """The limits that the policy's own statistics give, each replaced where `given` has one.
+
+    `given` are fields of Limits, numbers for each dimension or one for all; `off` are kinds to
+    leave out. A policy without statistics (an older folder) gives its declared range alone.
+    """
+    bad = sorted(set(off) - set(KINDS[1:]))
+    if bad:
+        raise ValueError(f"--limits-off {' '.join(bad)}: there are: {', '.join(KINDS[1:])}.")
+    seen = description["action"].get("seen")
+    logs_hz = policy.control_hz or control_hz
+    low = np.maximum(robot.action_low, policy.action_low if seen is None else seen["low"])
+    high = np.minimum(robot.action_high, policy.action_high if seen is None else seen["high"])
+    found: dict[str, Any] = {"low": low, "high": np.maximum(low, high)}
+    end = robot.end_effector
+    still = robot.is_displacement
+    if seen is not None:
+        change = np.asarray(seen["largest_change"], np.float64)
+        found["change"] = change
+        found["velocity"] = np.where(still, np.inf, change * logs_hz)
+        if end is not None:
+            largest = np.maximum(np.abs(seen["low"]), np.abs(seen["high"]))
+            step = largest if end.action == "displacement" else change
+            hz = control_hz if end.action == "displacement" else logs_hz
+            found["speed"] = float(np.linalg.norm(step[:3]) * end.scale * hz)
+    box = description.get("state_range", {}).get(end.key) if end is not None else None
+    if box is not None:
+        found["box_low"] = np.asarray(box["low"], np.float64)[:3]
+        found["box_high"] = np.asarray(box["high"], np.float64)[:3]
+    sizes = dict.fromkeys(("low", "high", "change", "velocity"), robot.action_dim)
+    sizes |= {"box_low": 3, "box_high": 3}
+    for name, value in given.items():
+        if value is not None:
+            found[name] = float(value) if name == "speed" else _row(name, value, sizes[name])
+    if "box_low" in found and end is None:
+        raise ValueError(
+            f"--box-low, --box-high: robot {robot.name} reports no end-effector position to hold "
+            "against a box (RobotSpec.end_effector)."
+        )
+    limits = Limits(**found)
+    if "range" in off:
+        limits = replace(limits, low=robot.action_low, high=robot.action_high)
+    if "change" in off:
+        limits = replace(limits, change=None)
+    if "velocity" in off:
+        limits = replace(limits, velocity=None, speed=None)
+    if "workspace" in off:
+        limits = replace(limits, box_low=None, box_high=None)
+    return limits
+
+
+class ActionLimiter:
+    """Bends each action into the limits, and counts what it bent by kind.
+
+    What `apply` returns is finite, in range, within the largest change and speed of the action
+    before, and does not send the end effector out of the box. It also passes every `hold`.
+    """
+
+    def __init__(self, limits: Limits, robot: RobotSpec, control_hz: float) -> None:
+        self.limits, self.robot = limits, robot
+        self.clamps: Counter[str] = Counter()
+        self._period = 1.0 / control_hz
+        self._still = robot.is_displacement
+        self._exempt = np.zeros(robot.action_dim, bool)
+        self._exempt[list(robot.switches)] = True
+        self._low, self._high = self._range()
+        self.reset()
+
+    def reset(self) -> None:
+        """An episode begins: nothing was sent yet."""
+        self.last: np.ndarray | None = None
+
+    def sent(self, action: np.ndarray) -> None:
+        """Tell what really went out, float32 [d]."""
+        self.last = np.asarray(action, np.float32)
+
+    def hold(self, observation: Observation | None) -> np.ndarray | None:
+        """What keeps the robot where it is, float32 [d], or None where nothing is to be sent."""
+        action = self.robot.hold(self.last, observation)
+        return None if action is None else self._bend(action, observation, Counter())
+
+    def apply(self, action: np.ndarray, observation: Observation) -> np.ndarray | None:
+        """The action to send, float32 [d]; an action with NaN or Inf becomes a hold."""
+        action = np.asarray(action, np.float64)
+        if action.shape != (self.robot.action_dim,):
+            raise ValueError(
+                f"an action of the policy has shape {action.shape}, the robot "
+                f"{self.robot.name} takes ({self.robot.action_dim},)."
+            )
+        if not np.isfinite(action).all():
+            self.clamps["nan"] += 1
+            return self.hold(observation)
+        return self._bend(action, observation, self.clamps)
+
+    def _bend(
+        self, action: np.ndarray, observation: Observation | None, clamps: Counter[str]
+    ) -> np.ndarray:
+        """Clip into one interval after the other. For each dimension all intervals hold one point
+        in common (0 for a displacement, else the action before), so the order does not matter."""
+        at = np.asarray(action, np.float64)
+        limits, before = self.limits, self._before(observation)
+        bounds: list[tuple[str, np.ndarray, np.ndarray]] = [("range", *self._declared)]
+        if before is not None:
+            if limits.change is not None:
+                bounds.append(("change", *self._around(before, limits.change)))
+            if limits.velocity is not None:
+                reach = np.where(self._still, np.inf, limits.velocity * self._period)
+                bounds.append(("velocity", *self._around(before, reach)))
+        if (box := self._box_around(observation)) is not None:
+            bounds.append(("workspace", *box))
+        for kind, low, high in bounds:
+            clipped = np.clip(at, low, high)
+            if (np.abs(clipped - at) > 1e-6 * np.maximum(1.0, np.abs(at))).any():
+                clamps[kind] += 1
+            at = clipped
+        at = self._slow_down(at, before, clamps)
+        return _inside(at, self._low, self._high)
+
+    def _range(self) -> tuple[np.ndarray, np.ndarray]:
+        """The range, and where actions are positions the box as well."""
+        low = np.asarray(self.limits.low, np.float64).copy()
+        high = np.asarray(self.limits.high, np.float64).copy()
+        # A displacement of 0 is a hold, whatever the logs showed.
+        low[self._still] = np.minimum(low[self._still], 0.0)
+        high[self._still] = np.maximum(high[self._still], 0.0)
+        self._declared = (low, high)
+        if (box := self._box_around(None)) is not None:
+            low, high = np.maximum(low, box[0]), np.minimum(high, box[1])
+            if (low > high).any():
+                raise ValueError(
+                    f"limits: the workspace box {self.limits.box_low} to {self.limits.box_high} m "
+                    f"holds no action of robot {self.robot.name}."
+                )
+        return low, high
+
+    def _before(self, observation: Observation | None) -> np.ndarray | None:
+        """The action before, or where the robot stands when none was sent yet."""
+        before = self.last
+        if before is None:
+            before = self.robot.hold(None, observation)
+        return None if before is None else np.clip(before.astype(float), self._low, self._high)
+
+    def _around(self, before: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        reach = np.where(self._exempt, np.inf, reach)
+        low, high = before - reach, before + reach
+        low[self._still] = np.minimum(low[self._still], 0.0)
+        high[self._still] = np.maximum(high[self._still], 0.0)
+        return low, high
+
+    def _box_around(self, observation: Observation | None) -> tuple[np.ndarray, np.ndarray] | None:
+        """What the box leaves of the first three numbers; displacements need the observation."""
+        end, corner, other = self.robot.end_effector, self.limits.box_low, self.limits.box_high
+        if end is None or corner is None or other is None:
+            return None
+        low = np.full(self.robot.action_dim, -np.inf)
+        high = np.full(self.robot.action_dim, np.inf)
+        if end.action == "position":
+            low[:3], high[:3] = corner / end.scale, other / end.scale
+            return low, high
+        if observation is None:
+            return None
+        at = np.asarray(observation.state[end.key], np.float64)[:3]
+        if not np.isfinite(at).all():
+            low[:3] = high[:3] = 0.0  # nobody knows which way leads inwards
+            return low, high
+        low[:3] = np.minimum((corner - at) / end.scale, 0.0)
+        high[:3] = np.maximum((other - at) / end.scale, 0.0)
+        return low, high
+
+    def _slow_down(
+        self, at: np.ndarray, before: np.ndarray | None, clamps: Counter[str]
+    ) -> np.ndarray:
+        """Shorten the end effector's way to what `speed` allows, in its own direction."""
+        end, speed = self.robot.end_effector, self.limits.speed
+        if end is None or speed is None:
+            return at
+        if end.action == "position" and before is None:
+            return at
+        start = before[:3] if end.action == "position" and before is not None else np.zeros(3)
+        way = at[:3] - start
+        length, allowed = float(np.linalg.norm(way)) * end.scale, speed * self._period
+        if length <= allowed * (1 + 1e-6):
+            return at
+        clamps["velocity"] += 1
+        return np.concatenate([start + way * (allowed / length), at[3:]])
+
+
+def _inside(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Round to float32 without leaving [low, high]."""
+    rounded = action.astype(np.float32)
+    rounded = np.where(rounded < low, np.nextafter(rounded, np.float32(np.inf)), rounded)
+    return np.where(rounded > high, np.nextafter(rounded, np.float32(-np.inf)), rounded)
+
+
+def _row(name: str, value: Any, size: int) -> np.ndarray:
+    row = np.asarray(value, np.float64).ravel()
+    if row.size not in (1, size):
+        flag = name.replace("_", "-")
+        raise ValueError(f"limits: {flag} has {row.size} numbers; give 1 or {size}.")
+    return np.broadcast_to(row, size).copy()

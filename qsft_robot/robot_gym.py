@@ -1,0 +1,99 @@
+"""A simulated arm in step with its commands: robosuite, or any environment built by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from qsft_robot.build import build_env
+from qsft_robot.robot import EndEffector, Outcome, RobotSpec, image_sizes
+from qsft_robot.rollout_worker import as_mapping, env_description, succeeded
+from qsft_robot.types import Observation
+
+# Environments whose first three numbers displace the end effector: state key, metres for 1,
+# dimensions that are displacements, dimensions that say open or close.
+_ROBOSUITE = ("robot0_eef_pos", 0.05, tuple(range(6)), (6,))
+_ARMS = {"tabletop": ("proprio", 0.04, (0, 1, 2), (3,))}
+
+
+class GymRobot:
+    """An environment as a robot: its time stands still between two actions, so nothing moves while
+    the policy thinks, and a step that takes longer than a period shows as an overrun.
+
+    `env_args` name it as in a data file. Needs the simulator's package; errors are the builder's.
+    """
+
+    def __init__(self, env_args: Mapping[str, Any], **overrides: Any) -> None:
+        self._env_args, self._overrides = dict(env_args), overrides
+        self._env: Any = None
+        self._outcome = Outcome(False)
+
+    @property
+    def spec(self) -> RobotSpec:
+        """Known once connected."""
+        if self._env is None:
+            raise RuntimeError("the simulated arm is not connected: call connect() first.")
+        return self._spec
+
+    def connect(self) -> None:
+        """Build the environment."""
+        if self._env is None:
+            self._env = build_env(self._env_args, **self._overrides)
+            self.begin_episode(0)
+            self._spec = self._read_spec()
+
+    def begin_episode(self, seed: int) -> None:
+        """Reset to `seed`."""
+        observation, info = self._env.reset(seed=seed)
+        self._take(observation, info, over=False)
+
+    def outcome(self) -> Outcome:
+        """Success as the environment tells it; over at its own step limit."""
+        return self._outcome
+
+    def get_observation(self) -> Observation:
+        """What the last step showed."""
+        return self._seen
+
+    def send_action(self, action: np.ndarray) -> None:
+        """Step the environment, float32 [d]; after its end nothing moves any more."""
+        if self._outcome.success or self._outcome.over:
+            return
+        observation, _, terminated, truncated, info = self._env.step(action)
+        self._take(observation, info, bool(terminated or truncated))
+
+    def disconnect(self) -> None:
+        """Close the environment."""
+        env, self._env = self._env, None
+        if env is not None:
+            env.close()
+
+    def _take(self, observation: Any, info: Mapping[str, Any], over: bool) -> None:
+        self._seen = Observation.from_env(as_mapping(observation), str(info.get("instruction", "")))
+        self._outcome = Outcome(succeeded(info), over)
+
+    def _read_spec(self) -> RobotSpec:
+        box = self._env.action_space
+        if not hasattr(box, "low") or len(box.shape) != 1:
+            raise ValueError(f"actions of {self._env_args['env_name']} are {box}, not a row [d].")
+        env_args = env_description(self._env, self._env_args)
+        name = env_args["env_name"]
+        robosuite = "robot0_eef_pos" in self._seen.state and len(box.low) == 7
+        key, scale, still, switches = _ARMS.get(
+            name, _ROBOSUITE if robosuite else (None, 1.0, tuple(range(len(box.low))), ())
+        )
+        hz = getattr(self._env.unwrapped, "control_hz", None)
+        return RobotSpec(
+            name=name,
+            cameras=image_sizes(self._seen),
+            state={k: int(x.size) for k, x in self._seen.state.items()},
+            action_low=np.asarray(box.low, np.float64),
+            action_high=np.asarray(box.high, np.float64),
+            control_hz=None if hz is None else float(hz),
+            displacements=still,
+            switches=switches,
+            end_effector=None if key is None else EndEffector(key, "displacement", scale),
+            env_args=env_args,
+        )

@@ -1,0 +1,102 @@
+"""What a robot did becomes logs to train on: one HDF5 file an episode, joined at the end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qsft_robot.control_loop import EpisodeEnd
+from qsft_robot.demonstration_writer import DemonstrationWriter
+from qsft_robot.merge import merge_files
+from qsft_robot.types import Episode, Observation
+
+EPISODES, LOGS = "episodes", "logs.hdf5"
+# Ends whose outcome is known: the log is terminal. Every other end cuts the log short.
+KNOWN = ("success", "done", "failed", "over", "steps")
+
+
+class EpisodeLog:
+    """Records one episode and writes its file when it is over; a kill before loses this one only.
+
+    Observations are those that the robot gave, all keys; actions are those that were sent.
+    """
+
+    def __init__(
+        self, path: Path, env_args: Mapping[str, Any], attributes: Mapping[str, Any]
+    ) -> None:
+        self.path = path
+        self._env_args, self._attributes = env_args, dict(attributes)
+        self._seen: list[Observation] = []
+        self._actions: list[np.ndarray] = []
+        self._held = 0
+
+    def step(self, observation: Observation, action: np.ndarray, held: bool) -> None:
+        """`action` was sent after `observation`."""
+        self._seen.append(observation)
+        self._actions.append(np.array(action, np.float32))
+        self._held += held
+
+    def finish(self, observation: Observation, end: EpisodeEnd) -> None:
+        """Write the file, unless nothing was sent; OSError when the disk is full."""
+        if end.reason == "robot" and self._seen:
+            # What the last action led to was never seen.
+            observation = self._seen.pop()
+            self._actions.pop()
+        if not self._actions:
+            return
+        seen = [*self._seen, observation]
+        rows = {key: np.stack([o.images[key] for o in seen]) for key in observation.images}
+        rows |= {
+            key: np.stack([np.asarray(o.state[key], np.float32) for o in seen])
+            for key in observation.state
+        }
+        rewards = np.zeros(len(self._actions), np.float32)
+        rewards[-1] = float(end.success)
+        known = end.reason in KNOWN
+        episode = Episode(
+            name="demo_0",
+            observations=rows,
+            actions=np.stack(self._actions),
+            rewards=rewards,
+            terminated=known,
+            truncated=not known,
+            success=end.success,
+            instruction=seen[0].instruction,
+            attributes={**self._attributes, "end": end.reason, "held_ticks": self._held},
+        )
+        with DemonstrationWriter(self.path, self._env_args) as writer:
+            writer.append(episode, masks=["success" if end.success else "failure"])
+
+
+class RunLog:
+    """The logs of a run: <out>/episodes/episode_00000.hdf5 and on, then <out>/logs.hdf5."""
+
+    def __init__(self, out: Path, env_args: Mapping[str, Any]) -> None:
+        self.out, self._env_args = out, dict(env_args)
+        self._next = 1 + max((_number(path) for path in self.files()), default=-1)
+
+    def files(self) -> list[Path]:
+        """The finished episodes, those of earlier runs into the same folder too."""
+        return sorted(p for p in (self.out / EPISODES).glob("episode_*.hdf5") if _number(p) >= 0)
+
+    def episode(self, attributes: Mapping[str, Any]) -> EpisodeLog:
+        """The recorder of the next episode; `attributes` (JSON types) are stored with it."""
+        path = self.out / EPISODES / f"episode_{self._next:05d}.hdf5"
+        self._next += 1
+        return EpisodeLog(path, self._env_args, attributes)
+
+    def merge(self) -> Path | None:
+        """Join the finished episodes to <out>/logs.hdf5; None when there is none."""
+        files = self.files()
+        if not files:
+            return None
+        return merge_files(files, self.out / LOGS, source_masks=False)
+
+
+def _number(path: Path) -> int:
+    found = re.fullmatch(r"episode_(\d+)", path.stem)
+    return int(found[1]) if found else -1
