@@ -243,11 +243,6 @@ class OptimConfig:
         require(self.behaviour_steps >= 1, "--optim.behaviour-steps must be at least 1.")
         require(self.value_steps >= 1, "--optim.value-steps must be at least 1.")
         require(self.accumulate >= 1, "--optim.accumulate must be at least 1.")
-        require(
-            self.batch_size % self.accumulate == 0,
-            f"--optim.batch-size {self.batch_size} can't be cut into --optim.accumulate "
-            f"{self.accumulate} equal parts.",
-        )
 
 
 @dataclass(frozen=True)
@@ -279,6 +274,9 @@ class TrainConfig:
     # Take the behaviour stage of this run folder (same data, model, seed) instead of training it.
     # A method of one stage then goes on from it for --optim.value-steps updates.
     behaviour_from: Path | None = None
+    # Take the image encoder of this run folder (same cameras and model), frozen: both stages train
+    # on its image features, computed once per frame.
+    features_from: Path | None = None
     # Updates between two lines of metrics.
     log_every: int = 50
     # Updates between two checkpoints (the last one of each stage is always written).
@@ -292,6 +290,18 @@ class TrainConfig:
             "--data.auxiliary-keys teaches an image encoder, but a pretrained one is frozen: use "
             "--model.no-frozen-features to train it, or leave the keys out.",
         )
+        if self.features_from is not None:
+            require(bool(self.data.cameras), "--features-from needs --data.cameras.")
+            require(
+                self.model.frozen_features,
+                "--features-from trains on frozen image features: not with "
+                "--model.no-frozen-features.",
+            )
+            require(
+                self.behaviour_from is None,
+                "--features-from and --behaviour-from exclude each other: a behaviour stage brings "
+                "its own image encoder.",
+            )
         rule = self.acting.rule
         require(
             (rule == "advantage") == (self.method == "ilql") or rule == "behaviour",
