@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 from sim.rendering import close_rendering, render_images
 from sim.tabletop_scene import OBJECTS, RECEPTACLES, Scene, sample_drawer, sample_table
+from sim.tabletop_truth import SceneTruth, read_truth
 
 ENV_NAME = "tabletop"
 ENV_TYPE = 2  # robomimic's number for "some gym environment"
@@ -151,6 +152,11 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         terminated = success and self.terminate_on_success
         truncated = not terminated and self._steps >= self.max_steps
         return self._observation(), reward, terminated, truncated, self._info(success)
+
+    def truth(self) -> SceneTruth:
+        """What is true of the scene now, and where each camera of the environment sees it."""
+        height, width = self.image_size
+        return read_truth(self.scene, self.cameras, width / height)
 
     def render(self) -> np.ndarray:
         """A view for people: uint8 [256, 256, 3], RGB."""
