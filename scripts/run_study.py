@@ -34,12 +34,19 @@ class Setting:
     # Words after `qsft-robot train` that every method gets.
     train: str
     episodes: int = 200
-    # File of the logs; settings with the same words share it.
-    logs: str = ""
+    # Words of `train` for the run whose frozen image encoder every method takes; "" for none.
+    encoder: str = ""
 
 
 _LOW_DIM = "--preset tabletop/low_dim"
 _PIXELS = "--preset tabletop/pixels"
+# Image tokens learn from the logs as in the preset; then both stages train on them as on states,
+# with a behaviour stage that is short: many updates on few logs leave phi too sure of itself.
+_ENCODER = f"{_PIXELS} --method sft --optim.behaviour-steps 1499 --optim.value-steps 1"
+_ON_FEATURES = (
+    f"{_PIXELS} --optim.behaviour-steps 300 --optim.value-steps 1200 --optim.learning-rate 2e-3 "
+    "--optim.value-learning-rate 2e-3 --optim.batch-size 256 --model.dropout 0.1 --optim.no-bf16"
+)
 _LIFT = "robosuite/Lift"
 SETTINGS = [
     Setting("tabletop/place", "low_dim", "few", "tabletop/place --episodes 200", _LOW_DIM),
@@ -66,7 +73,14 @@ SETTINGS = [
         f"{_LOW_DIM} --preset tabletop/drawer",
     ),
     Setting("tabletop/place", "pixels", "plenty", "tabletop/place --episodes 1500", _PIXELS),
-    Setting("tabletop/place", "pixels", "few", "tabletop/place --episodes 200", _PIXELS),
+    Setting(
+        "tabletop/place",
+        "pixels",
+        "few",
+        "tabletop/place --episodes 200",
+        _ON_FEATURES,
+        encoder=_ENCODER,
+    ),
     Setting(
         "tabletop/drawer",
         "pixels",
@@ -75,7 +89,14 @@ SETTINGS = [
         f"{_PIXELS} --preset tabletop/drawer",
     ),
     *(
-        Setting(f"robosuite/{task}", "low_dim", "mixed", f"robosuite/{task}", flags, 70)
+        Setting(
+            f"robosuite/{task}",
+            "low_dim",
+            "mixed",
+            f"robosuite/{task} --episodes 600",
+            flags,
+            70,
+        )
         for task, flags in (
             ("Lift", "--preset robosuite/low_dim"),
             ("PickPlaceCan", "--preset robosuite/low_dim"),
@@ -83,7 +104,7 @@ SETTINGS = [
             ("NutAssemblySquare", "--preset robosuite/low_dim"),
         )
     ),
-    Setting(_LIFT, "pixels", "mixed", _LIFT, "--preset robosuite/pixels", 70),
+    Setting(_LIFT, "pixels", "mixed", f"{_LIFT} --episodes 600", "--preset robosuite/pixels", 70),
 ]
 # The same number of updates in all, split for methods that act by phi, whose phi has to be good.
 _PHI_ACTS = "--optim.behaviour-steps 900 --optim.value-steps 600"
@@ -166,13 +187,17 @@ class Study:
         run = self.folder(setting, method, seed)
         if not (run / "policy").is_dir():
             shared = ""
-            shares = SHARED[setting.observations]
-            source = "qsft" if method in SWEEP else shares.get(method)
+            source = "qsft" if method in SWEEP else behaviours(setting).get(method)
             if source is not None:
                 shared = f" --behaviour-from {self.folder(setting, source, seed)}"
+            settings = setting.train
+            if method == "encoder":
+                settings = setting.encoder
+            elif setting.encoder:
+                shared += f" --features-from {self.folder(setting, 'encoder', seed)}"
             logs = self.logs(setting, seed)
             qsft(
-                f"train {setting.train} {words} {extra} --data.path {logs} --seed {seed} "
+                f"train {settings} {words} {extra} --data.path {logs} --seed {seed} "
                 f"--out {run}{shared} --log-every 100 --checkpoint-every 100000",
                 run.with_suffix(".log"),
             )
@@ -211,6 +236,11 @@ class Study:
         }
 
 
+def behaviours(setting: Setting) -> dict[str, str]:
+    """Method -> the method whose behaviour stage it takes."""
+    return {} if setting.encoder else SHARED[setting.observations]
+
+
 def commit() -> str:
     """The short hash of the code that ran."""
     words = ["git", "rev-parse", "--short", "HEAD"]
@@ -245,8 +275,10 @@ def jobs(study: Study, setting: Setting, options: argparse.Namespace) -> Iterato
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     with ThreadPoolExecutor(options.processes) as pool:
         list(pool.map(lambda seed: study.logs(setting, seed), seeds))
+        if setting.encoder:
+            list(pool.map(lambda seed: study.train(setting, "encoder", "", seed, ""), seeds))
         methods = options.methods
-        later = SHARED[setting.observations]
+        later = behaviours(setting)
         waves = [[m for m in methods if m not in later], [m for m in methods if m in later]]
         if options.sweep:
             waves.append(list(SWEEP))
