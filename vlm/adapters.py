@@ -76,28 +76,28 @@ def pair_lora(first: nn.Module, second: nn.Module) -> None:
 class PairedLinear(nn.Module):
     """One frozen layer with two adapters: the first half of the batch uses one, the rest the other.
 
-    The layer's weights are read once for both: at batch 1 a decision costs what they cost.
+    The layer's weights are read once for both: at batch 1 a decision costs what they cost. The
+    adapters are the twins' own, so that training goes on being seen.
     """
-
-    down: Tensor
-    up: Tensor
 
     def __init__(self, first: Any, second: Any) -> None:
         super().__init__()
         self.base = first.get_base_layer()
         pair = (first, second)
-        down = torch.stack([x.lora_A[ADAPTER].weight.detach().t() for x in pair])
-        up = torch.stack([x.lora_B[ADAPTER].weight.detach().t() * x.scaling[ADAPTER] for x in pair])
-        weight = self.base.weight
-        self.register_buffer("down", down.to(weight.dtype), False)  # [2, in, r]
-        self.register_buffer("up", up.to(weight.dtype), False)  # [2, r, out]
+        self.down = nn.ModuleList(x.lora_A[ADAPTER] for x in pair)
+        self.up = nn.ModuleList(x.lora_B[ADAPTER] for x in pair)
+        self.scaling = first.scaling[ADAPTER]
 
     def forward(self, x: Tensor) -> Tensor:
         """x [2 b, t, in] to [2 b, t, out]."""
         out = self.base(x)
         halves = x.reshape(2, -1, x.shape[-1])
-        change = torch.bmm(torch.bmm(halves, self.down), self.up)
-        return out + change.view(out.shape)
+        changes = out.view(2, -1, out.shape[-1])
+        adapters: Any = zip(self.down, self.up, strict=True)
+        for change, half, (down, up) in zip(changes, halves, adapters, strict=True):
+            low = torch.mm(half, down.weight.t().to(half.dtype))
+            change.addmm_(low, up.weight.t().to(half.dtype), alpha=self.scaling)
+        return out
 
 
 def _is_transposed(module: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,19 @@ class Context:
             return {}
         slots = nn.functional.pad(self.image_slots, (0, more))
         return {"visual_pos_masks": slots, "deepstack_visual_embeds": list(self.deep)}
+
+    @classmethod
+    def joined(cls, contexts: Sequence[Context]) -> Context:
+        """Contexts of equal length as one batch, one after the other."""
+        slots = [c.image_slots for c in contexts if c.image_slots is not None]
+        return cls(
+            torch.cat([c.embeddings for c in contexts]),
+            torch.cat([c.visible for c in contexts]),
+            torch.cat([c.positions for c in contexts], -2),
+            torch.cat([c.next_position for c in contexts]),
+            torch.cat(slots) if slots else None,
+            tuple(torch.cat(level) for level in zip(*(c.deep for c in contexts), strict=True)),
+        )
 
 
 class ContextTokens(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,16 @@ from vlm.adapters import add_lora
 from vlm.blocks import ReturnToken
 from vlm.context_tokens import ContextTokens
 from vlm.decision import RTOutput
-from vlm.pretrained_cache import PretrainedCache, prompt_mask
+from vlm.pretrained_cache import PretrainedCache, PretrainedPair, prompt_mask
 from vlm.pretrained_config import PretrainedConfig
+from vlm.pretrained_export import write_merged
+from vlm.pretrained_images import (
+    image_levels,
+    image_modules,
+    image_parameters,
+    measure_image_tokens,
+    stacked_images,
+)
 from vlm.pretrained_load import load_base, read_base
 from vlm.prompt import Prompt
 
@@ -79,10 +88,14 @@ class PretrainedModel(nn.Module):
         self.register_state_dict_post_hook(_leave_out_frozen)
         self.register_load_state_dict_post_hook(_miss_no_frozen)
         if config.cameras:
-            self.config = replace(self.config, frame_image_tokens=self._measure_images())
+            self.eval()
+            tokens = config.frame_image_tokens
+            tokens = tokens or measure_image_tokens(self.base, self.prompt, self.config)
+            self.config = replace(self.config, frame_image_tokens=tokens)
         self.context_tokens = ContextTokens(self.config, self.prompt)
         self._check_length()
-        self.train(self.training)
+        self._pair: tuple[PretrainedModel, torch.device, PretrainedPair] | None = None
+        self.train()
 
     @property
     def language_model(self) -> Any:
@@ -106,16 +119,13 @@ class PretrainedModel(nn.Module):
     def train(self, mode: bool = True) -> PretrainedModel:
         super().train(mode)
         if not self.config.train_images:
-            for module in self._image_modules():
+            for module in image_modules(self.base):
                 module.eval()
         return self
 
     def image_parameters(self) -> Iterator[nn.Parameter]:
         """Vision tower and projector."""
-        own = {id(p) for p in self.language_model.parameters()}
-        head = self.base.get_output_embeddings()
-        own |= {id(p) for p in head.parameters()}
-        return (p for p in self.base.parameters() if id(p) not in own)
+        return image_parameters(self.base)
 
     def decoder_parameters(self) -> Iterator[nn.Parameter]:
         """What is trained beside them: adapter or language model, action rows, state token."""
@@ -130,26 +140,13 @@ class PretrainedModel(nn.Module):
 
         Where the family has deep-stack features, they follow the image tokens as more tokens.
         """
-        config, flat = self.config, []
+        config = self.config
         if not config.cameras:
             raise ValueError("the model has no cameras: pass features=None and no images.")
-        for camera in config.cameras:
-            if camera not in images:
-                raise ValueError(
-                    f"camera {camera!r} is missing: the model reads {list(config.cameras)} and was "
-                    f"given {sorted(images)}."
-                )
-            x = images[camera]
-            if tuple(x.shape[1:]) != (*config.image_size, 3) or x.dtype != torch.uint8:
-                raise ValueError(
-                    f"camera {camera!r}: images of shape {list(x.shape)} and {x.dtype}, but the "
-                    f"model expects uint8 [b, {', '.join(map(str, config.image_size))}, 3]."
-                )
-            flat.append(x.permute(0, 3, 1, 2))
-        b = len(flat[0])
+        flat = stacked_images(config, images)
         with torch.set_grad_enabled(torch.is_grad_enabled() and config.train_images):
-            levels = self._image_levels(list(torch.cat(flat)))  # each [cameras * b, tokens, c]
-        shape = (len(config.cameras), b)
+            levels = image_levels(self.base, self.prompt, flat)
+        shape = (len(config.cameras), len(flat) // len(config.cameras))
         parts = [x.unflatten(0, shape).transpose(0, 1).flatten(1, 2) for x in levels]
         return torch.cat(parts, 1)
 
@@ -194,8 +191,14 @@ class PretrainedModel(nn.Module):
     ) -> tuple[RTOutput, PretrainedCache]:
         """Read the context: the output for action token 0 (n = 1), and the cache that decodes."""
         context = self.context_tokens(self, features, state, frame_mask, text_ids, returns)
-        cache = PretrainedCache(self, context)
-        return self.output(cache.read_context()), cache
+        cache = PretrainedCache(
+            self.language_model,
+            self.family,
+            self.config.n_tokens,
+            lambda ids: self.embed_actions(ids[:, None]),
+            self.output,
+        )
+        return cache.read(context), cache
 
     @torch.no_grad()
     def decode(self, ids: Int64[Tensor, " b"], cache: PretrainedCache) -> RTOutput:
@@ -227,6 +230,7 @@ class PretrainedModel(nn.Module):
         for x in (x for name, x in named if name in kept):
             memo.pop(id(x), None)
         memo[id(self.prompt)] = self.prompt
+        memo[id(self._pair)] = None
         new = self.__class__.__new__(self.__class__)
         memo[id(self)] = new
         new.__dict__ = {key: copy.deepcopy(x, memo) for key, x in self.__dict__.items()}
@@ -239,9 +243,25 @@ class PretrainedModel(nn.Module):
         mine, theirs = (m.base.get_input_embeddings().weight for m in (self, other))
         return mine is theirs
 
+    def together(self, others: Sequence[Any]) -> PretrainedPair | None:
+        """This model and its twin as one that reads once for both, where that is possible."""
+        if len(others) != 1 or not self.shares_base_with(others[0]):
+            return None
+        other, device = others[0], self.action_rows.device
+        if self._pair is None or self._pair[0] is not other or self._pair[1] != device:
+            self._pair = (other, device, PretrainedPair([self, other]))
+        return self._pair[2]
+
     def small_state_dict(self) -> dict[str, Tensor]:
         """What is trained and is no part of the base: action rows, state and return tokens."""
         return {k: x for k, x in self.state_dict().items() if k.startswith(SMALL)}
+
+    def merge_to(self, folder: str | Path) -> PretrainedConfig:
+        """Write a plain Hugging Face folder with the adapter merged; the config that opens it.
+
+        A model of that config is equal to this one after it has loaded `small_state_dict`.
+        """
+        return write_merged(self, Path(folder))
 
     def gradient_checkpointing(self, on: bool = True) -> None:
         """Recompute the language model's activations in the backward pass: memory for time."""
@@ -249,54 +269,6 @@ class PretrainedModel(nn.Module):
             self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         else:
             self.language_model.gradient_checkpointing_disable()
-
-    def _image_modules(self) -> list[nn.Module]:
-        """The largest modules of the base that hold no part of language model or head."""
-        lm, head = self.language_model, self.base.get_output_embeddings()
-        language = {id(m) for m in [*lm.modules(), *head.modules()]}
-        found: list[nn.Module] = []
-
-        def walk(module: nn.Module) -> None:
-            for child in module.children():
-                inside = {id(m) for m in child.modules()}
-                if not inside & language:
-                    found.append(child)
-                elif id(child) not in language:
-                    walk(child)
-
-        walk(self.base)
-        return found
-
-    def _image_levels(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """Image tokens and then deep-stack features, each [images, tokens, c]."""
-        inputs = self.prompt.pixels(list(images))
-        device = self.action_rows.device
-        inputs = {k: x.to(device) if isinstance(x, Tensor) else x for k, x in inputs.items()}
-        inner = self.base.model
-        read = inner.get_image_features(**inputs, return_dict=True)
-        deep = getattr(read, "deepstack_features", None) or []
-        return [
-            x if isinstance(x, Tensor) else torch.stack(list(x))
-            for x in (read.pooler_output, *deep)
-        ]
-
-    @torch.no_grad()
-    def _measure_images(self) -> int:
-        """Image tokens of one frame; ValueError where model and processor disagree."""
-        if self.config.frame_image_tokens:
-            return self.config.frame_image_tokens
-        self.eval()
-        blank = torch.zeros(3, *self.config.image_size, dtype=torch.uint8)
-        levels = self._image_levels([blank])
-        _, tokens, width = levels[0].shape
-        if tokens != self.prompt.image_tokens or width != self.config.width:
-            raise ValueError(
-                f"{self.config.base}: its processor marks an image with {self.prompt.image_tokens} "
-                f"tokens of width {self.config.width}, and its model makes {tokens} of width "
-                f"{width}: the processor does not match the model; take both from one source."
-            )
-        self.train()
-        return len(levels) * tokens * len(self.config.cameras)
 
     def _check_length(self) -> None:
         text = self.base.config.get_text_config()

@@ -1,7 +1,9 @@
-"""Decoding with transformers' cache: one model, or a LoRA pair in one batch."""
+"""Decoding with transformers' cache: one model, or two LoRA twins in one batch."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,55 +11,55 @@ import torch.nn.functional as F
 from jaxtyping import Int64
 from torch import Tensor
 
+from vlm.adapters import pair_lora
 from vlm.context_tokens import Context
-from vlm.decision import RTOutput
 from vlm.families import Family
 
 
 class PretrainedCache:
-    """Keys and values of one decision of one model, extended by each `decode`."""
+    """Keys and values of one decision, extended by each `decode`.
 
-    def __init__(self, model: Any, context: Context) -> None:
+    `embed(ids [b]) -> [b', 1, c]` and `output(hidden [b', 1, c])` are the models' own ends; b' is
+    a multiple of b where several models read together.
+    """
+
+    def __init__(
+        self,
+        language_model: Any,
+        family: Family,
+        n_tokens: int,
+        embed: Callable[[Tensor], Tensor],
+        output: Callable[[Tensor], Any],
+    ) -> None:
         from transformers import DynamicCache
 
-        self.model, self.language_model = model, model.language_model
-        self.context: Context | None = context
-        self.keys_values = DynamicCache(config=self.language_model.config)
-        self.remaining = model.config.n_tokens - 1
-        self.visible = context.visible
-        self.position = context.next_position
+        self.language_model, self.family, self.n_tokens = language_model, family, n_tokens
+        self.embed, self.output = embed, output
+        self.keys_values = DynamicCache(config=language_model.config)
+        self.remaining = n_tokens - 1
 
-    def read_context(self) -> Tensor:
-        """Hidden state of the last context token, [b, 1, c]."""
-        context = self.context
-        assert context is not None
-        self.context = None
-        length, dtype = context.visible.shape[1], context.embeddings.dtype
-        mask = prompt_mask(self.model.family, context.visible, length, dtype)
-        return self._read(context.embeddings, mask, context.positions, **context.deep_arguments())[
-            :, -1:
-        ]
+    def read(self, context: Context) -> Any:
+        """The output (n = 1) for action token 0."""
+        self.visible, self.position = context.visible, context.next_position
+        x = context.embeddings
+        mask = prompt_mask(self.family, context.visible, x.shape[1], x.dtype)
+        return self._read(x, mask, context.positions, **context.deep_arguments())
 
-    def decode(self, ids: Int64[Tensor, " b"]) -> RTOutput:
-        """Read action tokens [b]; the output (n = 1) for the next."""
+    def decode(self, ids: Int64[Tensor, " b"]) -> Any:
+        """Read action tokens; the output (n = 1) for the next."""
         if self.remaining == 0:
-            n = self.model.config.n_tokens
-            raise ValueError(f"the decision is complete: it has {n} tokens.")
+            raise ValueError(f"the decision is complete: it has {self.n_tokens} tokens.")
         self.remaining -= 1
-        return self.model.output(self.step(self.model.embed_actions(ids[:, None])))
-
-    def step(self, embeddings: Tensor) -> Tensor:
-        """Hidden states [b, 1, c] after one more token per row, [b, 1, c]."""
         self.visible = F.pad(self.visible, (0, 1), value=True)
         position = self.position[:, None]
         self.position = self.position + 1
-        if self.model.family.grid_positions:
+        if self.family.grid_positions:
             position = position.expand(3, -1, -1)
         dtype = self.language_model.get_input_embeddings().weight.dtype
-        return self._read(embeddings.to(dtype), self.visible, position)
+        return self._read(self.embed(ids).to(dtype), self.visible.long(), position)
 
-    def _read(self, x: Tensor, mask: Tensor, positions: Tensor, **deep: Any) -> Tensor:
-        return self.language_model(
+    def _read(self, x: Tensor, mask: Tensor, positions: Tensor, **deep: Any) -> Any:
+        hidden = self.language_model(
             inputs_embeds=x,
             attention_mask=mask,
             position_ids=positions,
@@ -65,6 +67,34 @@ class PretrainedCache:
             use_cache=True,
             **deep,
         ).last_hidden_state
+        return self.output(hidden[:, -1:])
+
+
+class PretrainedPair:
+    """Two LoRA twins that read the same tokens in one batch: the base's weights are read once."""
+
+    def __init__(self, models: Sequence[Any]) -> None:
+        first, second = models
+        self.models = list(models)
+        lm = first.language_model
+        shared = {id(x): x for x in [*lm.parameters(), *lm.buffers()]}
+        self.language_model = copy.deepcopy(lm, shared).eval()
+        pair_lora(self.language_model, second.language_model)
+
+    @torch.no_grad()
+    def prefill(self, contexts: Sequence[tuple]) -> tuple[list[Any], PretrainedCache]:
+        """Outputs of both models for action token 0, and the cache that decodes for both."""
+        read = [m.context_tokens(m, *c) for m, c in zip(self.models, contexts, strict=True)]
+        cache = PretrainedCache(
+            self.language_model,
+            self.models[0].family,
+            self.models[0].config.n_tokens,
+            lambda ids: torch.cat([m.embed_actions(ids[:, None]) for m in self.models]),
+            lambda hidden: [
+                m.output(h) for m, h in zip(self.models, hidden.chunk(len(read)), strict=True)
+            ],
+        )
+        return cache.read(Context.joined(read)), cache
 
 
 def prompt_mask(family: Family, visible: Tensor, prompt: int, dtype: torch.dtype) -> Tensor:

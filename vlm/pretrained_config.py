@@ -47,6 +47,10 @@ class PretrainedConfig:
     train_action_rows: bool = True
     # With lora_rank 0: train the language model. False: nothing but the small modules (an export).
     train_language_model: bool = True
+    # For comparison: the base's architecture with random weights, all of them trained.
+    random_weights: bool = False
+    # For comparison: the action ids' rows start at random, as a new head would.
+    random_action_rows: bool = False
     # Texts that will occur: the ids that they produce never become action ids.
     instructions: tuple[str, ...] = ()
     # Run code that the model's repository brings along. Only for sources that you trust.
@@ -64,6 +68,10 @@ class PretrainedConfig:
         # JSON has lists where Python has tuples.
         for name in ("cameras", "image_size", "instructions"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.random_weights:
+            if self.lora_rank:
+                raise ValueError("random weights can't carry an adapter: set lora_rank to 0.")
+            object.__setattr__(self, "train_images", True)
         if not self.base:
             raise ValueError("base is empty: name a Hugging Face model or a local folder of one.")
         if not self.cameras and self.state_dim == 0:

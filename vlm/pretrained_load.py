@@ -39,7 +39,8 @@ class LoadedBase:
         """The rows of the action ids in embedding and head, float32 [v, c]; None for a tied head.
 
         A row that the table does not have yet starts at the mean of the table, with a fifth of its
-        deviation, drawn from one fixed seed.
+        deviation; with `random_action_rows` every row starts with its deviation alone. Both are
+        drawn from one fixed seed.
         """
         table = self.model.get_input_embeddings().weight
         head = self.model.get_output_embeddings().weight
@@ -52,7 +53,10 @@ class LoadedBase:
         table = table.detach()
         generator = torch.Generator().manual_seed(0)
         mean, std = table.float().mean(0), table.float().std(0)
-        fresh = mean + 0.2 * std * torch.randn(len(ids), table.shape[1], generator=generator)
+        noise = torch.randn(len(ids), table.shape[1], generator=generator)
+        if self.config.random_action_rows:
+            return noise * table.float().std()
+        fresh = mean + 0.2 * std * noise
         fresh[there] = table[ids[there]].float()
         return fresh
 
@@ -118,6 +122,10 @@ def load_base(config: PretrainedConfig) -> LoadedBase:
     auto = transformers.AutoModelForCausalLM
     if base.family.reads_images:
         auto = transformers.AutoModelForImageTextToText
+    if config.random_weights:
+        fresh = auto.from_config(base.hf_config, dtype=getattr(torch, config.dtype))
+        no_dropout(fresh)
+        return LoadedBase(base.config, base.family, base.prompt, fresh)
     try:
         model, report = auto.from_pretrained(
             base.folder,

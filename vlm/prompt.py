@@ -28,7 +28,7 @@ class Prompt:
         self.family, self.processor, self.base = family, processor, config.base
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.length, self.cameras = config.text_length, config.cameras
-        prefix, self._before, self._after = self._template()
+        prefix, self._between, self._before, self._after = self._template()
         self.prefix_ids: list[int] = self._prefix(prefix)
         # Of one image: ids before and after its tokens, their number, and their rows and columns.
         self.image_before: list[int] = []
@@ -104,10 +104,12 @@ class Prompt:
     def pixels(self, images: list[torch.Tensor]) -> dict[str, Any]:
         """What the model's own image processor makes of uint8 images [3, h, w]."""
         given: Any = [[image] for image in images] if self.family.nested_images else images
-        arguments = self._image_arguments()
+        arguments = self.image_arguments
         return dict(self.processor.image_processor(given, return_tensors="pt", **arguments))
 
-    def _image_arguments(self) -> dict[str, Any]:
+    @property
+    def image_arguments(self) -> dict[str, Any]:
+        """What the image processor is called with."""
         arguments = dict(self.family.image_arguments)
         if "do_image_splitting" in arguments:
             # Straight to the size of the one tile, not by way of the size that tiles are cut from.
@@ -115,31 +117,32 @@ class Prompt:
             arguments["size"] = {"longest_edge": largest}
         return arguments
 
-    def _template(self) -> tuple[str, str, str]:
-        """Text before the images, between them and the instruction, and after it."""
-        family, images = self.family, len(self.cameras)
+    def _template(self) -> tuple[str, str, str, str]:
+        """Text before the images, after each of them, before the instruction, and after it."""
+        # Two images show what stands between images, however many there will be.
+        family, images = self.family, 2 * bool(self.cameras)
         source = self.processor
         if not getattr(source, "chat_template", None):
             source = self.tokenizer
         if not family.chat_template or not getattr(source, "chat_template", None):
             before, after = family.plain[1].split("{instruction}")
-            return family.plain[0], before, after
+            return family.plain[0], "", before, after
         content: Any = _MARK
         if family.reads_images:
             content = [{"type": "image"}] * images + [{"type": "text", "text": _MARK}]
         text = source.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
-        if text.count(_MARK) != 1 or text.count(family.placeholder or _MARK) < max(images, 1):
+        if text.count(_MARK) != 1 or text.count(family.placeholder or _MARK) != max(images, 1):
             raise ValueError(
                 f"{self.base}: its chat template does not show one user message with {images} "
                 f"image(s) marked {family.placeholder!r} and its text: {text!r}"
             )
         head, after = text.split(_MARK)
         if not images:
-            return head, "", after
-        first, last = head.index(family.placeholder), head.rindex(family.placeholder)
-        return head[:first], head[last + len(family.placeholder) :], after
+            return head, "", "", after
+        prefix, between, before = head.split(family.placeholder)
+        return prefix, between, before.removeprefix(between), after
 
     def _prefix(self, text: str) -> list[int]:
         if not self.family.chat_template:
@@ -155,7 +158,7 @@ class Prompt:
     def _read_image_layout(self, size: tuple[int, int]) -> None:
         blank = torch.zeros(3, *size, dtype=torch.uint8)
         given: Any = [[blank]] if self.family.nested_images else [blank]
-        arguments = self._image_arguments()
+        arguments = self.image_arguments
         try:
             read = self.processor(
                 text=[self.family.placeholder],
@@ -179,16 +182,21 @@ class Prompt:
         if self.family.chat_template:  # else the processor's own text stands around them
             self.image_before, self.image_after = ids[: at[0]], ids[at[-1] + 1 :]
         self.image_tokens = len(at)
-        last = [*self.image_after, image_id] if not self.image_after else self.image_after
-        self._anchor = str(self.tokenizer.convert_ids_to_tokens(last[-1]))
+        last = [image_id, *self.image_after][-1]
+        self._anchor = str(self.tokenizer.convert_ids_to_tokens(last))
+        self.image_after = self.image_after + self._behind_images(self._between)
+        self._anchor += self._between
         if self.family.grid_positions:
             merge = self.processor.image_processor.merge_size
             _, rows, columns = (int(x) for x in read["image_grid_thw"][0])
             self.image_grid = rows // merge, columns // merge
 
     def _text_ids(self, instruction: str) -> list[int]:
-        """Ids of the text, tokenised behind what stands before it (a space may depend on it)."""
-        text = f"{self._before}{instruction}{self._after}"
+        """Ids of the text with an instruction in it."""
+        return self._behind_images(f"{self._before}{instruction}{self._after}")
+
+    def _behind_images(self, text: str) -> list[int]:
+        """Ids of a text, tokenised behind what ends an image: a space may depend on it."""
         if self._anchor:
             ids = self._ids(self._anchor + text)
             start = self._ids(self._anchor)
