@@ -51,6 +51,9 @@ class DataConfig:
     action_high: tuple[float, ...] = ()
     # Disk space that the decoded frames of this file may take, in GiB.
     frame_cache_gib: float = 8.0
+    # Disk space that a frozen image tower's features of these frames may take, in GiB. 0: none, the
+    # tower then runs on every batch.
+    feature_cache_gib: float = 32.0
 
     def log_ends(self) -> LogEnd | dict[str, LogEnd] | None:
         """The flag as the reader takes it."""

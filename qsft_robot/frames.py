@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import weakref
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ from rich.progress import Progress
 
 from qsft_robot.demonstration_checks import check_demo, open_demonstrations, unknown
 from qsft_robot.files import atomic_folder, read_json, write_json
+from qsft_robot.row_file import RowFile
 
 if TYPE_CHECKING:
     from jaxtyping import Int64, UInt8
@@ -28,10 +27,7 @@ GIB = 1 << 30
 class FrameCache:
     """Rows of all logs one after the other, t + 1 a log: row `start[name] + i` is observation i.
 
-    Files are opened at the first `read` of a process, so a cache may be sent to workers by fork or
-    spawn alike. Rows are read, not mapped: they stay in the operating system's own cache, which all
-    processes share and which it takes back when it must; mapped, they would count as memory of each
-    process.
+    A cache may be sent to workers by fork or spawn alike.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -47,8 +43,7 @@ class FrameCache:
         self.cameras: dict[str, tuple[int, int]] = {
             camera: (size[0], size[1]) for camera, size in value["cameras"].items()
         }
-        # camera -> file descriptor and the byte at which its rows begin
-        self._files: dict[str, tuple[int, int]] = {}
+        self._files: dict[str, RowFile] = {}
 
     @classmethod
     def build(
@@ -102,36 +97,11 @@ class FrameCache:
         self, camera: str, rows: Int64[np.ndarray, "*rows"]
     ) -> UInt8[np.ndarray, "*rows h w 3"]:
         """Frames by row number; ValueError on an unknown camera, IndexError past the end."""
-        descriptor, begin = self._open(camera)
-        rows = np.asarray(rows)
-        total = sum(self.rows.values())
-        if rows.size and not (rows.min() >= 0 and rows.max() < total):
-            raise IndexError(
-                f"{self.folder}: {total} rows, asked for {rows.min()} to {rows.max()}."
-            )
-        out = np.empty((*rows.shape, *self.cameras[camera], 3), np.uint8)
-        flat = out.reshape(rows.size, -1)
-        for frame, row in zip(flat, rows.ravel().tolist(), strict=True):
-            if os.preadv(descriptor, [frame], begin + row * frame.size) != frame.size:
-                raise OSError(f"{self.folder}/{camera}.npy is cut short; remove the folder.")
-        return out
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}
-
-    def _open(self, camera: str) -> tuple[int, int]:
         if camera not in self.cameras:
             raise ValueError(f"{self.folder}: {unknown('camera', camera, self.cameras)}")
         if camera not in self._files:
-            path = self.folder / f"{camera}.npy"
-            with path.open("rb") as file:
-                np.lib.format.read_magic(file)
-                np.lib.format.read_array_header_1_0(file)
-                begin = file.tell()
-            descriptor = os.open(path, os.O_RDONLY)
-            weakref.finalize(self, os.close, descriptor)
-            self._files[camera] = descriptor, begin
-        return self._files[camera]
+            self._files[camera] = RowFile(self.folder / f"{camera}.npy")
+        return self._files[camera].read(rows)
 
 
 def _measure(

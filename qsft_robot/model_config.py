@@ -51,10 +51,20 @@ class ModelConfig:
     depth: int | None = None
     # Frames that the policy sees: this one and the history-1 before it.
     history: int = 1
-    # "small" (ours, fast on a CPU) or "timm:<model name>".
+    # "small" (ours, fast on a CPU), "timm:<name>" or "open_clip:<name>"; <name> is one that the
+    # library lists, local-dir:<folder> or hf-hub:<repository>.
     image_encoder: str = "small"
-    # Weights of a timm encoder: a local safetensors file, "hub", or None for random.
+    # Weights of such a tower: a local safetensors file, "hub" or "hub:<tag>". None: those of the
+    # folder or repository that its name names, else random ones.
     image_weights: str | None = None
+    # "words" (hashed, learnt from scratch) or "open_clip:<name>", whose text half reads the
+    # instructions.
+    text_encoder: str = "words"
+    # Weights of the text half, as above; often the very file of the image half.
+    text_weights: str | None = None
+    # Train pretrained towers too. False leaves them as they are, and computes their image features
+    # once per frame.
+    fine_tune_towers: bool = False
     # Shift training images by up to so many pixels (replicated edges). 0: off.
     random_shift: int = 0
     # Weight of the auxiliary task of the behaviour stage: image tokens regress the keys that
@@ -74,6 +84,10 @@ class ModelConfig:
         require(self.auxiliary_weight >= 0, "--model.auxiliary-weight must not be negative.")
         require(self.lora_rank >= 0, "--model.lora-rank must not be negative.")
         require(0 <= self.lora_dropout < 1, "--model.lora-dropout must lie in [0, 1).")
+        require(
+            self.text_encoder != "words" or self.text_weights is None,
+            "--model.text-weights belongs to a text tower: name it with --model.text-encoder.",
+        )
         if self.pretrained is None:
             for name in ("revision", "trust_remote_code", "reinitialise", "from_scratch"):
                 require(
@@ -88,11 +102,13 @@ class ModelConfig:
                 f"--model.{name.replace('_', '-')} is a size of the RT-style transformer, but "
                 f"--model.pretrained {self.pretrained} has its own: leave one of the two out.",
             )
-        require(
-            self.image_encoder == "small",
-            f"--model.image-encoder {self.image_encoder} belongs to the RT-style transformer, but "
-            f"--model.pretrained {self.pretrained} has its own: leave one of the two out.",
-        )
+        for name, own in (("image_encoder", "small"), ("text_encoder", "words")):
+            require(
+                getattr(self, name) == own,
+                f"--model.{name.replace('_', '-')} {getattr(self, name)} belongs to the RT-style "
+                f"transformer, but --model.pretrained {self.pretrained} has its own: leave one of "
+                "the two out.",
+            )
         require(
             not (self.from_scratch and self.lora_rank > 0),
             "--model.from-scratch has no pretrained weights that an adapter could rest on: use "
@@ -108,6 +124,11 @@ class ModelConfig:
             "--model.random-shift teaches an image encoder, but a pretrained one is frozen: use "
             "--model.no-frozen-features to train it.",
         )
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether instructions are hashed words; else the model itself says how it reads them."""
+        return self.pretrained is None and self.text_encoder == "words"
 
     @property
     def train_images(self) -> bool:

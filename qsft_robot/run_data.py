@@ -82,7 +82,7 @@ def read_run_data(config: TrainConfig) -> RunData:
             tokenizer,
             returns,
             # A pretrained model reads words by its own tokenizer, which is loaded with it.
-            hash_words if config.model.pretrained is None else None,
+            hash_words if config.model.reads_words else None,
             config.model.history,
             data.auxiliary_keys,
         )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vlm.blocks import (
     Block,
@@ -90,6 +91,7 @@ class RTModel(nn.Module):
             Block(c, config.heads, config.mlp_ratio, config.dropout, config.depth)
             for _ in range(config.depth)
         )
+        self.checkpointed = False
         self.norm = nn.LayerNorm(c)
         self.head = nn.Linear(c, config.vocab_size, bias=False)
         nn.init.normal_(self.head.weight, std=0.02)
@@ -102,6 +104,12 @@ class RTModel(nn.Module):
     def decoder_parameters(self) -> Iterator[nn.Parameter]:
         """Everything else: what a value stage on frozen features trains."""
         return self._parameters_of(images=False)
+
+    @property
+    def frozen_tower(self) -> Any:
+        """The image tower, if it never changes: its features may be computed once per frame."""
+        tower = None if self.images is None else self.images.tower
+        return tower if tower is not None and tower.frozen else None
 
     def _parameters_of(self, images: bool) -> Iterator[nn.Parameter]:
         parts = ("images.", "text_tower.") if self.images is not None else ("images.",)
@@ -116,6 +124,10 @@ class RTModel(nn.Module):
     def text(self, text_ids: Int64[Tensor, "b l"]) -> Tensor:
         """What the instruction encoders read: the word ids, or the text tower's embedding."""
         return text_ids if self.text_tower is None else self.text_tower(text_ids)
+
+    def gradient_checkpointing(self, on: bool = True) -> None:
+        """Recompute the blocks' activations in the backward pass: memory for time."""
+        self.checkpointed = on
 
     def encode_images(
         self, images: Mapping[str, Tensor], text_ids: Int64[Tensor, "b l"]
@@ -146,7 +158,10 @@ class RTModel(nn.Module):
         causal = causal_mask(x, mask, first=0)
         *blocks, last_block = self.blocks
         for block in blocks:
-            x = block(x, causal)
+            if self.checkpointed and self.training:
+                x = checkpoint(block, x, causal, use_reentrant=False)
+            else:
+                x = block(x, causal)
         x = last_block(x, causal_mask(x, mask, first=readout), first=readout)
         return self._output(x)
 

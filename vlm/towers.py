@@ -28,6 +28,8 @@ from vlm.tower_weights import weights_digest
 TIMM, OPEN_CLIP = "timm:", "open_clip:"
 # Instructions whose embeddings a frozen text tower keeps at a time.
 _KEPT_TEXTS = 4096
+# Images that a frozen tower reads in one pass: more only take more memory.
+_AT_A_TIME = 64
 
 
 def is_tower(encoder: str) -> bool:
@@ -112,8 +114,15 @@ class ImageTower(Tower):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h2 w2"]:
         """Feature maps of images in [0, 1]."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self._maps(self.backbone, self.description, self.input(images))
+        if not self.frozen:
+            return self._map(images)
+        with torch.no_grad():
+            if torch.compiler.is_compiling() or len(images) <= _AT_A_TIME:
+                return self._map(images)
+            return torch.cat([self._map(part) for part in images.split(_AT_A_TIME)])
+
+    def _map(self, images: Tensor) -> Tensor:
+        return self._maps(self.backbone, self.description, self.input(images))
 
     @torch.no_grad()
     def _probe(self, backbone: nn.Module, known: dict[str, Any]) -> list[int]:
