@@ -14,6 +14,7 @@ COLOURS = ("red", "green", "yellow", "blue", "white")
 SEEN = 0.5  # share of a thing's sample points that a camera must see before it is spoken of
 APART = 0.07  # of the image's width, that make one thing left of another
 DEPTH_APART = 0.05  # metres along the camera's axis that make one thing stand behind another
+STANDING = 0.05  # metres over the table: at most, for what is told to stand behind another
 NEAR, FAR = 0.14, 0.25  # metres between centres: at most, at least
 ABOVE, BESIDE = 0.03, 0.03  # metres: at least so high over a thing, at most so far beside it
 OPEN, CLOSED = 0.09, 0.01  # metres of a drawer's opening: at least, at most
@@ -61,7 +62,7 @@ def relations(truth: Any, camera: str) -> list[Relation]:
     those of its image, near and far those of the table."""
     names = seen(truth, camera)
     places = truth.sightings[camera]
-    lifted = {"gripper", truth.held}
+    low = {name for name in names if truth.positions[name][2] < STANDING}
     found = []
     for one in names:
         for other in names:
@@ -76,8 +77,8 @@ def relations(truth: Any, camera: str) -> list[Relation]:
             if abs(across) >= APART:
                 found.append(Relation(one, "left" if across < 0 else "right", other))
             nearer = places[other].depth - places[one].depth
-            # Depth is told from where a thing stands in the image: both must stand on something.
-            if abs(nearer) >= DEPTH_APART and not lifted & {one, other}:
+            # Higher in the picture is farther away only for what is as low as the other.
+            if abs(nearer) >= DEPTH_APART and {one, other} <= low:
                 found.append(Relation(one, "front" if nearer > 0 else "behind", other))
             found += _distances(truth, one, other)
     return found

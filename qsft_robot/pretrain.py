@@ -85,6 +85,12 @@ def chat(example: Example) -> list[dict[str, Any]]:
     return messages
 
 
+def written(turn: Turn) -> str:
+    """A turn as text that a tokenizer learns from: a question behind images, where no space stands
+    before it, then one that goes on, then its answer."""
+    return f"{turn.prompt}{END}\nUser: {turn.prompt}{END}\nAssistant: {turn.answer}{END}\n"
+
+
 def encode(processor: Any, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
     """The processor's tensors of a batch, padded on the right, and `labels` [b, t]: the ids of the
     answers and of the end of each, -100 elsewhere."""
@@ -236,7 +242,7 @@ def pretrain(config: PretrainConfig, say: Callable[[str], None] = print) -> dict
     valid = held_out(config.valid_scenes, config.seed, config.turns)
     say(f"{time.monotonic() - began:6.0f} s  {len(scenes)} scenes, {len(valid)} held out")
     texts = [
-        f"User: {turn.prompt}{END}\nAssistant: {turn.answer}{END}\n"
+        written(turn)
         for _ in range(max(1, _TEXTS // len(scenes)))
         for scene in scenes[:_TEXTS]
         for turn in converse(scene, rng, 8)

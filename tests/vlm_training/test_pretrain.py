@@ -1,0 +1,185 @@
+"""A pretraining of our own makes a folder like any other, of a model that looks at the images."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from qsft_robot.build import build_model
+from qsft_robot.caption_model import END
+from qsft_robot.captions import converse
+from qsft_robot.files import check_sums, read_json
+from qsft_robot.pretrain import (
+    REPORT,
+    Example,
+    PretrainConfig,
+    answer_labels,
+    answer_losses,
+    encode,
+    evaluate_captions,
+    held_out,
+    mean_answer_loss,
+    pretrain,
+)
+
+SMALL = PretrainConfig(
+    scenes=24,
+    valid_scenes=8,
+    turns=6,
+    batch_size=4,
+    steps=3,
+    valid_every=3,
+    width=32,
+    depth=1,
+    vision_width=32,
+    vision_depth=1,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("pretrained") / "vlm"
+    pretrain(dataclasses.replace(SMALL, out=out), say=lambda line: None)
+    return out
+
+
+@pytest.fixture(scope="module")
+def processor(folder: Path) -> Any:
+    return AutoProcessor.from_pretrained(folder, local_files_only=True)
+
+
+@pytest.fixture
+def model(folder: Path) -> Any:
+    return AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True)
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Example]:
+    return held_out(8, 0, 6)
+
+
+def test_the_folder_is_whole_and_holds_nothing_but_json_text_and_safetensors(folder: Path) -> None:
+    check_sums(folder)
+    kinds = {path.suffix for path in folder.iterdir()}
+    assert kinds == {".json", ".safetensors", ".jinja", ""}  # "" is SHA256SUMS
+    report = read_json(folder / REPORT)
+    assert report["settings"]["steps"] == report["curve"][-1]["step"] == 3
+    assert "blind/loss/answers" in report["curve"][-1]
+
+
+def test_the_same_seed_gives_the_same_weights(folder: Path, tmp_path: Path) -> None:
+    pretrain(dataclasses.replace(SMALL, out=tmp_path / "again"), say=lambda line: None)
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_what_is_learnt_is_the_answers_and_their_ends(
+    processor: Any, examples: list[Example]
+) -> None:
+    batch = encode(processor, examples)
+    labels = batch["labels"]
+    for row, example in zip(labels, examples, strict=True):
+        said = processor.tokenizer.decode(row[row >= 0])
+        assert said == "".join(f" {turn.answer}{END}" for turn in example.turns)
+    learnt = labels >= 0
+    assert (labels[learnt] == batch["input_ids"][learnt]).all()
+
+
+def test_a_prompt_without_an_answer_has_nothing_to_learn(processor: Any) -> None:
+    ids = processor.tokenizer(f"User: what next?{END}\nAssistant:", return_tensors="pt")[
+        "input_ids"
+    ]
+    assert (answer_labels(processor.tokenizer, ids) == -100).all()
+
+
+def test_padding_has_no_effect_on_losses(
+    model: Any, processor: Any, examples: list[Example]
+) -> None:
+    long, short = examples[0], Example(examples[1].scene, examples[1].turns[:2])
+    together, _ = answer_losses(model, encode(processor, [long, short]))
+    alone, _ = answer_losses(model, encode(processor, [short]))
+    torch.testing.assert_close(together[1, : alone.shape[1]], alone[0], rtol=1e-4, atol=1e-5)
+    assert not together[1, alone.shape[1] :].any()
+
+
+def test_exact_answers_are_counted_by_kind_and_blindness_changes_the_images_only(
+    model: Any, processor: Any, examples: list[Example]
+) -> None:
+    metrics = evaluate_captions(model, processor, examples)
+    with torch.no_grad():
+        losses, _ = answer_losses(model, batch := encode(processor, examples))
+    assert metrics["loss/answers"] == pytest.approx(
+        float(losses.sum()) / int((batch["labels"] >= 0).sum()), rel=1e-5
+    )
+    kinds = {f"exact/{turn.kind}" for example in examples for turn in example.turns}
+    assert kinds <= set(metrics)
+    same = [Example(examples[0].scene, each.turns) for each in examples]
+    seeing = evaluate_captions(model, processor, same)
+    blind = evaluate_captions(model, processor, same, blind=True)
+    assert seeing["loss/answers"] == pytest.approx(blind["loss/answers"], rel=1e-6)
+
+
+def test_it_learns_to_answer_from_the_image(
+    model: Any, processor: Any, examples: list[Example]
+) -> None:
+    rng = np.random.default_rng(0)
+    few = [Example(e.scene, converse(e.scene, rng, 6, ("side", "holding"))) for e in examples[:4]]
+    batch = encode(processor, few)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    before = float(mean_answer_loss(model, batch))
+    for _ in range(60):
+        loss = mean_answer_loss(model, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss) < before / 10
+    prompt = processor.apply_chat_template(
+        [
+            {
+                "role": "user",
+                "content": [
+                    *({"type": "image", "image": x} for x in few[0].scene.images.values()),
+                    {"type": "text", "text": few[0].turns[0].prompt},
+                ],
+            }
+        ],
+        tokenize=True,
+        return_dict=True,
+        add_generation_prompt=True,
+        processor_kwargs={"return_tensors": "pt"},
+    )
+    model.eval()
+    written = model.generate(**prompt, max_new_tokens=8, do_sample=False)
+    answer = processor.tokenizer.decode(written[0, prompt["input_ids"].shape[1] :])
+    assert answer == f" {few[0].turns[0].answer}{END}"
+
+
+def test_it_is_fine_tuned_like_any_pretrained_model(folder: Path, processor: Any) -> None:
+    text = "put the red cube in the blue bowl"
+    model = build_model(
+        "pretrained",
+        base=str(folder),
+        vocab_size=256,
+        n_tokens=4,
+        state_dim=8,
+        cameras=("front_image", "wrist_image"),
+        instructions=(text,),
+    )
+    described = model.preprocessing
+    ids = processor.tokenizer(f"{text}{END}\nAssistant:")["input_ids"]
+    padded = model.encode_words(text)
+    assert padded[padded >= 0].tolist() == ids
+    assert described["image_tokens"] == 16
+    assert not set(described["action_ids"]) & set(ids)
+
+
+@pytest.mark.parametrize("name", ["scenes", "steps", "batch_size"])
+def test_counts_below_one_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} must be at least 1"):
+        PretrainConfig(**{name: 0})
