@@ -42,13 +42,13 @@ class Block(nn.Module):
         mask: Float[Tensor, " ..."] | None,
         first: int = 0,
         causal: bool = True,
-        cache: Float[Tensor, "b 2 heads slots head_width"] | None = None,
+        cache: Float[Tensor, "b 2 heads slots head_width"] | list[Tensor] | None = None,
     ) -> Float[Tensor, "b t_out c"]:
         """Outputs at the positions `first` ... t - 1 (what comes before is only attended to).
 
         `mask` is added to the attention scores (0 or -inf) and broadcast to
         [b, heads, t - first, t]; where it is None, `causal` decides. `cache` receives the keys and
-        values of positions 0 ... t - 1.
+        values of positions 0 ... t - 1; a list gets them appended as one tensor of t slots.
         """
         norm1, norm1_bias, qkv, out, norm2, norm2_bias, mlp_in, mlp_out = self.tensors()
         b, t, c = x.shape
@@ -63,7 +63,9 @@ class Block(nn.Module):
         else:
             packed = F.linear(normed, qkv).view(b, t, 3, self.heads, -1).permute(0, 2, 3, 1, 4)
             query, key, value = packed.unbind(1)
-        if cache is not None:
+        if isinstance(cache, list):
+            cache.append(packed[:, -2:])
+        elif cache is not None:
             cache[:, :, :, :t] = packed[:, -2:]
         attended = F.scaled_dot_product_attention(
             query,

@@ -114,7 +114,9 @@ def decide_together(
     # Made outside of inference mode, so that the caller may compute with it.
     ids = torch.zeros(text_ids.shape[0], models[0].config.n_tokens, dtype=torch.int64)
     ids = ids.to(text_ids.device)
-    with torch.inference_mode():
+    # Inference tensors keep an exported graph from having a batch of any size.
+    exporting = torch.compiler.is_compiling()
+    with torch.no_grad() if exporting else torch.inference_mode():
         outputs, decode = _read_contexts(models, contexts)
         for i in range(ids.shape[1]):
             chosen = choose(outputs, legal(ids[:, :i]), i)

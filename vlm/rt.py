@@ -179,18 +179,23 @@ class RTModel(nn.Module):
         b, t, c = x.shape
         x = x + self.positions[:t]
         heads, slots = self.config.heads, len(self.positions)
-        if torch.compiler.is_compiling():
-            slots = t  # no tensor is written into in a graph: the cache grows
-        keys_values = x.new_empty(self.config.depth, b, 2, heads, slots, c // heads).unbind(0)
+        keys_values: Sequence[Tensor]
+        targets: Sequence[Any]
+        if torch.compiler.is_compiling():  # a graph has no slots to write into: the cache grows
+            keys_values = grown = []
+            targets = [grown] * self.config.depth
+        else:
+            keys_values = x.new_empty(self.config.depth, b, 2, heads, slots, c // heads).unbind(0)
+            targets = keys_values
         causal, last = causal_mask(x, mask, first=0), causal_mask(x, mask, first=t - 1)
         *blocks, last_block = self.blocks
-        for block, layer in zip(blocks, keys_values[:-1], strict=True):
-            x = block(x, causal, cache=layer)
-        x = last_block(x, last, first=t - 1, cache=keys_values[-1])
+        for block, target in zip(blocks, targets[:-1], strict=True):
+            x = block(x, causal, cache=target)
+        x = last_block(x, last, first=t - 1, cache=targets[-1])
         tensors = tuple(transposed(block.tensors()) for block in self.blocks)
         ends = (self.action_embedding.weight, self.positions, *self.norm.parameters())
         ends = (*ends, self.head.weight.t())
-        return self._output(x), Cache(keys_values, tensors, ends, mask, t)
+        return self._output(x), Cache(tuple(keys_values), tensors, ends, mask, t)
 
     @torch.no_grad()
     def decode(self, ids: Int64[Tensor, " b"], cache: Cache) -> RTOutput:
