@@ -171,12 +171,11 @@ class ActionLimiter:
         at = np.asarray(action, np.float64)
         limits, before = self.limits, self._before(observation)
         bounds: list[tuple[str, np.ndarray, np.ndarray]] = [("range", *self._declared)]
-        if before is not None:
-            if limits.change is not None:
-                bounds.append(("change", *self._around(before, limits.change)))
-            if limits.velocity is not None:
-                reach = np.where(self._still, np.inf, limits.velocity * self._period)
-                bounds.append(("velocity", *self._around(before, reach)))
+        if limits.change is not None:
+            bounds.append(("change", *self._around(before, limits.change)))
+        if limits.velocity is not None:
+            reach = np.where(self._still, np.inf, limits.velocity * self._period)
+            bounds.append(("velocity", *self._around(before, reach)))
         if (box := self._box_around(observation)) is not None:
             bounds.append(("workspace", *box))
         for kind, low, high in bounds:
@@ -204,16 +203,20 @@ class ActionLimiter:
                 )
         return low, high
 
-    def _before(self, observation: Observation | None) -> np.ndarray | None:
-        """The action before, or where the robot stands when none was sent yet."""
+    def _before(self, observation: Observation | None) -> np.ndarray:
+        """The action before, or where the robot stands when none was sent yet, float64 [d]; NaN for
+        places that nobody knows."""
         before = self.last
         if before is None:
             before = self.robot.hold(None, observation)
-        return None if before is None else np.clip(before.astype(float), self._low, self._high)
+        if before is None:
+            before = np.where(self._still, 0.0, np.nan)
+        return np.clip(before.astype(float), self._low, self._high)
 
     def _around(self, before: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        reach = np.where(self._exempt, np.inf, reach)
-        low, high = before - reach, before + reach
+        free = self._exempt | np.isnan(before)
+        low = np.where(free, -np.inf, before - reach)
+        high = np.where(free, np.inf, before + reach)
         low[self._still] = np.minimum(low[self._still], 0.0)
         high[self._still] = np.maximum(high[self._still], 0.0)
         return low, high
@@ -238,16 +241,14 @@ class ActionLimiter:
         high[:3] = np.maximum((other - at) / end.scale, 0.0)
         return low, high
 
-    def _slow_down(
-        self, at: np.ndarray, before: np.ndarray | None, clamps: Counter[str]
-    ) -> np.ndarray:
+    def _slow_down(self, at: np.ndarray, before: np.ndarray, clamps: Counter[str]) -> np.ndarray:
         """Shorten the end effector's way to what `speed` allows, in its own direction."""
         end, speed = self.robot.end_effector, self.limits.speed
         if end is None or speed is None:
             return at
-        if end.action == "position" and before is None:
+        start = before[:3] if end.action == "position" else np.zeros(3)
+        if np.isnan(start).any():
             return at
-        start = before[:3] if end.action == "position" and before is not None else np.zeros(3)
         way = at[:3] - start
         length, allowed = float(np.linalg.norm(way)) * end.scale, speed * self._period
         if length <= allowed * (1 + 1e-6):
