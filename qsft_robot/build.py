@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,10 @@ from tokenizers_action.protocol import ActionTokenizer
 if TYPE_CHECKING:
     import gymnasium
 
+    from vlm.pretrained import PretrainedModel
     from vlm.rt import RTModel
+
+    Model = RTModel | PretrainedModel
 
 # Any installed gymnasium environment, e.g. "gymnasium:Pendulum-v1".
 GYMNASIUM_PREFIX = "gymnasium:"
@@ -26,7 +30,8 @@ TOKENIZERS: dict[str, Any] = {
     "uniform_bins": UniformBinTokenizer,
     "quantile_bins": QuantileBinTokenizer,
 }
-MODELS = ("rt_tiny", "rt_small", "rt_base")
+MODELS = ("rt_tiny", "rt_small", "rt_base", "pretrained")
+MODEL_KINDS = ("rt", "pretrained")
 
 
 def unknown(what: str, name: str, known: Mapping[str, Any] | tuple[str, ...]) -> ValueError:
@@ -117,25 +122,59 @@ def load_tokenizer(description: Mapping[str, Any]) -> ActionTokenizer:
     return TOKENIZERS[kind].from_json(description)
 
 
-def build_model(name: str, **shape: Any) -> RTModel:
-    """Build a model by its builder's name; `shape` are the builder's keyword arguments."""
-    from vlm import rt
-
+def build_model(name: str, **shape: Any) -> Model:
+    """Build a model by its builder's name; `shape` are the builder's keyword arguments, those of
+    `PretrainedConfig` for "pretrained"."""
     if name not in MODELS:
         raise unknown("model", name, MODELS)
+    if name == "pretrained":
+        from vlm.pretrained import PretrainedModel
+        from vlm.pretrained_config import PretrainedConfig
+
+        return PretrainedModel(PretrainedConfig(**shape))
+    from vlm import rt
+
     return getattr(rt, name)(**shape)
 
 
-def load_model(description: Mapping[str, Any]) -> RTModel:
-    """Build the model that a checkpoint describes, with weights still to be loaded."""
-    from vlm.rt import RTConfig, RTModel
+def load_model(description: Mapping[str, Any], folder: Path | None = None) -> Model:
+    """Build the model that a checkpoint describes, with what was trained still to be loaded.
 
-    return RTModel(RTConfig(**description["config"]), load_image_weights=False)
+    `folder` is the policy folder, where a model that carries its base inside finds it.
+    """
+    kind = description["kind"]
+    if kind == "rt":
+        from vlm.rt import RTConfig, RTModel
+
+        return RTModel(RTConfig(**description["config"]), load_image_weights=False)
+    if kind != "pretrained":
+        raise unknown("kind of model", kind, MODEL_KINDS)
+    from vlm.pretrained import PretrainedModel
+    from vlm.pretrained_config import PretrainedConfig
+
+    config = PretrainedConfig(**description["config"])
+    if "inside" in description:
+        assert folder is not None
+        config = replace(config, base=str(folder / description["inside"]))
+    return PretrainedModel(config)
 
 
-def describe_model(model: RTModel) -> dict[str, Any]:
+def describe_model(model: Model) -> dict[str, Any]:
     """What `load_model` needs, JSON types only."""
-    return {"kind": "rt", "config": vars(model.config)}
+    from vlm.rt import RTModel
+
+    if isinstance(model, RTModel):
+        return {"kind": "rt", "config": vars(model.config)}
+    return {
+        "kind": "pretrained",
+        "config": asdict(model.config),
+        "preprocessing": model.preprocessing,
+    }
+
+
+def words_of(model: Model) -> Callable[[str], np.ndarray]:
+    """How a model reads an instruction: instruction -> int64 [l]."""
+    return model.encode_words
 
 
 def open_policy(

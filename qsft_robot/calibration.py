@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from qsft_robot.config import TrainConfig
+from qsft_robot.distributed import processes
 from qsft_robot.files import write_json
 from qsft_robot.loss import lambda_returns
 from qsft_robot.networks import PolicyNetworks
@@ -41,6 +42,8 @@ def write_calibration(
     generator = torch.Generator().manual_seed(config.seed)
     steps = known[torch.randperm(len(known), generator=generator)[:POINTS]]
     values = ValueReader(networks, tokens, config.device).values_at(tokens.row_of_step[steps])
+    if not processes().is_main:
+        return
     write_json(
         path,
         {
@@ -58,6 +61,6 @@ class ValueReader(ValueStage):
     def state_value(self, hidden: torch.Tensor) -> torch.Tensor:
         """V of the void outcome, or of the value head kept to [0, 1]."""
         if self.networks.heads is not None:
-            return self.networks.heads(hidden)[1].clamp(0.0, 1.0)
+            return self.networks.heads(hidden.float())[1].clamp(0.0, 1.0)
         assert self.networks.void is not None
         return torch.sigmoid(self.networks.void(hidden).float())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from qsft_robot.config import ILQLConfig
 from qsft_robot.loss import Metrics, TokenBatch, ilql_loss
 from qsft_robot.networks import PolicyNetworks, teacher_forced
-from qsft_robot.stages import ValueStage, follow, uniform_steps
+from qsft_robot.stages import WHOLE, Scale, ValueStage, follow, scaled, uniform_steps
 from qsft_robot.token_data import TokenData
 
 
@@ -39,15 +39,18 @@ class ILQLStage(ValueStage):
     def draw(self, batch_size: int, generator: torch.Generator) -> Int[Tensor, " b"]:
         return uniform_steps(torch.arange(len(self.data)), batch_size, generator)
 
-    def loss(self, batch: TokenBatch, steps: Int[Tensor, " b"]) -> tuple[Tensor, Metrics]:
-        hidden = teacher_forced(self.model, batch).hidden
+    def loss(
+        self, batch: TokenBatch, steps: Int[Tensor, " b"], scale: Scale = WHOLE
+    ) -> tuple[Tensor, Metrics]:
+        hidden = teacher_forced(self.model, batch).hidden.float()
         q, v = self.heads(hidden)
         with torch.no_grad():
             q_slow, _ = self.slow_heads(hidden)
         target = self.step_targets(steps).to(self.device)
-        return ilql_loss(
+        loss, metrics = ilql_loss(
             q, q_slow, v, batch, target, self.config.expectile, self.config.conservatism
         )
+        return scaled(loss, metrics, scale.value)
 
     def step_targets(self, steps: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """r + gamma V(s') of whole decisions, V from the last refresh."""
@@ -68,7 +71,7 @@ class ILQLStage(ValueStage):
         self.next_values = torch.where(ended, 0.0, values[next_rows])
 
     def state_value(self, hidden: Float[Tensor, "b n c"]) -> Float[Tensor, "b n"]:
-        return self.heads(hidden)[1].clamp(0.0, 1.0)
+        return self.heads(hidden.float())[1].clamp(0.0, 1.0)
 
     def tensors(self) -> dict[str, Tensor]:
         slow = {f"slow.{name}": x for name, x in self.slow_heads.state_dict().items()}

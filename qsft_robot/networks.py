@@ -15,21 +15,23 @@ from qsft_robot.loss import TokenBatch
 from vlm.heads import ValueHeads, VoidHead
 
 if TYPE_CHECKING:
-    from vlm.rt import RTModel, RTOutput
+    from qsft_robot.build import Model
+    from vlm.decision import RTOutput
 
 
 class PolicyNetworks(nn.Module):
     """Behaviour phi, and, after the value stage, theta with its void outcome or value heads."""
 
-    def __init__(self, behaviour: RTModel | None) -> None:
+    def __init__(self, behaviour: Model | None) -> None:
         super().__init__()
         self.behaviour = behaviour
-        self.value: RTModel | None = None
+        self.value: Model | None = None
         self.void: VoidHead | None = None
         self.heads: ValueHeads | None = None
 
-    def start_value_stage(self, kind: str, width: int, vocab_size: int) -> RTModel:
-        """Add theta, a copy of the trained phi, and what it needs beside the pretrained weights;
+    def start_value_stage(self, kind: str, width: int, vocab_size: int) -> Model:
+        """Add theta, a copy of the trained phi (which shares a frozen base with it), and what it
+        needs beside the pretrained weights;
         `kind` "void" (Q-SFT), "none" (the paper's Eq. 3) or "heads" (ILQL)."""
         assert self.behaviour is not None
         self.value = copy.deepcopy(self.behaviour)
@@ -39,7 +41,7 @@ class PolicyNetworks(nn.Module):
             self.heads = ValueHeads(width, vocab_size)
         return self.value
 
-    def load_behaviour(self, weights: Mapping[str, Tensor]) -> RTModel:
+    def load_behaviour(self, weights: Mapping[str, Tensor]) -> Model:
         """Give phi the `behaviour.` part of saved weights, and return it."""
         assert self.behaviour is not None
         prefix = "behaviour."
@@ -47,12 +49,12 @@ class PolicyNetworks(nn.Module):
         self.behaviour.load_state_dict(phi)
         return self.behaviour
 
-    def trunks(self) -> list[RTModel]:
+    def trunks(self) -> list[Model]:
         """The transformers that are there, phi first."""
         return [m for m in (self.behaviour, self.value) if m is not None]
 
 
-def frame_features(model: RTModel, batch: TokenBatch) -> Float[Tensor, "b k m c"] | None:
+def frame_features(model: Model, batch: TokenBatch) -> Float[Tensor, "b k m c"] | None:
     """Image tokens of every history frame: those of the batch, or encoded from its images."""
     if batch.features is not None or not batch.images:
         return batch.features
@@ -62,7 +64,7 @@ def frame_features(model: RTModel, batch: TokenBatch) -> Float[Tensor, "b k m c"
     return model.encode_images(flat, text).unflatten(0, (b, k))
 
 
-def teacher_forced(model: RTModel, batch: TokenBatch) -> RTOutput:
+def teacher_forced(model: Model, batch: TokenBatch) -> RTOutput:
     """Hidden states and logits at every token of the decisions in the batch."""
     return model(
         frame_features(model, batch),
@@ -74,7 +76,7 @@ def teacher_forced(model: RTModel, batch: TokenBatch) -> RTOutput:
     )
 
 
-def first_token(model: RTModel, batch: TokenBatch) -> RTOutput:
+def first_token(model: Model, batch: TokenBatch) -> RTOutput:
     """Hidden state and logits before the first token: all that V(s) needs."""
     output, _ = model.prefill(
         frame_features(model, batch),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from qsft_robot.acting import acting_log_probs, choose
-from qsft_robot.build import load_model, load_tokenizer, unknown
+from qsft_robot.build import load_model, load_tokenizer, unknown, words_of
 from qsft_robot.checkpoint import read_policy_folder
 from qsft_robot.config import ActingConfig, from_json
 from qsft_robot.loss import TokenBatch, legal_log_softmax
@@ -56,7 +56,7 @@ class TokenPolicy:
         p_alone = self.acting.rule == "power" and self.acting.k == 1
         self._runs_behaviour = networks.behaviour is not None and not p_alone
         self._trunks = networks.trunks() if self._runs_behaviour else networks.trunks()[-1:]
-        self._texts: dict[str, Tensor] = {}
+        self._words, self._texts = words_of(self._trunks[0]), dict[str, Tensor]()
         self.reset()
 
     @property
@@ -116,7 +116,7 @@ class TokenPolicy:
             logs = [legal_log_softmax(o.logits[:, 0], allowed) for o in outputs]
             value = advantage = None
             if self.networks.heads is not None:
-                q, v = self.networks.heads(outputs[-1].hidden)
+                q, v = self.networks.heads(outputs[-1].hidden.float())
                 advantage = q[:, 0] - v
                 value = v[:, 0].clamp(0.0, 1.0)
             elif self.networks.value is not None:
@@ -196,10 +196,8 @@ class TokenPolicy:
         return contexts
 
     def _text(self, instruction: str) -> Tensor:
-        from vlm.words import hash_words
-
         if instruction not in self._texts:
-            self._texts[instruction] = torch.from_numpy(hash_words(instruction))
+            self._texts[instruction] = torch.from_numpy(self._words(instruction))
         return self._texts[instruction]
 
     def _check(self, observation: Observation) -> None:
@@ -249,10 +247,11 @@ def window(history: deque[Tensor], length: int) -> Tensor:
     return torch.stack([entries[0]] * (length - len(entries)) + entries)
 
 
-def build_networks(description: Mapping[str, Any]) -> PolicyNetworks:
-    """Networks of a description, with random weights to be overwritten."""
+def build_networks(description: Mapping[str, Any], folder: Path | None = None) -> PolicyNetworks:
+    """Networks of a description, with random weights to be overwritten where they were trained;
+    `folder` is the policy folder, for a model that carries its base inside."""
     parts, model = description["networks"], description["model"]
-    networks = PolicyNetworks(load_model(model))
+    networks = PolicyNetworks(load_model(model, folder))
     width, vocab_size = model["config"]["width"], model["config"]["vocab_size"]
     if "value" in parts:
         kind = "void" if "void" in parts else "heads" if "heads" in parts else "none"
@@ -265,6 +264,6 @@ def build_networks(description: Mapping[str, Any]) -> PolicyNetworks:
 def load_policy(folder: str | Path, device: str = "cpu") -> TokenPolicy:
     """Load a checkpoint or an exported policy. Raises ValueError on a changed or partial folder."""
     description, weights = read_policy_folder(Path(folder))
-    networks = build_networks(description)
+    networks = build_networks(description, Path(folder))
     networks.load_state_dict(weights)
     return TokenPolicy(description, networks, device)

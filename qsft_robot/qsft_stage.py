@@ -20,10 +20,15 @@ from qsft_robot.loss import (
 )
 from qsft_robot.networks import PolicyNetworks, first_token, inference, teacher_forced, value_of
 from qsft_robot.stages import (
-    INFERENCE_BATCH,
+    WHOLE,
+    Scale,
     ValueStage,
+    every_nth,
     follow,
+    from_all,
+    my_share,
     proportional_steps,
+    scaled,
     uniform_steps,
 )
 from qsft_robot.token_data import TokenData
@@ -65,21 +70,47 @@ class QSFTStage(ValueStage):
             ]
         )
 
-    def loss(self, batch: TokenBatch, steps: Int[Tensor, " b"]) -> tuple[Tensor, Metrics]:
+    def part(
+        self, drawn: Int[Tensor, " B"], index: int, count: int
+    ) -> tuple[Int[Tensor, " b"], Scale]:
+        """A share of the draw; of a balanced one equally much of either half."""
+        if self.config.balance == "weighted" or count == 1:
+            return super().part(drawn, index, count)
+        first = len(drawn) - len(drawn) // 2
+        uniform, value_share = every_nth(self.data, drawn[:first], index, count)
+        proportional, policy_share = every_nth(self.data, drawn[first:], index, count)
+        return torch.cat([uniform, proportional]), Scale(value_share, policy_share)
+
+    def loss(
+        self, batch: TokenBatch, steps: Int[Tensor, " b"], scale: Scale = WHOLE
+    ) -> tuple[Tensor, Metrics]:
         target = self.targets(batch, steps)
         output = teacher_forced(self.model, batch)
         if self.networks.void is None:
-            return uniform_residual_loss(output.logits, batch, target)
+            return scaled(*uniform_residual_loss(output.logits, batch, target), scale.value)
         value_logits = self.networks.void(output.hidden)
         if self.config.balance == "weighted":
-            return qsft_loss(output.logits, value_logits, batch, target)
+            return scaled(*qsft_loss(output.logits, value_logits, batch, target), scale.value)
         value_weight = torch.ones_like(target)
         value_weight[len(steps) - len(steps) // 2 :] = 0.0
         # Rows were drawn in proportion to the step's mean target; tokens share it out (all ones
         # with the value backup, where a step has one target).
         step_mean = target.mean(-1, keepdim=True).clamp(min=1e-6)
         policy_weight = (1 - value_weight) * target / step_mean
-        return qsft_loss(output.logits, value_logits, batch, target, value_weight, policy_weight)
+        if scale == WHOLE:
+            return qsft_loss(
+                output.logits, value_logits, batch, target, value_weight, policy_weight
+            )
+        loss, metrics = qsft_loss(
+            output.logits,
+            value_logits,
+            batch,
+            target,
+            value_weight * scale.value,
+            policy_weight * scale.policy,
+        )
+        means = {name: x * scale.value for name, x in metrics.items() if name.startswith("q/")}
+        return loss, metrics | means
 
     def targets(self, batch: TokenBatch, steps: Int[Tensor, " b"]) -> Float[Tensor, "b n"]:
         """The targets w of drawn steps, from the table or from the slow copy."""
@@ -169,15 +200,16 @@ class QSFTStage(ValueStage):
             return flat, final
         flat = torch.zeros(len(data), data.tokenizer.n_tokens)
         with inference(self.networks):
-            for steps in torch.arange(len(data)).split(INFERENCE_BATCH):
+            for steps in my_share(len(data), self.rows_per_pass):
                 values = self._token_backups(self.networks, self._read(steps), self._phi_at(steps))
                 flat[steps] = values.float().cpu()
-            for episodes in cut.split(INFERENCE_BATCH) if len(cut) else ():
+            for part in my_share(len(cut), self.rows_per_pass) if len(cut) else ():
+                episodes = cut[part]
                 rows = data.final_rows[episodes]
                 context = data.context(rows).to(self.device)
                 values = self._first_backups(self.networks, context, self._phi_at_rows(rows))
                 final[episodes] = values.float().cpu()
-        return flat, final
+        return from_all(flat, self.device), from_all(final, self.device)
 
     def _token_backups(self, networks: PolicyNetworks, batch: TokenBatch, phi: Tensor) -> Tensor:
         assert networks.value is not None
@@ -209,20 +241,22 @@ class QSFTStage(ValueStage):
         data, phi = self.data, self.networks.behaviour
         assert phi is not None
         n, v = data.tokenizer.n_tokens, data.tokenizer.vocab_size
-        self.log_phi = torch.empty(len(data), n, v, dtype=torch.float16)
-        self.log_phi_final = torch.empty(len(data.names), v, dtype=torch.float16)
+        self.log_phi = torch.zeros(len(data), n, v, dtype=torch.float16)
+        self.log_phi_final = torch.zeros(len(data.names), v, dtype=torch.float16)
         first_legal = torch.from_numpy(data.tokenizer.legal_tokens(data.action_ids[:1, :0].numpy()))
         with inference(self.networks):
-            for steps in torch.arange(len(data)).split(INFERENCE_BATCH):
+            for steps in my_share(len(data), self.rows_per_pass):
                 batch = self._read(steps)
                 logits = teacher_forced(phi, batch).logits
                 log_p = legal_log_softmax(logits, batch.legal)
                 self.log_phi[steps] = half(log_p).cpu()
-            for episodes in torch.arange(len(data.names)).split(INFERENCE_BATCH):
+            for episodes in my_share(len(data.names), self.rows_per_pass):
                 context = data.context(data.final_rows[episodes]).to(self.device)
                 logits = first_token(phi, context).logits[:, 0]
                 legal = first_legal.to(self.device).expand_as(logits)
                 self.log_phi_final[episodes] = half(legal_log_softmax(logits, legal)).cpu()
+        self.log_phi = from_all(self.log_phi, self.device)
+        self.log_phi_final = from_all(self.log_phi_final, self.device)
 
     def _phi_at(self, steps: Tensor) -> Tensor:
         assert self.log_phi is not None

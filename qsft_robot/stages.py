@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from qsft_robot.distributed import processes
 from qsft_robot.loss import Metrics, TokenBatch, sft_loss
 from qsft_robot.networks import (
     PolicyNetworks,
@@ -22,7 +23,23 @@ from qsft_robot.token_data import TokenData
 from vlm.heads import AuxiliaryHead
 from vlm.images import random_shift
 
-INFERENCE_BATCH = 1024
+if TYPE_CHECKING:
+    from qsft_robot.build import Model
+
+# An inference pass reads at most so many rows, and fewer where their tokens hold more numbers than
+# this at every layer.
+INFERENCE_BATCH, INFERENCE_NUMBERS = 1024, 2**25
+
+
+class Scale(NamedTuple):
+    """What the means over one part of a batch are multiplied by, so that their mean over all parts
+    is the mean over the whole batch. Parts with equally many tokens have 1."""
+
+    value: float = 1.0
+    policy: float = 1.0
+
+
+WHOLE = Scale()
 
 
 class Stage(Protocol):
@@ -36,7 +53,16 @@ class Stage(Protocol):
 
     def read(self, steps: Int[Tensor, " b"], generator: torch.Generator) -> TokenBatch: ...
 
-    def loss(self, batch: TokenBatch, steps: Int[Tensor, " b"]) -> tuple[Tensor, Metrics]: ...
+    def part(
+        self, drawn: Int[Tensor, " B"], index: int, count: int
+    ) -> tuple[Int[Tensor, " b"], Scale]:
+        """One of `count` equal parts of a draw: what a process reads, or one step of accumulation.
+        Gradients of the parts have the gradient of the whole as their mean."""
+        ...
+
+    def loss(
+        self, batch: TokenBatch, steps: Int[Tensor, " b"], scale: Scale = WHOLE
+    ) -> tuple[Tensor, Metrics]: ...
 
     def before_update(self, update: int) -> None: ...
 
@@ -60,6 +86,24 @@ def proportional_steps(
     """Draw `count` steps with probability in proportion to the increments of `cumulative`."""
     u = torch.rand(count, generator=generator, dtype=torch.float64) * cumulative[-1]
     return torch.searchsorted(cumulative, u, right=True).clamp(max=len(cumulative) - 1)
+
+
+def every_nth(
+    data: TokenData, drawn: Int[Tensor, " B"], index: int, count: int
+) -> tuple[Int[Tensor, " b"], float]:
+    """Every `count`-th of the drawn steps, and their share of its tokens in units of 1 / count."""
+    if count == 1:
+        return drawn, 1.0
+    tokens = data.token_mask[drawn].sum(1)
+    mine = slice(index, None, count)
+    return drawn[mine], count * int(tokens[mine].sum()) / int(tokens.sum())
+
+
+def scaled(loss: Tensor, metrics: Metrics, scale: float) -> tuple[Tensor, Metrics]:
+    """A loss and its metrics, all of them means, times a number."""
+    if scale == 1.0:
+        return loss, metrics
+    return loss * scale, {name: x * scale for name, x in metrics.items()}
 
 
 class BehaviourStage:
@@ -101,17 +145,27 @@ class BehaviourStage:
     def draw(self, batch_size: int, generator: torch.Generator) -> Int[Tensor, " b"]:
         return uniform_steps(self.pool, batch_size, generator)
 
+    def part(
+        self, drawn: Int[Tensor, " B"], index: int, count: int
+    ) -> tuple[Int[Tensor, " b"], Scale]:
+        steps, share = every_nth(self.data, drawn, index, count)
+        return steps, Scale(share, share)
+
     def read(self, steps: Int[Tensor, " b"], generator: torch.Generator) -> TokenBatch:
         batch = self.data.batch(steps, self.with_returns).to(self.device)
         return shifted(batch, self.pad, generator)
 
-    def loss(self, batch: TokenBatch, steps: Int[Tensor, " b"]) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, batch: TokenBatch, steps: Int[Tensor, " b"], scale: Scale = WHOLE
+    ) -> tuple[Tensor, Metrics]:
         if self.auxiliary is None:
-            return sft_loss(teacher_forced(self.model, batch).logits, batch)
+            loss, metrics = sft_loss(teacher_forced(self.model, batch).logits, batch)
+            return scaled(loss, metrics, scale.policy)
         features = frame_features(self.model, batch)
         assert features is not None
         batch = replace(batch, features=features)
         loss, metrics = sft_loss(teacher_forced(self.model, batch).logits, batch)
+        loss, metrics = scaled(loss, metrics, scale.policy)
         told = self.auxiliary(features[:, -1], batch.state[:, -1]).float()
         known = self.data.auxiliary[self.data.row_of_step[steps]].to(self.device)
         error = (told - known).square().mean()
@@ -140,6 +194,14 @@ class ValueStage:
     def __init__(self, networks: PolicyNetworks, data: TokenData, device: str) -> None:
         assert networks.value is not None
         self.networks, self.model, self.data, self.device = networks, networks.value, data, device
+        self.rows_per_pass = rows_per_pass(networks.value)
+
+    def part(
+        self, drawn: Int[Tensor, " B"], index: int, count: int
+    ) -> tuple[Int[Tensor, " b"], Scale]:
+        """Every `count`-th step of the draw."""
+        steps, share = every_nth(self.data, drawn, index, count)
+        return steps, Scale(share, share)
 
     def read(self, steps: Int[Tensor, " b"], generator: torch.Generator) -> TokenBatch:
         return self.data.batch(steps).to(self.device)
@@ -148,11 +210,11 @@ class ValueStage:
         """V(s) before the first token at observation rows, by inference; on the CPU."""
         values = torch.zeros(len(rows))
         with inference(self.networks):
-            for part in torch.arange(len(rows)).split(INFERENCE_BATCH):
+            for part in my_share(len(rows), self.rows_per_pass):
                 context = self.data.context(rows[part]).to(self.device)
                 hidden = first_token(self.model, context).hidden
                 values[part] = self.state_value(hidden)[:, 0].float().cpu()
-        return values
+        return from_all(values, self.device)
 
     def state_value(self, hidden: Float[Tensor, "b n c"]) -> Float[Tensor, "b n"]:
         """V(s) of hidden states."""
@@ -191,11 +253,31 @@ def image_features(networks: PolicyNetworks, data: TokenData, device: str) -> Te
     """Image tokens of phi for every row of the data, float16 [R, m, c], on the CPU."""
     model = networks.behaviour
     assert model is not None
-    parts = []
+    tokens, width = model.config.frame_image_tokens, model.config.width
+    features = torch.zeros(data.rows, tokens, width, dtype=torch.float16)
     with inference(networks):
-        for rows in torch.arange(data.rows).split(INFERENCE_BATCH):
+        for rows in my_share(data.rows, rows_per_pass(model)):
             context = data.context(rows).to(device)
             assert context.images is not None
             newest = {camera: x[:, -1] for camera, x in context.images.items()}
-            parts.append(model.encode_images(newest, context.text_ids).half().cpu())
-    return torch.cat(parts)
+            features[rows] = model.encode_images(newest, context.text_ids).half().cpu()
+    return from_all(features, device)
+
+
+def rows_per_pass(model: Model) -> int:
+    """Rows that one inference pass of a model reads."""
+    config = model.config
+    numbers = (config.history * config.frame_image_tokens + config.text_length) * config.width
+    return max(1, min(INFERENCE_BATCH, INFERENCE_NUMBERS // numbers))
+
+
+def my_share(count: int, size: int) -> list[Tensor]:
+    """Numbers 0 ... count - 1 in passes of `size`: those passes that this process makes."""
+    workers = processes()
+    return list(torch.arange(count).split(size))[workers.rank :: workers.count]
+
+
+def from_all(table: Tensor, device: str) -> Tensor:
+    """The table of which each process has filled its share, the rest being 0."""
+    workers = processes()
+    return table if workers.count == 1 else workers.sum_(table.to(device)).cpu()

@@ -33,7 +33,8 @@ class TokenData:
     """Logs of `e` episodes with `N` steps in all and `R = N + e` observation rows.
 
     Rows of one episode follow each other, its last row being what was seen after the last action.
-    A step number counts the rows that have an action, in the same order.
+    A step number counts the rows that have an action, in the same order. `words` turns an
+    instruction into ids; None leaves them to `read_words`.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class TokenData:
         norm_stats: NormStats,
         tokenizer: ActionTokenizer,
         returns: ReturnRange,
-        words: Words,
+        words: Words | None,
         history: int,
         auxiliary_keys: Sequence[str] = (),
     ) -> None:
@@ -64,7 +65,10 @@ class TokenData:
         self.episode_of_step = torch.repeat_interleave(torch.arange(len(episodes)), self.steps)
         self.row_of_step = torch.arange(int(self.steps.sum())) + self.episode_of_step
         self.time_of_step = self.row_of_step - self.first_row[self.episode_of_step]
-        self.text_ids = torch.from_numpy(np.stack([words(e.instruction) for e in episodes]))
+        self.instructions = [episode.instruction for episode in episodes]
+        self.text_ids = torch.zeros(len(episodes), 0, dtype=torch.long)
+        if words is not None:
+            self.read_words(words)
         self.state = torch.from_numpy(
             np.concatenate(
                 [state_vector(e.observations, state_keys, norm_stats, len(e) + 1) for e in episodes]
@@ -97,6 +101,11 @@ class TokenData:
     def __len__(self) -> int:
         """Number of steps."""
         return len(self.row_of_step)
+
+    def read_words(self, words: Words) -> None:
+        """Turn the instruction of every log into ids, each instruction once."""
+        known = {text: words(text) for text in dict.fromkeys(self.instructions)}
+        self.text_ids = torch.from_numpy(np.stack([known[text] for text in self.instructions]))
 
     def context(self, rows: Int[Tensor, " b"]) -> TokenBatch:
         """What the policy sees at observation rows, with no action tokens (n = 0)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qsft_robot.build import build_model, describe_model
+from qsft_robot.build import describe_model
 from qsft_robot.calibration import write_calibration
 from qsft_robot.checkpoint import (
     load_optimizer_tensors,
@@ -23,17 +22,41 @@ from qsft_robot.checkpoint import (
     write_checkpoint,
 )
 from qsft_robot.config import OptimConfig, TrainConfig, from_json, to_json
+from qsft_robot.distributed import join, processes
 from qsft_robot.export import export_policy
+from qsft_robot.feature_cache import on_tower_features
 from qsft_robot.files import read_json, write_json
 from qsft_robot.ilql_stage import ILQLStage
+from qsft_robot.loss import Metrics
 from qsft_robot.metrics import MetricsLog
 from qsft_robot.networks import PolicyNetworks
+from qsft_robot.policy_folder import read_description
 from qsft_robot.qsft_stage import QSFTStage
 from qsft_robot.run_data import RunData, describe, read_run_data
+from qsft_robot.run_models import (
+    build_run_model,
+    check_resumes,
+    take_behaviour,
+    take_image_encoder,
+)
 from qsft_robot.stages import BehaviourStage, Stage, image_features, on_features
+from qsft_robot.token_data import TokenData
 
 # A one-stage method that starts from another run's behaviour goes on with its own loss ("tuning").
 BEHAVIOUR, VALUE, TUNING = "behaviour", "value", "tuning"
+
+
+class NoLog:
+    """The metrics log of every process but the first."""
+
+    def add(self, *arguments: object, **more: object) -> None: ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class TrainingStopped(RuntimeError):
@@ -47,31 +70,48 @@ def train(config: TrainConfig, resume: bool = False, stop_after: int | None = No
     `stop_after` ends the run after so many updates in all, with a checkpoint. Raises ValueError on
     bad data or settings, TrainingStopped on a loss that is not finite.
     """
+    device, config = config.device, replace(config, device=join(config.device))
+    workers = processes()
+    check_parts(config.optim, workers.count)
     run = config.out
     checkpoint = run / "checkpoint"
     if not resume and checkpoint.exists():
         raise ValueError(
             f"{run} holds a run already: go on with --resume, choose another --out, or remove it."
         )
+    workers.wait()  # the first process will write the run folder that all have just looked for
     torch.manual_seed(config.seed)
-    data = read_run_data(config)
-    model = _build(config, data)
+    with workers.main_first():
+        data = read_run_data(config)
+    was = read_description(checkpoint)["model"]["config"] if resume else {}
+    with workers.main_first():
+        model = build_run_model(config, data, was.get("revision"))
     networks = PolicyNetworks(model).to(config.device)
     description = describe(config, data, describe_model(model))
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(run / "config.json", to_json(config))
+    with workers.main_first():
+        data = on_tower_features(config, data, model)
+    if workers.is_main:
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / "config.json", {**to_json(config), "device": device})
     saved: tuple[dict[str, Any], dict[str, Tensor]] | None = None
     if resume:
-        _check_same_data(checkpoint, description)
+        check_resumes(checkpoint, description)
         saved = read_training(checkpoint)
+    if config.features_from is not None:
+        source = checkpoint if resume else config.features_from / "checkpoint"
+        take_image_encoder(source, description, networks)
+    if config.features_from is not None or (data.cameras and not config.model.train_images):
+        features = image_features(networks, data.train, config.device)
+        data = replace(data, train=on_features(data.train, features))
     plan = [(BEHAVIOUR, _behaviour_steps(config))]
     if config.two_stages or config.behaviour_from is not None:
         plan.append((VALUE if config.two_stages else TUNING, config.optim.value_steps))
-    log = MetricsLog(run, plan, resume_at=None if saved is None else saved[0]["total"])
+    resume_at = None if saved is None else saved[0]["total"]
+    log = MetricsLog(run, plan, resume_at) if workers.is_main else NoLog()
     done = 0
     for name, steps in plan:
         if name == BEHAVIOUR and config.behaviour_from is not None and saved is None:
-            _take_behaviour(config.behaviour_from, description, networks)
+            take_behaviour(config.behaviour_from, description, networks)
             done += steps
             continue
         ended_before = saved is not None and saved[0]["stage"] != name and name == BEHAVIOUR
@@ -88,7 +128,10 @@ def train(config: TrainConfig, resume: bool = False, stop_after: int | None = No
             return run
     log.close()
     write_calibration(run / "calibration.json", networks, data, config)
-    return export_policy(checkpoint, run / "policy")
+    if workers.is_main:
+        export_policy(checkpoint, run / "policy")
+    workers.wait()
+    return run / "policy"
 
 
 def run_stage(
@@ -96,18 +139,21 @@ def run_stage(
     stage: Stage,
     config: TrainConfig,
     steps: int,
-    log: MetricsLog,
+    log: MetricsLog | NoLog,
     keep: Callable[[int, dict[str, Tensor]], None],
     resumed: tuple[dict[str, Any], dict[str, Tensor]] | None = None,
 ) -> None:
     """The training loop of one stage, from update 0 or from where `resumed` stands."""
-    optim = config.optim
+    optim, workers = config.optim, processes()
+    for module in stage.trained():
+        workers.share(module)
     parameters = trainable(stage.trained())
     optimizer = build_optimizer(stage.trained(), optim)
     planned = _behaviour_steps(config) if name == BEHAVIOUR else optim.value_steps
     peak = optim.learning_rate if name == BEHAVIOUR else optim.value_learning_rate
     generator = torch.Generator().manual_seed(2 * config.seed + (name != BEHAVIOUR))
-    torch.manual_seed(2 * config.seed + (name != BEHAVIOUR))
+    # Dropout has its own randomness in every process.
+    torch.manual_seed(2 * config.seed + (name != BEHAVIOUR) + 1_000_003 * workers.rank)
     start = 0
     if resumed is not None:
         start = resumed[0]["update"]
@@ -118,9 +164,12 @@ def run_stage(
     def state() -> dict[str, Tensor]:
         tensors = {f"optimizer.{k}": x for k, x in optimizer_tensors(optimizer).items()}
         tensors["generator"] = generator.get_state()
-        tensors["torch_random"] = torch.get_rng_state()
+        states = {"torch_random": torch.get_rng_state()}
         if config.device.startswith("cuda"):
-            tensors["cuda_random"] = torch.cuda.get_rng_state(config.device)
+            states["cuda_random"] = torch.cuda.get_rng_state(config.device)
+        for kind, own in states.items():
+            for rank, one in enumerate(workers.gather(own.to(config.device))):
+                tensors[f"{kind}.{rank}" if rank else kind] = one.cpu()
         tensors |= {f"log.{k}": x for k, x in log.tensors().items()}
         return tensors | {f"stage.{k}": x for k, x in stage.tensors().items()}
 
@@ -128,19 +177,18 @@ def run_stage(
         clock = time.perf_counter()
         stage.before_update(update)
         drawn = stage.draw(optim.batch_size, generator)
-        batch = stage.read(drawn, generator)
-        data_s = time.perf_counter() - clock
+        drawn_s = time.perf_counter() - clock
+        optimizer.zero_grad(set_to_none=True)
+        loss, metrics, data_s = add_gradients(stage, drawn, generator, config)
+        data_s += drawn_s
         rate = peak * schedule(update, planned, optim.warmup_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(config.device.split(":")[0], torch.bfloat16, enabled=optim.bf16):
-            loss, metrics = stage.loss(batch, drawn)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        workers.mean_gradients(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, optim.clip_norm)
-        if not math.isfinite(float(loss.detach()) + float(norm)):
+        if not math.isfinite(float(loss) + float(norm)):
             raise TrainingStopped(
-                f"{name} update {update}: loss {float(loss.detach())}, gradient {float(norm)}. "
+                f"{name} update {update}: loss {float(loss)}, gradient {float(norm)}. "
                 f"The batch was {stage.data.describe(drawn)}. The checkpoint of the last good "
                 f"update stands in {config.out / 'checkpoint'}; look at those logs, or lower the "
                 "learning rate, then go on with --resume."
@@ -158,6 +206,47 @@ def run_stage(
         )
         if (update + 1) % config.checkpoint_every == 0 or update + 1 == steps:
             keep(update + 1, state())
+
+
+def add_gradients(
+    stage: Stage, drawn: Tensor, generator: torch.Generator, config: TrainConfig
+) -> tuple[Tensor, Metrics, float]:
+    """Add the gradients of this process's share of a drawn batch, in `accumulate` passes; mean
+    loss and metrics over all processes, and the seconds spent on reading."""
+    workers, passes = processes(), config.optim.accumulate
+    parts, found, data_s = workers.count * passes, list[Metrics](), 0.0
+    for i in range(passes):
+        clock = time.perf_counter()
+        steps, scale = stage.part(drawn, workers.rank * passes + i, parts)
+        batch = stage.read(steps, generator)
+        data_s += time.perf_counter() - clock
+        device = config.device.split(":")[0]
+        with torch.autocast(device, torch.bfloat16, enabled=config.optim.bf16):
+            loss, metrics = stage.loss(batch, steps, scale)
+        (loss if passes == 1 else loss / passes).backward()
+        found.append({"loss": loss.detach(), **metrics})
+    mean = found[0]
+    if parts > 1:
+        sums = sum(torch.stack([x.float() for x in one.values()]) for one in found)
+        assert isinstance(sums, Tensor)
+        mean = dict(zip(mean, (workers.sum_(sums) / parts).unbind(), strict=True))
+    return mean.pop("loss"), mean, data_s
+
+
+def check_parts(optim: OptimConfig, count: int) -> None:
+    """ValueError where a batch can't be cut into equal parts for `count` processes."""
+    parts = count * optim.accumulate
+    if parts > 1 and optim.batch_size % (2 * parts):
+        raise ValueError(
+            f"--optim.batch-size {optim.batch_size} can't be shared out: each half of a batch is "
+            f"cut into {count} process(es) x {optim.accumulate} (--optim.accumulate) equal parts, "
+            f"so it has to be a multiple of {2 * parts}."
+        )
+    if optim.shard and count == 1:
+        raise ValueError(
+            "--optim.shard spreads a model over several processes: start them with accelerate "
+            "launch or torchrun, or leave it out."
+        )
 
 
 def build_optimizer(modules: list[nn.Module], optim: OptimConfig) -> torch.optim.AdamW:
@@ -191,29 +280,6 @@ def resume_config(run: Path, **changes: Any) -> TrainConfig:
     return replace(from_json(TrainConfig, read_json(run / "config.json")), out=run, **changes)
 
 
-def _build(config: TrainConfig, data: RunData) -> Any:
-    images = {}
-    if data.cameras:
-        images = {
-            "cameras": tuple(data.cameras),
-            "image_size": tuple(next(iter(data.cameras.values()))),
-            "image_encoder": config.model.image_encoder,
-            "image_weights": config.model.image_weights,
-        }
-    return build_model(
-        config.model.name,
-        vocab_size=data.tokenizer.vocab_size,
-        n_tokens=data.tokenizer.n_tokens,
-        state_dim=data.train.state.shape[-1],
-        history=config.model.history,
-        dropout=config.model.dropout,
-        **images,
-        **{
-            name: x for name in ("width", "depth") if (x := getattr(config.model, name)) is not None
-        },
-    )
-
-
 def _behaviour_steps(config: TrainConfig) -> int:
     """One-stage methods take the budget of both stages, unless they start from a behaviour."""
     two = config.two_stages or config.behaviour_from is not None
@@ -230,14 +296,21 @@ def _stage(
     checkpoint: Path,
 ) -> Stage:
     """Build a stage; the value stage adds theta, and loads weights where a run is resumed."""
-    frozen = name != BEHAVIOUR and bool(data.cameras) and config.model.frozen_features
+    frozen = bool(data.cameras) and config.model.frozen_features
     tokens = data.train
+    frozen = frozen and (name != BEHAVIOUR or tokens.features is not None)
+
+    def on_frozen_features() -> TokenData:
+        if tokens.features is not None:
+            return tokens
+        return on_features(tokens, image_features(networks, tokens, config.device))
+
     if name != VALUE:
         assert networks.behaviour is not None
         if resumed:
             networks.load_state_dict(read_policy_folder(checkpoint)[1])
         if frozen:
-            tokens = on_features(tokens, image_features(networks, tokens, config.device))
+            tokens = on_frozen_features()
             for parameter in networks.behaviour.image_parameters():
                 parameter.requires_grad_(False)
         return BehaviourStage(
@@ -253,12 +326,13 @@ def _stage(
     phi = networks.behaviour if weights is None else networks.load_behaviour(weights)
     assert phi is not None
     if frozen:
-        tokens = on_features(tokens, image_features(networks, tokens, config.device))
+        tokens = on_frozen_features()
     kind = "heads" if config.method == "ilql" else config.qsft.residual
     theta = networks.start_value_stage(
         {"uniform": "none"}.get(kind, kind), phi.config.width, data.tokenizer.vocab_size
     )
     networks.to(config.device)
+    processes().share(networks)
     phi.requires_grad_(False).eval()
     if frozen:
         for parameter in theta.image_parameters():
@@ -287,7 +361,8 @@ def _saver(
             acting = replace(acting, rule="behaviour")
         full = {**description, "networks": parts, "acting": to_json(acting)}
         training = {"stage": stage, "update": update, "total": before + update}
-        write_checkpoint(checkpoint, full, networks, training, tensors)
+        if processes().is_main:
+            write_checkpoint(checkpoint, full, networks, training, tensors)
 
     return keep
 
@@ -297,7 +372,7 @@ def _restore(
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
     stage: Stage,
-    log: MetricsLog,
+    log: MetricsLog | NoLog,
 ) -> None:
     def under(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
@@ -306,30 +381,11 @@ def _restore(
     stage.load_tensors(under("stage."))
     generator.set_state(tensors["generator"])
     log.load_tensors(under("log."))
-    torch.set_rng_state(tensors["torch_random"])
-    if "cuda_random" in tensors:
+    rank = processes().rank
+    own = "" if rank == 0 else f".{rank}"
+    # A run that goes on with more processes than before gives the new ones a fresh start.
+    if f"torch_random{own}" in tensors:
+        torch.set_rng_state(tensors[f"torch_random{own}"])
+    if f"cuda_random{own}" in tensors:
         device = optimizer.param_groups[0]["params"][0].device
-        torch.cuda.set_rng_state(tensors["cuda_random"], device)
-
-
-def _take_behaviour(run: Path, description: dict[str, Any], networks: PolicyNetworks) -> None:
-    """Load phi of another run, refusing one of other data, tokens or shape."""
-    theirs, weights = read_policy_folder(run / "checkpoint")
-    for part in ("model", "tokenizer", "norm_stats", "state_keys", "cameras"):
-        ours = json.loads(json.dumps(description[part]))
-        if theirs[part] != ours:
-            raise ValueError(
-                f"--behaviour-from {run}: its {part} differs from this run's, so its behaviour "
-                "network can't be taken. Use the same data, model and tokenizer settings."
-            )
-    networks.load_behaviour(weights)
-
-
-def _check_same_data(checkpoint: Path, description: dict[str, Any]) -> None:
-    theirs, _ = read_policy_folder(checkpoint)
-    if theirs["data"]["sha256"] != description["data"]["sha256"]:
-        raise ValueError(
-            f"{checkpoint} was trained on {theirs['data']['file']} with SHA-256 "
-            f"{theirs['data']['sha256'][:12]}..., but the file now has "
-            f"{description['data']['sha256'][:12]}...: an exact resume needs the same file."
-        )
+        torch.cuda.set_rng_state(tensors[f"cuda_random{own}"], device)

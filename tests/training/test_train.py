@@ -23,6 +23,7 @@ from qsft_robot.networks import PolicyNetworks, teacher_forced
 from qsft_robot.policy import load_policy
 from qsft_robot.qsft_stage import QSFTStage
 from qsft_robot.run_data import read_run_data
+from qsft_robot.run_models import build_run_model
 from qsft_robot.stages import image_features, on_features, shifted
 from qsft_robot.train import TrainingStopped, resume_config, train
 
@@ -234,7 +235,7 @@ def value_stage(setting, pixels: bool = False):
     """A value stage at step 0 on real data, its theta a copy of a random phi."""
     torch.manual_seed(0)
     data = read_run_data(setting)
-    networks = PolicyNetworks(train_module._build(setting, data)).eval()
+    networks = PolicyNetworks(build_run_model(setting, data)).eval()
     networks.start_value_stage("void", 32, data.tokenizer.vocab_size)
     tokens = data.train
     if pixels:
