@@ -139,7 +139,7 @@ def test_between_chunks_that_come_late_the_arm_holds_and_goes_on(make):
 
 
 def test_a_policy_whose_chunks_are_over_when_they_come_never_moves_the_arm(make):
-    loop, robot, _ = make(horizon=2, seconds=0.5)
+    loop, robot, _ = make(horizon=2, seconds=0.5, stop_after_s=1.0)
     assert loop.run_episode().reason == "watchdog"
     assert set(robot.sent) == {0.0}
 
