@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qsft_robot.files import write_json
-from qsft_robot.intervals import wilson
+from qsft_robot.study_rows import merge_rows, result_row, row_text, run_verb
 
-ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = Path(__file__).resolve()
+ROOT = SCRIPT.parent.parent
 RESULTS = ROOT / "docs" / "results.json"
 
 
@@ -146,21 +142,6 @@ ACTING = {
 }
 
 
-def qsft(words: str, log: Path) -> None:
-    """Run one `qsft-robot` command on one thread, its output into `log`."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as file:
-        file.write(f"$ qsft-robot {words}\n")
-        file.flush()
-        command = [sys.executable, "-m", "qsft_robot.cli", *shlex.split(words)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            command, stdout=file, stderr=file, env=environment, cwd=ROOT, check=False
-        )
-    if done.returncode:
-        raise RuntimeError(f"`qsft-robot {words}` failed; see {log}")
-
-
 class Study:
     """Runs what is missing under `out`; finished pieces are kept between runs."""
 
@@ -174,7 +155,7 @@ class Study:
         name = setting.collect.replace("/", "-").replace(" --episodes ", "-")
         path = self.out / "logs" / f"{name}-{setting.observations}-{seed}.hdf5"
         if not path.exists():
-            qsft(f"collect {words} --out {path}", path.with_suffix(".log"))
+            run_verb(f"collect {words} --out {path}", path.with_suffix(".log"), ROOT)
         return path
 
     def folder(self, setting: Setting, method: str, seed: int) -> Path:
@@ -196,10 +177,11 @@ class Study:
             elif setting.encoder:
                 shared += f" --features-from {self.folder(setting, 'encoder', seed)}"
             logs = self.logs(setting, seed)
-            qsft(
+            run_verb(
                 f"train {settings} {words} {extra} --data.path {logs} --seed {seed} "
                 f"--out {run}{shared} --log-every 100 --checkpoint-every 100000",
                 run.with_suffix(".log"),
+                ROOT,
             )
         return run
 
@@ -208,58 +190,18 @@ class Study:
         summary = run / "evaluation" / name / "summary.json"
         if not summary.exists():
             flags = f"--acting {acting}" if acting else ""
-            qsft(
+            run_verb(
                 f"evaluate {run} --name {name} --episodes {setting.episodes} --workers 1 "
                 f"--envs-per-worker 16 {flags}",
                 run.with_suffix(".log"),
+                ROOT,
             )
         return json.loads(summary.read_text())
-
-    def row(self, setting: Setting, method: str, summaries: Sequence[dict[str, Any]]) -> dict:
-        """Pool the seeds of one method."""
-        n = sum(s["n"] for s in summaries)
-        successes = sum(round(s["success_rate"] * s["n"]) for s in summaries)
-        rate = wilson(successes, n)
-        return {
-            "task": setting.task,
-            "observations": setting.observations,
-            "method": method,
-            "setting": setting.name,
-            "seeds": len(summaries),
-            "n": n,
-            "success_rate": round(rate.rate, 4),
-            "low": round(rate.low, 4),
-            "high": round(rate.high, 4),
-            "by_seed": [round(s["success_rate"], 4) for s in summaries],
-            "command": shlex.join(["python", "scripts/run_study.py", *sys.argv[1:]]),
-            "commit": commit(),
-        }
 
 
 def behaviours(setting: Setting) -> dict[str, str]:
     """Method -> the method whose behaviour stage it takes."""
     return {} if setting.encoder else SHARED[setting.observations]
-
-
-def commit() -> str:
-    """The short hash of the code that ran."""
-    words = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(
-        words, cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-
-def merge(rows: Sequence[dict[str, Any]]) -> None:
-    """Put rows into docs/results.json, in place of those of the same setting and method that have
-    no more seeds."""
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    key = ("task", "observations", "setting", "method")
-    table = {tuple(row[k] for k in key): row for row in known}
-    for row in rows:
-        name = tuple(row[k] for k in key)
-        if name not in table or table[name]["seeds"] <= row["seeds"]:
-            table[name] = row
-    write_json(RESULTS, [table[name] for name in sorted(table)])
 
 
 def jobs(study: Study, setting: Setting, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -294,7 +236,14 @@ def jobs(study: Study, setting: Setting, options: argparse.Namespace) -> Iterato
             for method in wave:
                 found = [tasks[method, seed].result() for seed in seeds]
                 for name in found[0]:
-                    yield study.row(setting, name, [each[name] for each in found])
+                    yield result_row(
+                        setting.task,
+                        setting.observations,
+                        setting.name,
+                        name,
+                        [each[name] for each in found],
+                        SCRIPT,
+                    )
 
 
 def asked_for(name: str, words: Sequence[str]) -> bool:
@@ -322,13 +271,8 @@ def main() -> None:
     began = time.monotonic()
     for setting in chosen:
         for row in jobs(study, setting, options):
-            merge([row])
-            print(
-                f"{time.monotonic() - began:6.0f} s  {row['task']} {row['observations']} "
-                f"{row['setting']} {row['method']:<28} {row['success_rate']:.3f} "
-                f"[{row['low']:.3f}, {row['high']:.3f}] n={row['n']} {row['by_seed']}",
-                flush=True,
-            )
+            merge_rows(RESULTS, [row])
+            print(f"{time.monotonic() - began:6.0f} s  {row_text(row)}", flush=True)
 
 
 if __name__ == "__main__":
