@@ -14,7 +14,7 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from qsft_robot.cli_convert import merge, relabel
+from qsft_robot.cli_convert import export_lerobot, import_lerobot, merge, relabel
 from qsft_robot.cli_data import collect, inspect, playback
 from qsft_robot.cli_robot import run
 from qsft_robot.cli_serve import serve
@@ -195,6 +195,8 @@ VERBS: dict[str, Callable[..., Any]] = {
     "playback": playback,
     "merge": merge,
     "relabel": relabel,
+    "import-lerobot": import_lerobot,
+    "export-lerobot": export_lerobot,
     "train": train,
     "evaluate": evaluate,
     "export": export,

@@ -63,13 +63,14 @@ def merge_files(
     log. `out` may be one of `paths`. Memory: a buffer, whatever the size of a log.
     FileNotFoundError and ValueError name file, log and entry; OSError when the disk is full.
     """
-    paths, out = [Path(path) for path in paths], Path(out)
-    if not paths:
+    files, out = [Path(path) for path in paths], Path(out)
+    if not files:
         raise ValueError(f"{out}: no files to merge; name at least one.")
-    for i, path in enumerate(paths):
-        if path.resolve() in [earlier.resolve() for earlier in paths[:i]]:
+    resolved = [path.resolve() for path in files]
+    for i, path in enumerate(files):
+        if resolved[i] in resolved[:i]:
             raise ValueError(f"{path}: named twice, so its logs would count twice.")
-    sources = [_look_through(path) for path in paths]
+    sources = [_look_through(path) for path in files]
     env_args = _agreed_env_args(sources, None if env_args_from is None else Path(env_args_from))
     keys = _agreed_keys(sources, common_keys)
     try:

@@ -19,6 +19,8 @@ HELP = {
     "playback": ("PATH", "--demo", "--video"),
     "merge": ("PATH", "--out", "--env-args-from", "--common-keys"),
     "relabel": ("PATH", "--out", "--success", "--failure", "--failure-end"),
+    "import-lerobot": ("PATH", "--out", "--cameras", "--image-size", "--task", "--success"),
+    "export-lerobot": ("PATH", "--out", "--state-keys", "--task", "--fps", "--codec"),
     "train": ("--preset", "--resume", "--out", "--method", "--data.path", "--qsft.lam", "--device"),
     "evaluate": ("PATH", "--episodes", "--acting", "--videos", "--workers", "--run-to-limit"),
     "export": ("PATH", "--out", "--acting"),

@@ -29,6 +29,8 @@ LIGHT = [
     "qsft_robot.cli_convert",
     "qsft_robot.merge",
     "qsft_robot.relabel",
+    "qsft_robot.lerobot_import",
+    "qsft_robot.lerobot_export",
     "qsft_robot.policy_folder",
     "tokenizers_action",
     "tokenizers_action.protocol",

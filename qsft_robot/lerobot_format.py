@@ -1,0 +1,207 @@
+"""What a LeRobot v3 data set is made of: its files, its features, and our names for them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qsft_robot.files import read_json
+
+VERSION = "v3.0"
+INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
+# Ours, unknown to LeRobot: what a file of logs says beyond a LeRobot data set.
+EXTRAS = "meta/qsft_robot.json"
+EPISODES = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEOS = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+FILES_OF_A_CHUNK = 1000
+DATA_MB, VIDEO_MB = 100, 200
+
+STATE, ACTION = "observation.state", "action"
+IMAGES = "observation.images."
+REWARD, DONE, SUCCESS, TRUNCATED = "next.reward", "next.done", "next.success", "next.truncated"
+# Columns of every data set, each one number a frame.
+COUNTERS = {
+    "timestamp": "float32",
+    "frame_index": "int64",
+    "episode_index": "int64",
+    "index": "int64",
+    "task_index": "int64",
+}
+CONVERTER = "lerobot/datasets/v30/convert_dataset_v21_to_v30.py"
+
+
+def require_lerobot_files() -> None:
+    """ImportError with the install line where Parquet or MP4 can't be read."""
+    for name in ("pyarrow", "av"):
+        try:
+            __import__(name)
+        except ImportError as error:
+            raise ImportError(
+                f"LeRobot data sets need pyarrow and av ({' '.join(str(error).split())}). "
+                "Install them with: pip install 'qsft-robot[lerobot]'"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column of a data set, or one camera."""
+
+    name: str
+    dtype: str  # "video", "image", "string", or numpy's name of a number
+    shape: tuple[int, ...]
+    names: tuple[str, ...]  # of the entries, where the data set has them
+    depth: bool
+
+    @property
+    def camera(self) -> bool:
+        """Whether it holds colour images."""
+        return self.dtype in ("video", "image") and not self.depth
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it holds a number or a row of numbers each frame."""
+        return self.dtype not in ("video", "image", "string") and len(self.shape) <= 1
+
+
+def log_key(feature: str) -> str:
+    """Our observation key for a feature of LeRobot.
+
+    observation.images.front -> front_image; observation.state -> state; dots become underscores.
+    """
+    if feature.startswith(IMAGES):
+        name = feature.removeprefix(IMAGES).replace(".", "_")
+        return name if re.search(r"(^|_)image$", name) else f"{name}_image"
+    return feature.removeprefix("observation.").replace(".", "_")
+
+
+def camera_feature(key: str) -> str:
+    """LeRobot's name for one of our cameras: front_image -> observation.images.front."""
+    return "observation.image" if key == "image" else f"{IMAGES}{key.removesuffix('_image')}"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The description of a LeRobot data set on disk."""
+
+    folder: Path
+    info: Mapping[str, Any]
+    features: dict[str, Feature]
+    tasks: dict[int, str]
+    # One dictionary an episode, in order, without the statistics.
+    episodes: list[dict[str, Any]]
+    # EXTRAS, where we wrote the data set.
+    extras: Mapping[str, Any]
+
+    def file(self, kind: str, episode: Mapping[str, Any], camera: str = "") -> Path:
+        """Path of the data file of an episode (kind "data") or of one camera's video ("video").
+
+        FileNotFoundError when it is not there."""
+        at = f"videos/{camera}/" if kind == "video" else "data/"
+        pattern = self.info.get(f"{kind}_path") or (VIDEOS if kind == "video" else DATA)
+        path = self.folder / pattern.format(
+            video_key=camera,
+            chunk_index=episode[f"{at}chunk_index"],
+            file_index=episode[f"{at}file_index"],
+        )
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: no such file, but {self.folder / 'meta/episodes'} places episode "
+                f"{episode['episode_index']} there. Download the data set again, whole"
+                + (" (videos are left out by download_videos=False)." if kind == "video" else ".")
+            )
+        return path
+
+
+def read_data_set(folder: str | Path) -> DataSet:
+    """Read the description of a data set.
+
+    FileNotFoundError when there is none in `folder`; ValueError on another version than v3, and on
+    a description that lacks something.
+    """
+    folder = Path(folder)
+    if not (folder / INFO).is_file():
+        holds = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+        raise FileNotFoundError(
+            f"{folder / INFO}: no such file, so {folder} is no LeRobot data set. It holds: "
+            f"{', '.join(holds[:20]) or 'nothing'}. Give the folder that has meta, data and videos."
+        )
+    info = read_json(folder / INFO)
+    _check_version(folder, str(info.get("codebase_version", "none")))
+    features = {name: _feature(name, entry) for name, entry in info.get("features", {}).items()}
+    if ACTION not in features:
+        raise ValueError(
+            f"{folder / INFO}: no feature 'action', so there is nothing to imitate. Features: "
+            f"{', '.join(features) or 'none'}."
+        )
+    extras = read_json(folder / EXTRAS) if (folder / EXTRAS).is_file() else {}
+    return DataSet(folder, info, features, _read_tasks(folder), _read_episodes(folder), extras)
+
+
+def _check_version(folder: Path, version: str) -> None:
+    if re.match(r"v?3\.", version):
+        return
+    if re.match(r"v?[12]\.", version):
+        first = "" if version.endswith("2.1") else " (bring it to v2.1 first, with lerobot 0.3)"
+        raise ValueError(
+            f"{folder}: a LeRobot data set of version {version}; this reads {VERSION}. Convert it "
+            f"with LeRobot's own {CONVERTER} --repo-id NAME --root {folder} "
+            f"--push-to-hub=false{first}."
+        )
+    raise ValueError(f"{folder / INFO}: codebase_version is {version}; this reads {VERSION}.")
+
+
+def _feature(name: str, entry: Mapping[str, Any]) -> Feature:
+    names = entry.get("names")
+    if isinstance(names, Mapping):  # {"motors": [...]}
+        inside = list(names.values())
+        names = inside[0] if len(inside) == 1 and isinstance(inside[0], list) else list(names)
+    shape = tuple(int(x) for x in entry["shape"])
+    told = {**(entry.get("info") or {}), **(entry.get("video_info") or {})}
+    depth = bool(told.get("video.is_depth_map", False)) or (
+        entry["dtype"] in ("video", "image") and 3 not in shape
+    )
+    return Feature(name, str(entry["dtype"]), shape, tuple(map(str, names or ())), depth)
+
+
+def _read_tasks(folder: Path) -> dict[int, str]:
+    import pyarrow.parquet as pq
+
+    if not (folder / TASKS).is_file():
+        return {}
+    table = pq.read_table(folder / TASKS)
+    # The words are pandas' index, whose column has one name or another.
+    columns = [name for name in table.column_names if name != "task_index"]
+    if "task_index" not in table.column_names or not columns:
+        raise ValueError(
+            f"{folder / TASKS}: expected task_index and a column of words, got "
+            f"{', '.join(table.column_names)}."
+        )
+    words = table.column("task" if "task" in columns else columns[-1]).to_pylist()
+    return dict(zip(table.column("task_index").to_pylist(), map(str, words), strict=True))
+
+
+def _read_episodes(folder: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    files = sorted((folder / "meta" / "episodes").glob("*/*.parquet"))
+    if not files:
+        raise FileNotFoundError(
+            f"{folder / 'meta/episodes'}: no Parquet files, so no episode can be found. A "
+            "recording that was not finalised has none yet: call finalize() of its dataset."
+        )
+    rows: list[dict[str, Any]] = []
+    for file in files:
+        parquet = pq.ParquetFile(file)
+        columns = [n for n in parquet.schema_arrow.names if not n.startswith("stats/")]
+        rows += parquet.read(columns=columns).to_pylist()
+    return sorted(rows, key=lambda row: row["episode_index"])
+
+
+def json_text(value: Any) -> str:
+    """JSON as LeRobot writes it."""
+    return json.dumps(value, indent=4, ensure_ascii=False, allow_nan=False)
