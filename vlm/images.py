@@ -233,6 +233,12 @@ class ImageTokens(nn.Module):
             )
         image = images[camera]
         if image.ndim == 3 and self.tower is not None:
+            wanted = (b, math.prod(self.tower.grid), self.tower.channels)
+            if image.shape != wanted:
+                raise ValueError(
+                    f"camera {camera!r}: features of shape {list(image.shape)}; the tower gives "
+                    f"{list(wanted)}."
+                )
             return image.to(self.camera_embedding.dtype)
         if image.shape != (b, *self.image_size, 3):
             raise ValueError(
