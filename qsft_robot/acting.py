@@ -58,10 +58,13 @@ def cut(log_probs: Float[Tensor, "b v"], min_p: float) -> Float[Tensor, "b v"]:
 
 
 def choose(
-    log_probs: Float[Tensor, "b v"], temperature: float, noise: Float[Tensor, "b v"]
+    log_probs: Float[Tensor, "b v"], temperature: float | Tensor, noise: Float[Tensor, "b v"]
 ) -> Tensor:
     """One token id a row, int64 [b]: the likeliest for temperature 0, else a sample. `noise` is
     standard Gumbel noise, so that the randomness comes from the caller."""
+    if isinstance(temperature, Tensor):  # a graph's input, so that one graph serves both
+        sampled = temperature > 0
+        return (log_probs / torch.where(sampled, temperature, 1.0) + noise * sampled).argmax(-1)
     if temperature == 0:
         return log_probs.argmax(-1)
     return (log_probs / temperature + noise).argmax(-1)

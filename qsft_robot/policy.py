@@ -12,16 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qsft_robot.acting import acting_log_probs, choose
 from qsft_robot.build import load_model, load_tokenizer, unknown, words_of
 from qsft_robot.checkpoint import read_policy_folder
 from qsft_robot.config import ActingConfig, from_json
-from qsft_robot.loss import TokenBatch, legal_log_softmax
-from qsft_robot.networks import PolicyNetworks, frame_features, value_of
+from qsft_robot.deciding import Decider
+from qsft_robot.loss import TokenBatch
+from qsft_robot.networks import PolicyNetworks, frame_features
 from qsft_robot.normalize import NormStats
-from qsft_robot.token_data import state_vector
+from qsft_robot.policy_inputs import check_observation, state_vector
 from qsft_robot.types import Decision, Observation
-from vlm.decision import RTOutput, decide_together
 
 
 @dataclass
@@ -52,10 +51,8 @@ class TokenPolicy:
         self.cameras: dict[str, list[int]] = description["cameras"]
         self.history: int = description["model"]["config"]["history"]
         self._check_rule()
-        # k = 1 is p~ alone: the same actions as a policy exported without phi.
-        p_alone = self.acting.rule == "power" and self.acting.k == 1
-        self._runs_behaviour = networks.behaviour is not None and not p_alone
-        self._trunks = networks.trunks() if self._runs_behaviour else networks.trunks()[-1:]
+        self.decider = Decider(networks, self.acting)
+        self._trunks = self.decider.trunks
         self._words, self._texts = words_of(self._trunks[0]), dict[str, Tensor]()
         self.reset()
 
@@ -92,62 +89,38 @@ class TokenPolicy:
         self, observations: Sequence[Observation], memories: Sequence[Memory]
     ) -> list[Decision]:
         """One decision an observation. ValueError names a missing or wrong-sized input."""
-        context = self._context(observations, memories)
-        n, v = self.tokenizer.n_tokens, self.tokenizer.vocab_size
-        noise = np.stack([m.generator.gumbel(size=(n, v)).astype(np.float32) for m in memories])
-        ids, values = self._decide(context, torch.from_numpy(noise))
-        actions = self.norm_stats.unnormalize_actions(self.tokenizer.decode(ids))
+        contexts = self.contexts(observations, memories)
+        ids, values = self.decider.decide(contexts, self.legal, self.noise(memories))
+        actions = self.norm_stats.unnormalize_actions(self.tokenizer.decode(ids.cpu().numpy()))
         return [
             Decision(np.asarray(a, np.float32), None if values is None else float(values[i]))
             for i, a in enumerate(actions)
         ]
 
-    def _decide(
-        self, contexts: list[TokenBatch], noise: Tensor
-    ) -> tuple[np.ndarray, Tensor | None]:
-        """Token ids [b, n] and V(s) [b]: both networks step through their caches side by side."""
-        state_value: list[Tensor] = []
+    def legal(self, prefix: Tensor) -> Tensor:
+        """Which ids may follow a prefix [b, i], bool [b, v]."""
+        allowed = self.tokenizer.legal_tokens(prefix.cpu().numpy())
+        return torch.from_numpy(allowed).to(self.device)
 
-        def legal(prefix: Tensor) -> Tensor:
-            allowed = self.tokenizer.legal_tokens(prefix.cpu().numpy())
-            return torch.from_numpy(allowed).to(self.device)
+    def noise(self, memories: Sequence[Memory]) -> Tensor:
+        """The next Gumbel noise of each episode, float32 [b, n, v]."""
+        size = (self.tokenizer.n_tokens, self.tokenizer.vocab_size)
+        drawn = [m.generator.gumbel(size=size).astype(np.float32) for m in memories]
+        return torch.from_numpy(np.stack(drawn)).to(self.device)
 
-        def pick(outputs: Sequence[RTOutput], allowed: Tensor, i: int) -> Tensor:
-            logs = [legal_log_softmax(o.logits[:, 0], allowed) for o in outputs]
-            value = advantage = None
-            if self.networks.heads is not None:
-                q, v = self.networks.heads(outputs[-1].hidden.float())
-                advantage = q[:, 0] - v
-                value = v[:, 0].clamp(0.0, 1.0)
-            elif self.networks.value is not None:
-                value = value_of(self.networks, outputs[-1].hidden)[:, 0]
-            if i == 0 and value is not None and self._has_value:
-                state_value.append(value)
-            log_probs = acting_log_probs(
-                self.acting,
-                allowed,
-                log_phi=logs[0] if self._runs_behaviour else None,
-                log_policy=logs[-1] if self.networks.value is not None else None,
-                value=value,
-                advantage=advantage,
-            )
-            return choose(log_probs, self.acting.temperature, noise[:, i].to(self.device))
-
-        inputs = [(c.features, c.state, c.frame_mask, c.text_ids, c.returns) for c in contexts]
-        ids = decide_together(self._trunks, inputs, legal, pick)
-        return ids.cpu().numpy(), state_value[0] if state_value else None
-
-    @property
-    def _has_value(self) -> bool:
-        """Whether V(s) means something: with a void outcome or value heads."""
-        return self.networks.heads is not None or self.networks.void is not None
+    def contexts(
+        self, observations: Sequence[Observation], memories: Sequence[Memory]
+    ) -> list[tuple]:
+        """Remember the observations; what each network's prefill then reads."""
+        batches = self._context(observations, memories)
+        return [(c.features, c.state, c.frame_mask, c.text_ids, c.returns) for c in batches]
 
     def _context(
         self, observations: Sequence[Observation], memories: Sequence[Memory]
     ) -> list[TokenBatch]:
         """Remember the observations; the context batch of each network."""
         for observation in observations:
-            self._check(observation)
+            check_observation(observation, self.cameras, self.state_keys)
         state = torch.from_numpy(
             np.stack(
                 [
@@ -199,28 +172,6 @@ class TokenPolicy:
         if instruction not in self._texts:
             self._texts[instruction] = torch.from_numpy(self._words(instruction))
         return self._texts[instruction]
-
-    def _check(self, observation: Observation) -> None:
-        for camera, size in self.cameras.items():
-            if camera not in observation.images:
-                raise ValueError(
-                    f"the policy needs the camera {camera!r}, which the observation lacks; it has "
-                    f"{sorted(observation.images)}."
-                )
-            shape = observation.images[camera].shape
-            if list(shape) != [*size, 3]:
-                raise ValueError(
-                    f"camera {camera!r} gives {shape}, but the policy was trained on "
-                    f"({size[0]}, {size[1]}, 3); resize the image or train on this size."
-                )
-            if (dtype := observation.images[camera].dtype) != np.uint8:
-                raise ValueError(f"camera {camera!r} gives {dtype}; the policy takes uint8 images.")
-        for key in self.state_keys:
-            if key not in observation.state:
-                raise ValueError(
-                    f"the policy needs the observation key {key!r}; the observation has "
-                    f"{sorted(observation.state)}."
-                )
 
     def _check_rule(self) -> None:
         rule, has = self.acting.rule, self.networks

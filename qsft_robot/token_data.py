@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qsft_robot.loss import TokenBatch
 from qsft_robot.normalize import NormStats
+from qsft_robot.policy_inputs import state_vector
 from qsft_robot.returns import ReturnRange
 from qsft_robot.types import Episode
 from tokenizers_action.protocol import ActionTokenizer, legal_along
@@ -187,16 +188,6 @@ class TokenData:
             f"{self.names[self.episode_of_step[i]]}:{int(self.time_of_step[i])}" for i in steps[:8]
         ]
         return ", ".join(names) + (f" and {len(steps) - 8} more" if len(steps) > 8 else "")
-
-
-def state_vector(
-    observations: Mapping[str, np.ndarray], keys: Sequence[str], norm_stats: NormStats, rows: int
-) -> Float[np.ndarray, "rows s"]:
-    """The normalised low-dimensional keys side by side, float32; no columns for no keys."""
-    if not keys:
-        return np.zeros((rows, 0), np.float32)
-    parts = [norm_stats.normalize(key, observations[key]).reshape(rows, -1) for key in keys]
-    return np.concatenate(parts, -1, dtype=np.float32)
 
 
 def action_chunks(
