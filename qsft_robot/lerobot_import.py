@@ -115,7 +115,7 @@ def import_lerobot(
         columns.append("task_index")
     episodes = data.episodes[:max_episodes]
     with DemonstrationWriter(out, env_args_of(data, hz)) as writer:
-        for row, found in zip(episodes, episode_columns(data, columns, episodes), strict=True):
+        for row, found in episode_columns(data, columns, episodes):
             number = row["episode_index"]
             observations = _state(data, numbers, found)
             for camera in kept:

@@ -15,8 +15,9 @@ from qsft_robot.lerobot_format import DATA_MB, FILES_OF_A_CHUNK, INFO, DataSet
 
 def episode_columns(
     data: DataSet, columns: Sequence[str], episodes: Sequence[Mapping[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """The columns of one episode after the other: numpy [t, ...], a list of bytes for images.
+) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
+    """The description and the columns of one episode after the other, in the order of the files:
+    column -> numpy [t, ...], a list of bytes for images.
 
     Files are read a few rows at a time. ValueError when an episode's rows are not those that its
     description tells.
@@ -44,9 +45,16 @@ def episode_columns(
                     )
             # Rows stand in the order of the episodes: what has a later one is complete.
             for number in sorted(n for n in pieces if n < numbers[-1]):
-                yield _columns(file, pieces.pop(number), columns, wanted[number])
+                row = wanted.pop(number)
+                yield row, _columns(file, pieces.pop(number), columns, row)
         for number in sorted(pieces):
-            yield _columns(file, pieces.pop(number), columns, wanted[number])
+            row = wanted.pop(number)
+            yield row, _columns(file, pieces[number], columns, row)
+    for number, row in wanted.items():
+        raise ValueError(
+            f"{data.file('data', row)}: no rows of episode {number}, which its description places "
+            "there. The data set is damaged; download it again."
+        )
 
 
 def _columns(
@@ -60,7 +68,7 @@ def _columns(
             f"{file}: {table.num_rows} rows of episode {row['episode_index']}, whose description "
             f"tells {row['length']}. The data set is damaged; download it again."
         )
-    found: dict[str, Any] = {"episode_index": row["episode_index"]}
+    found: dict[str, Any] = {}
     for name in columns:
         column = table.column(name).combine_chunks()
         if column.null_count:
