@@ -172,6 +172,43 @@ def describe_model(model: Model) -> dict[str, Any]:
     }
 
 
+def carry_base(model: PretrainedModel, folder: Path, merged: bool) -> dict[str, Any]:
+    """Write the base of a pretrained model to `folder` as a plain Hugging Face folder, `merged`
+    with what was trained or as it was; returns the description of the model that opens it there.
+
+    What `load_model` of that description still needs is the state dict of the model it builds.
+    """
+    from vlm.pretrained_files import copy_base
+
+    if merged:
+        config = model.merge_to(folder)
+        description = {**describe_model(model), "config": asdict(config)}
+    else:
+        copy_base(model.config, folder)
+        description = describe_model(model)
+    description["config"]["base"] = folder.name
+    return {**description, "inside": folder.name}
+
+
+def save_processor(model: PretrainedModel, folder: Path) -> None:
+    """Write tokenizer and image preprocessing of a pretrained model to a folder."""
+    model.prompt.processor.save_pretrained(folder)
+
+
+def build_tiny_model(family: str, folder: Path, **sizes: Any) -> Path:
+    """Write a small model of a family with random weights as a Hugging Face folder."""
+    from vlm.tiny_models import build_tiny_model as build
+
+    return build(family, folder, **sizes)
+
+
+def tiny_families() -> list[str]:
+    """The families that `build_tiny_model` knows."""
+    from vlm.tiny_models import BUILDERS
+
+    return list(BUILDERS)
+
+
 def words_of(model: Model) -> Callable[[str], np.ndarray]:
     """How a model reads an instruction: instruction -> int64 [l]."""
     return model.encode_words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,12 @@ def write_checkpoint(
     training: Mapping[str, Any] | None = None,
     training_tensors: Mapping[str, Tensor] | None = None,
     extra_files: Mapping[str, str] | None = None,
+    folders: Mapping[str, Path] | None = None,
 ) -> None:
-    """Write a policy folder, atomically; with `training` a checkpoint that resumes exactly."""
+    """Write a policy folder, atomically; with `training` a checkpoint that resumes exactly.
+
+    `folders` are moved into it, by the names that they get there; they lie on the same disk.
+    """
     with atomic_folder(folder) as temporary:
         write_json(temporary / POLICY, {"format": FORMAT, **description})
         write_tensors(temporary / WEIGHTS, networks.state_dict())
@@ -34,6 +39,8 @@ def write_checkpoint(
             write_tensors(temporary / TRAINING_TENSORS, training_tensors or {})
         for name, text in (extra_files or {}).items():
             (temporary / name).write_text(text)
+        for name, source in (folders or {}).items():
+            shutil.move(source, temporary / name)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

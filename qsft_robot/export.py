@@ -9,6 +9,7 @@ from torch import nn
 
 from qsft_robot.checkpoint import read_policy_folder, write_checkpoint
 from qsft_robot.policy import TokenPolicy, build_networks
+from qsft_robot.pretrained_folders import self_contained
 
 
 def export_policy(checkpoint: Path, out: Path, acting: dict[str, Any] | None = None) -> Path:
@@ -20,7 +21,7 @@ def export_policy(checkpoint: Path, out: Path, acting: dict[str, Any] | None = N
     """
     description, weights = read_policy_folder(checkpoint)
     description = {**description, "acting": {**description["acting"], **(acting or {})}}
-    networks = build_networks(description)
+    networks = build_networks(description, checkpoint)
     networks.load_state_dict(weights)
     rule, k = description["acting"]["rule"], description["acting"]["k"]
     if rule == "behaviour":
@@ -30,9 +31,9 @@ def export_policy(checkpoint: Path, out: Path, acting: dict[str, Any] | None = N
     parts = [name for name, module in networks.named_children() if module is not None]
     description["networks"] = parts
     TokenPolicy(description, networks)  # refuses a rule that the networks can't serve
-    write_checkpoint(
-        out, description, networks, extra_files={"README.md": model_card(description, networks)}
-    )
+    card = model_card(description, networks)
+    with self_contained(networks, description, out) as (whole, told, folders):
+        write_checkpoint(out, told, whole, extra_files={"README.md": card}, folders=folders)
     return out
 
 

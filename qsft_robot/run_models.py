@@ -75,6 +75,8 @@ def _build_pretrained(
         base=str(base.resolve()) if base.is_dir() else settings.pretrained,
         revision=settings.revision or revision,
         instructions=texts,
+        random_weights=settings.from_scratch,
+        random_action_rows=settings.reinitialise == "head",
         **{name: getattr(settings, name) for name in same},
     )
 

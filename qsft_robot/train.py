@@ -31,6 +31,7 @@ from qsft_robot.loss import Metrics
 from qsft_robot.metrics import MetricsLog
 from qsft_robot.networks import PolicyNetworks
 from qsft_robot.policy_folder import read_description
+from qsft_robot.pretrained_folders import processor_beside
 from qsft_robot.qsft_stage import QSFTStage
 from qsft_robot.run_data import RunData, describe, read_run_data
 from qsft_robot.run_models import (
@@ -362,7 +363,8 @@ def _saver(
         full = {**description, "networks": parts, "acting": to_json(acting)}
         training = {"stage": stage, "update": update, "total": before + update}
         if processes().is_main:
-            write_checkpoint(checkpoint, full, networks, training, tensors)
+            with processor_beside(checkpoint, networks) as folders:
+                write_checkpoint(checkpoint, full, networks, training, tensors, folders=folders)
 
     return keep
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import struct
 import sys
 from collections.abc import Iterator
@@ -75,6 +76,15 @@ def find_base(config: PretrainedConfig) -> tuple[Path, str | None]:
             )
         raise ValueError(f"{config.base} has a config.json but no *.safetensors weights beside it.")
     return folder, revision
+
+
+def copy_base(config: PretrainedConfig, folder: Path) -> None:
+    """Copy the files of a base, pickled weights aside; the copy has the same fingerprint."""
+    source, _ = find_base(config)
+    patterns = [*_FETCHED, "*.py"] if config.trust_remote_code else _FETCHED
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted({file for pattern in patterns for file in source.glob(pattern)}):
+        shutil.copyfile(file, folder / file.name)
 
 
 def weight_files(folder: Path) -> list[Path]:
