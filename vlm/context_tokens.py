@@ -101,7 +101,7 @@ class ContextTokens(nn.Module):
         state: Tensor | None,
         frame_mask: Tensor,
         text_ids: Tensor,
-        returns: Tensor | None,
+        returns: Tensor | None = None,
     ) -> Context:
         """The context of a batch, after its shapes were checked; `model` has the embeddings."""
         self._check(features, state, frame_mask, text_ids)
@@ -224,7 +224,9 @@ def compact(
 
     The language model then sees a common left-padded batch, wherever the padding stood.
     """
-    longest = int(visible.sum(1).max())
+    longest = x.shape[1]
+    if not torch.compiler.is_compiling():
+        longest = int(visible.sum(1).max())
     order = visible.long().argsort(dim=1, stable=True)[:, x.shape[1] - longest :]
     image_slots = slots.gather(1, order) if deep else None
     return Context(

@@ -65,8 +65,8 @@ def decode_token(ids: Tensor, cache: Cache) -> RTOutput:
     mask = None if cache.mask is None else cache.mask[..., : position + 1]
     grows, extended = cache.grows, []
     for tensors, keys_values in zip(cache.tensors, cache.keys_values, strict=True):
-        x, keys_values = _step(x, tensors, keys_values, mask, position, grows)
-        extended.append(keys_values)
+        x, longer = _step(x, tensors, keys_values, mask, position, grows)
+        extended.append(longer)
     cache.keys_values, cache.length = tuple(extended), position + 1
     hidden = torch.layer_norm(x, norm.shape, norm, norm_bias)
     return RTOutput(hidden[:, None], torch.mm(hidden, head)[:, None])

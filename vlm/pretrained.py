@@ -70,7 +70,7 @@ class PretrainedModel(nn.Module):
         self.action_rows = nn.Parameter(rows)  # [v, c], as in the embedding table
         # None: the head's rows are the embedding's (tied).
         self.head_rows = None if head is None else nn.Parameter(head)
-        scale = float(embedding.float().std()) * self.embedding_scale
+        scale = float(embedding.detach().float().std()) * self.embedding_scale
         self.state_token: nn.Module | None = None
         if config.state_dim and config.state_as == "token":
             self.state_token = state_perceptron(config.state_dim, c, scale)
@@ -266,9 +266,9 @@ class PretrainedModel(nn.Module):
     def gradient_checkpointing(self, on: bool = True) -> None:
         """Recompute the language model's activations in the backward pass: memory for time."""
         if on:
-            self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.language_model.activation_checkpointing_enable({"use_reentrant": False})
         else:
-            self.language_model.gradient_checkpointing_disable()
+            self.language_model.activation_checkpointing_disable()
 
     def _check_length(self) -> None:
         text = self.base.config.get_text_config()

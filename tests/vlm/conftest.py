@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pytest
@@ -57,3 +58,12 @@ def batch(model: RTModel) -> Batch:
         text_ids=text_ids,
         action_ids=torch.randint(0, 32, (b, 4), generator=generator),
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """Family -> folder of a small pretrained model with random weights."""
+    from vlm.tiny_models import build_tiny_model
+
+    root = tmp_path_factory.mktemp("models")
+    return cache(lambda family: build_tiny_model(family, root / family))
