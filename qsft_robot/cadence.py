@@ -111,7 +111,7 @@ def report_table(report: Mapping[str, Any]) -> Table:
         *(
             f"{value} {key.replace('_', ' ')}"
             for key, value in report.items()
-            if key.startswith(("held", "clamp", "stop", "failed", "bad")) and value
+            if key.startswith(("held", "stop", "failed", "bad")) and value
         ),
     ]
     table.caption, table.caption_justify = ", ".join(said), "left"

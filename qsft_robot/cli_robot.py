@@ -86,7 +86,8 @@ def run(
     from qsft_robot.files import write_json
     from qsft_robot.flag_words import acting_changes
     from qsft_robot.robot_choice import SERVED, open_local_or_remote, open_robot
-    from qsft_robot.robot_run import RunSettings, print_result, run_robot
+    from qsft_robot.robot_run import run_robot
+    from qsft_robot.run_words import RunSettings, print_result
 
     token = None
     if policy.startswith(SERVED):

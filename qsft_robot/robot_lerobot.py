@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -117,7 +119,8 @@ class LeRobotAdapter:
 
 
 def build_lerobot(kind: str, settings: Mapping[str, str]) -> LeRobotArm:
-    """Build a robot of the installed package lerobot by its registered type, e.g. so101_follower.
+    """Build a robot of the installed package lerobot by its registered type, e.g. so101_follower;
+    `settings` are fields of its configuration, as text. Cameras and numbers need `--robot-from`.
 
     ImportError with the install line without lerobot, ValueError lists the types that there are.
     """
@@ -129,9 +132,12 @@ def build_lerobot(kind: str, settings: Mapping[str, str]) -> LeRobotArm:
             "motors, e.g. 'lerobot[feetech]'), or make the robot in a file of your own and pass "
             "--robot-from FILE.py:FUNCTION."
         ) from error
+    with suppress(ImportError):  # a type registers itself when its module is imported
+        importlib.import_module(f"lerobot.robots.{kind}")
     known = RobotConfig.get_known_choices()
     if kind not in known:
         raise ValueError(
-            f"lerobot has no robot type {kind!r}. There are: {', '.join(sorted(known))}."
+            f"lerobot has no robot type {kind!r}; known here: {sorted(known)}. Make the robot in a "
+            "file of your own and pass --robot-from FILE.py:FUNCTION."
         )
     return make_robot_from_config(known[kind](**settings))

@@ -16,7 +16,7 @@ from qsft_robot.types import Episode, Observation
 
 EPISODES, LOGS = "episodes", "logs.hdf5"
 # Ends whose outcome is known: the log is terminal. Every other end cuts the log short.
-KNOWN = ("success", "done", "failed", "over", "steps")
+KNOWN = ("success", "done", "failed", "over")
 
 
 class EpisodeLog:
@@ -26,9 +26,14 @@ class EpisodeLog:
     """
 
     def __init__(
-        self, path: Path, env_args: Mapping[str, Any], attributes: Mapping[str, Any]
+        self,
+        path: Path,
+        env_args: Mapping[str, Any],
+        attributes: Mapping[str, Any],
+        outcome: str | None = None,
     ) -> None:
-        self.path = path
+        """`outcome`: what an end by the time limit is, "success" or "failure"; None: cut short."""
+        self.path, self._outcome = path, outcome
         self._env_args, self._attributes = env_args, dict(attributes)
         self._seen: list[Observation] = []
         self._actions: list[np.ndarray] = []
@@ -42,6 +47,8 @@ class EpisodeLog:
 
     def finish(self, observation: Observation, end: EpisodeEnd) -> None:
         """Write the file, unless nothing was sent; OSError when the disk is full."""
+        judged = end.reason == "steps" and self._outcome is not None
+        success = end.success or (judged and self._outcome == "success")
         if end.reason == "robot" and self._seen:
             # What the last action led to was never seen.
             observation = self._seen.pop()
@@ -55,8 +62,8 @@ class EpisodeLog:
             for key in observation.state
         }
         rewards = np.zeros(len(self._actions), np.float32)
-        rewards[-1] = float(end.success)
-        known = end.reason in KNOWN
+        rewards[-1] = float(success)
+        known = end.reason in KNOWN or judged
         episode = Episode(
             name="demo_0",
             observations=rows,
@@ -64,12 +71,12 @@ class EpisodeLog:
             rewards=rewards,
             terminated=known,
             truncated=not known,
-            success=end.success,
+            success=success,
             instruction=seen[0].instruction,
             attributes={**self._attributes, "end": end.reason, "held_ticks": self._held},
         )
         with DemonstrationWriter(self.path, self._env_args) as writer:
-            writer.append(episode, masks=["success" if end.success else "failure"])
+            writer.append(episode, masks=["success" if success else "failure"])
 
 
 class RunLog:
@@ -83,11 +90,11 @@ class RunLog:
         """The finished episodes, those of earlier runs into the same folder too."""
         return sorted(p for p in (self.out / EPISODES).glob("episode_*.hdf5") if _number(p) >= 0)
 
-    def episode(self, attributes: Mapping[str, Any]) -> EpisodeLog:
+    def episode(self, attributes: Mapping[str, Any], outcome: str | None = None) -> EpisodeLog:
         """The recorder of the next episode; `attributes` (JSON types) are stored with it."""
         path = self.out / EPISODES / f"episode_{self._next:05d}.hdf5"
         self._next += 1
-        return EpisodeLog(path, self._env_args, attributes)
+        return EpisodeLog(path, self._env_args, attributes, outcome)
 
     def merge(self) -> Path | None:
         """Join the finished episodes to <out>/logs.hdf5; None when there is none."""
