@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Timer
 from types import TracebackType
@@ -216,14 +216,17 @@ class RemotePolicy:
         """A connection whose metadata were read and are those of the same policy interface."""
         deadline = time.monotonic() + timeout_s
         try:
-            connection = connect(
-                self.url,
-                ssl=self._tls,
-                additional_headers=self._headers,
-                compression=None,
-                max_size=MAX_ANSWER,
-                open_timeout=timeout_s,
-                close_timeout=1,
+            # Entered, as websockets wants it from 17.1; `close` or `_abort` is the way out.
+            connection = ExitStack().enter_context(
+                connect(
+                    self.url,
+                    ssl=self._tls,
+                    additional_headers=self._headers,
+                    compression=None,
+                    max_size=MAX_ANSWER,
+                    open_timeout=timeout_s,
+                    close_timeout=1,
+                )
             )
         except (OSError, WebSocketException, ValueError) as error:
             raise PolicyUnavailable(f"{self.url}: {self._why(error)}") from error

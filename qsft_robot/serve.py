@@ -54,6 +54,11 @@ class PolicyServer:
     ) -> None:
         self._config = config
         self._bound = bind(config) if bound is None else bound
+        host, port = self._bound.getsockname()[:2]
+        scheme = "ws" if config.certificate is None else "wss"
+        # Where clients connect to, and whether only this machine's can.
+        self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        self.on_loopback = is_loopback(host)
         self._spec = PolicySpec.of(policy.description)
         self._metadata = pack(metadata_of(policy.description))
         self.metrics = ServerMetrics()
@@ -68,18 +73,6 @@ class PolicyServer:
         self._settled = asyncio.Event()  # warmed up, failed to, or stopping
         self._answering: set[asyncio.Task[None] | None] = set()
         self._server: Server | None = None
-
-    @property
-    def url(self) -> str:
-        """Where clients connect to."""
-        host, port = self._bound.getsockname()[:2]
-        scheme = "ws" if self._config.certificate is None else "wss"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-
-    @property
-    def on_loopback(self) -> bool:
-        """Whether only this machine reaches the server."""
-        return is_loopback(self._bound.getsockname()[0])
 
     async def start(self) -> None:
         """Listen. Clients may connect at once and get the first frame after the warm-up."""

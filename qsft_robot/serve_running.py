@@ -42,8 +42,11 @@ async def run_until_signal(server: PolicyServer, tell: Callable[[str], None]) ->
 
 
 @contextmanager
-def serving(policy: LoadedPolicy, config: ServerConfig) -> Iterator[PolicyServer]:
-    """A server, warmed up, in a thread of this process until the block ends."""
+def serving(
+    policy: LoadedPolicy, config: ServerConfig, wait: bool = True
+) -> Iterator[PolicyServer]:
+    """A server in a thread of this process until the block ends; `wait` for its warm-up, or let
+    it go on while clients connect."""
     started, loop = threading.Event(), asyncio.new_event_loop()
     found: list[PolicyServer | BaseException] = []
     over = asyncio.Event()
@@ -52,7 +55,9 @@ def serving(policy: LoadedPolicy, config: ServerConfig) -> Iterator[PolicyServer
         try:
             server = PolicyServer(policy, config)
             await server.start()
-            await server.wait_ready()
+            warming_up = loop.create_task(server.wait_ready())
+            if wait:
+                await warming_up
         except BaseException as error:
             found.append(error)
             started.set()
@@ -61,6 +66,7 @@ def serving(policy: LoadedPolicy, config: ServerConfig) -> Iterator[PolicyServer
         started.set()
         await over.wait()
         await server.stop()
+        await warming_up
 
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),), name="server")
     thread.start()

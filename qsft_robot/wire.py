@@ -124,7 +124,7 @@ def _array(value: dict[Any, Any]) -> np.ndarray:
         raise WireError(f"shape {_short(shape)} of {dtype.str} does not fit {len(data)} bytes")
     if dtype == np.bool_:
         # A byte other than 0 and 1 is no truth value.
-        return np.frombuffer(data, np.uint8).reshape(shape) != 0
+        return np.frombuffer(data, np.uint8).reshape(shape).astype(np.bool_)
     return np.frombuffer(data, dtype).reshape(shape)
 
 
@@ -145,7 +145,7 @@ def _scalar(value: dict[Any, Any]) -> np.generic:
 
 def _check_depth(message: Any) -> None:
     level = [message]
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_DEPTH + 1):
         level = [
             inner
             for outer in level

@@ -14,7 +14,7 @@ from qsft_robot.presets import PRESETS, RECIPES
 
 # verb -> flags and arguments that its help has to name
 HELP = {
-    "collect": ("--out", "--episodes", "--mixture", "--noise", "--seed", "--workers"),
+    "collect": ("--out", "--episodes", "--mixture", "--noise", "--seed", "--policy"),
     "inspect": ("PATH", "--filter-key", "--log-end", "--success-reward"),
     "playback": ("PATH", "--demo", "--video"),
     "merge": ("PATH", "--out", "--env-args-from", "--common-keys"),
@@ -25,6 +25,7 @@ HELP = {
     "evaluate": ("PATH", "--episodes", "--acting", "--videos", "--workers", "--run-to-limit"),
     "export": ("PATH", "--out", "--acting"),
     "report": ("PATH",),
+    "serve": ("PATH", "--host", "--port", "--token-file", "--certificate", "--max-batch"),
     "info": ("versions", "presets", "recipes"),
     "demo": ("--out", "--quick", "--seed"),
 }
