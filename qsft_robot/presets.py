@@ -53,6 +53,22 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optim.value_learning_rate": 1e-3,
         "optim.bf16": True,
     },
+    # A small pretrained VLM on two cores, all of its language model fine-tuned, on image features
+    # that are computed once.
+    "tabletop/vlm": {
+        "data.state_keys": ("proprio",),
+        "data.cameras": ("front_image", "wrist_image"),
+        "tokenizer.kind": "uniform",
+        "tokenizer.n_bins": 32,
+        "model.lora_rank": 0,
+        "qsft.gamma": 0.98,
+        "optim.batch_size": 64,
+        "optim.behaviour_steps": 600,
+        "optim.value_steps": 900,
+        "optim.learning_rate": 1e-3,
+        "optim.value_learning_rate": 1e-3,
+        "optim.bf16": True,
+    },
     # 80 steps at most, in logs that are stitched: the discount keeps gamma ** 80 at .3.
     "tabletop/drawer": {"qsft.gamma": 0.985, "qsft.lam": 1.0},
     "robosuite/low_dim": {

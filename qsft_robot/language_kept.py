@@ -1,0 +1,31 @@
+"""What a fine-tuned model still knows of the captions that its base was pretrained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from qsft_robot.policy import load_policy
+from qsft_robot.pretrain import Example, evaluate_captions
+
+
+def captions_of_base(folder: Path, examples: Sequence[Example]) -> dict[str, float]:
+    """`evaluate_captions` of a Hugging Face folder."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True)
+    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    return evaluate_captions(model, processor, examples)
+
+
+def captions_of_run(run: Path, examples: Sequence[Example]) -> dict[str, float]:
+    """`evaluate_captions` of the network that a training run acts by: theta after Q-SFT, phi after
+    SFT. Its action rows have no part in it; what was fine-tuned beside them has.
+
+    ValueError where the run fine-tuned no pretrained model.
+    """
+    networks = load_policy(run / "checkpoint").networks
+    model = networks.value or networks.behaviour
+    if model is None or not hasattr(model, "base"):
+        raise ValueError(f"{run} fine-tuned no pretrained model, so it has no captions to keep.")
+    return evaluate_captions(model.base, model.prompt.processor, examples)
