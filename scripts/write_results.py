@@ -68,8 +68,8 @@ def language(rows: Sequence[dict[str, Any]]) -> list[str]:
     if not told:
         return []
     return [
-        "\nCaptions before and after: nats a token, and the share of right answers among those that "
-        "only the image can tell.\n",
+        "\nCaptions before and after: nats a token, and the share of right answers among those "
+        "that only the image can tell.\n",
         "| fine-tuned by | loss before | loss after | right before | right after |",
         "|---|---|---|---|---|",
         *(f"| {row['method']} | {' | '.join(f'{row[key]:.2f}' for key in keys)} |" for row in told),
