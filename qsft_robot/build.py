@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -18,10 +19,9 @@ if TYPE_CHECKING:
     import gymnasium
 
     from vlm.pretrained import PretrainedModel
-    from vlm.rt import RTModel
 
-    Model = RTModel | PretrainedModel
-
+# What keeps the training contract: an RTModel or a PretrainedModel.
+Model: TypeAlias = Any
 # Any installed gymnasium environment, e.g. "gymnasium:Pendulum-v1".
 GYMNASIUM_PREFIX = "gymnasium:"
 ROBOSUITE_TASKS = ("Lift", "PickPlaceCan", "Stack", "NutAssemblySquare")
@@ -218,15 +218,39 @@ def open_policy(
     folder: Path,
     acting: Mapping[str, Any] | None = None,
     device: str = "cpu",
+    runtime: Literal["auto", "onnx", "torch"] = "auto",
+    threads: int = 1,
 ) -> LoadedPolicy:
     """Load the policy of a run folder, a checkpoint or an exported folder.
 
-    `acting` changes entries of the acting rule; a run folder is then asked for its checkpoint,
-    which holds both networks. ValueError on a changed or partial folder.
+    `acting` changes entries of the acting rule; with torch a run folder is then asked for its
+    checkpoint, which holds both networks. "auto" takes the ONNX graphs where the folder has them,
+    the device is the CPU and no entry changes, or where torch is not installed; `threads` is for
+    these graphs. ValueError on a changed or partial folder, ImportError where it needs torch and
+    torch is missing, RuntimeError where the installed onnxruntime can't run the graphs.
     """
-    from qsft_robot.policy import load_policy
+    from qsft_robot.onnx_policy import DECISION, load_onnx_policy
 
     changes = dict(acting or {})
-    inner = folder / "checkpoint" if changes else folder / "policy"
+    exported = folder / "policy" if (folder / "policy").is_dir() else folder
+    has_torch = find_spec("torch") is not None
+    if runtime == "auto":
+        has_graphs = (exported / DECISION).is_file()
+        wanted = has_graphs and not changes and device == "cpu"
+        runtime = "onnx" if wanted or (has_graphs and not has_torch) else "torch"
+    if runtime == "onnx":
+        graphs = load_onnx_policy(exported, threads)
+        return graphs.with_acting(**changes) if changes else graphs
+    if runtime != "torch":
+        raise unknown("runtime", runtime, ("auto", "onnx", "torch"))
+    if not has_torch:
+        raise ImportError(
+            f"{exported} is to be run with torch, which is not installed: install it (pip install "
+            "'qsft-robot[train]'), or export the policy with its ONNX graphs where torch is "
+            "(qsft-robot export RUN)."
+        )
+    from qsft_robot.policy import load_policy
+
+    inner = folder / "checkpoint" if changes else exported
     policy = load_policy(inner if inner.is_dir() else folder, device)
     return policy.with_acting(**changes) if changes else policy

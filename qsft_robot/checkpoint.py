@@ -21,24 +21,26 @@ TRAINING, TRAINING_TENSORS = "training.json", "training.safetensors"
 def write_checkpoint(
     folder: Path,
     description: Mapping[str, Any],
-    networks: nn.Module,
+    networks: nn.Module | Mapping[str, Tensor],
     training: Mapping[str, Any] | None = None,
     training_tensors: Mapping[str, Tensor] | None = None,
-    extra_files: Mapping[str, str] | None = None,
+    extra_files: Mapping[str, str | bytes] | None = None,
     folders: Mapping[str, Path] | None = None,
 ) -> None:
     """Write a policy folder, atomically; with `training` a checkpoint that resumes exactly.
 
     `folders` are moved into it, by the names that they get there; they lie on the same disk.
     """
+    weights = networks.state_dict() if isinstance(networks, nn.Module) else networks
     with atomic_folder(folder) as temporary:
         write_json(temporary / POLICY, {"format": FORMAT, **description})
-        write_tensors(temporary / WEIGHTS, networks.state_dict())
+        write_tensors(temporary / WEIGHTS, weights)
         if training is not None:
             write_json(temporary / TRAINING, training)
             write_tensors(temporary / TRAINING_TENSORS, training_tensors or {})
-        for name, text in (extra_files or {}).items():
-            (temporary / name).write_text(text)
+        for name, content in (extra_files or {}).items():
+            data = content.encode() if isinstance(content, str) else content
+            (temporary / name).write_bytes(data)
         for name, source in (folders or {}).items():
             shutil.move(source, temporary / name)
 

@@ -117,19 +117,36 @@ def evaluate(
     print(f"{result}\n{out / 'summary.json'}")
 
 
-def export(run: Positional[Path], out: Path | None = None, acting: tuple[str, ...] = ()) -> None:
-    """Export the policy of a run: safetensors, JSON, model card and SHA256SUMS in one folder.
+def export(
+    run: Positional[Path],
+    out: Path | None = None,
+    acting: tuple[str, ...] = (),
+    onnx: bool = True,
+    data: Path | None = None,
+) -> None:
+    """Export the policy of a run: safetensors, ONNX, JSON, model card and SHA256SUMS in a folder.
 
     Args:
         run: Run folder (or its checkpoint folder).
         out: Folder to write; <run>/policy when not given.
         acting: Changes of the acting rule, e.g. k=4 min_p=0.1; k=1 exports one network.
+        onnx: Add graphs that run without torch, checked against the policy on recorded
+            observations; where they can't be made, the reason is printed.
+        data: Data file for that check; the one that the run was trained on when not given.
     """
     from qsft_robot.export import export_policy
+    from qsft_robot.export_onnx import NotExportable
 
     checkpoint = run / "checkpoint" if (run / "checkpoint").is_dir() else run
     target = run / "policy" if out is None else out
-    print(export_policy(checkpoint, target, acting_changes(acting)))
+    changes = acting_changes(acting)
+    if onnx:
+        try:
+            print(export_policy(checkpoint, target, changes, onnx=True, data=data))
+            return
+        except NotExportable as reason:
+            print(f"no ONNX graphs: {reason}", file=sys.stderr)
+    print(export_policy(checkpoint, target, changes))
 
 
 def report(run: Positional[Path]) -> None:

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from qsft_robot.checkpoint import read_policy_folder, write_checkpoint
+from qsft_robot.config import TrainConfig, from_json
+from qsft_robot.files import read_json, sha256_of
 from qsft_robot.policy import TokenPolicy, build_networks
 from qsft_robot.pretrained_folders import self_contained
+from qsft_robot.recorded_observations import random_observations, recorded_observations
+from qsft_robot.types import Observation
+
+PARITY_OBSERVATIONS = 128
 
 
-def export_policy(checkpoint: Path, out: Path, acting: dict[str, Any] | None = None) -> Path:
+def export_policy(
+    checkpoint: Path,
+    out: Path,
+    acting: dict[str, Any] | None = None,
+    onnx: bool = False,
+    data: Path | None = None,
+) -> Path:
     """Write the policy of a checkpoint to `out`: weights.safetensors, policy.json, README.md (the
     model card) and SHA256SUMS. `acting` changes entries of the acting rule.
 
-    Networks that the rule doesn't run are left out: with k = 1, p~ alone remains. Raises ValueError
-    when the checkpoint is damaged or the rule needs a network that isn't there.
+    Networks that the rule doesn't run are left out: with k = 1, p~ alone remains. With `onnx` the
+    folder also holds the graphs that need no torch, after they were held against this policy on
+    observations of `data` (the run's own data file when not given). Raises ValueError when the
+    checkpoint is damaged or the rule needs a network that isn't there, NotExportable (one, too)
+    when the policy has no ONNX form, RuntimeError when the graphs act otherwise.
     """
     description, weights = read_policy_folder(checkpoint)
     description = {**description, "acting": {**description["acting"], **(acting or {})}}
+    description.pop("onnx", None)
     networks = build_networks(description, checkpoint)
     networks.load_state_dict(weights)
     rule, k = description["acting"]["rule"], description["acting"]["k"]
@@ -30,11 +47,62 @@ def export_policy(checkpoint: Path, out: Path, acting: dict[str, Any] | None = N
         networks.behaviour = None
     parts = [name for name, module in networks.named_children() if module is not None]
     description["networks"] = parts
-    TokenPolicy(description, networks)  # refuses a rule that the networks can't serve
-    card = model_card(description, networks)
+    policy = TokenPolicy(description, networks)  # refuses a rule that the networks can't serve
+    extra: dict[str, str | bytes] = {}
+    if onnx:
+        description["onnx"], extra = _graphs(policy, checkpoint, data)
+    extra["README.md"] = model_card(description, networks)
     with self_contained(networks, description, out) as (whole, told, folders):
-        write_checkpoint(out, told, whole, extra_files={"README.md": card}, folders=folders)
+        write_checkpoint(out, told, whole, extra_files=extra, folders=folders)
     return out
+
+
+def _graphs(
+    policy: TokenPolicy, checkpoint: Path, data: Path | None
+) -> tuple[dict[str, Any], dict[str, str | bytes]]:
+    """What policy.json says of the graphs, and their files; RuntimeError beyond the tolerance."""
+    from qsft_robot.export_onnx import write_graphs
+    from qsft_robot.onnx_parity import measure
+    from qsft_robot.onnx_policy import OnnxPolicy
+
+    with tempfile.TemporaryDirectory(prefix="qsft-onnx-") as name:
+        folder = Path(name)
+        onnx = write_graphs(policy, folder)
+        logs, source = _observations(policy, checkpoint, data)
+        graphs = OnnxPolicy(folder, {**policy.description, "onnx": onnx})
+        parity = measure(policy, graphs, logs)
+        if wrong := parity.beyond():
+            raise RuntimeError(
+                f"the ONNX graphs act otherwise than the policy in {parity.different} of "
+                f"{parity.decisions} decisions on {source}: {'; '.join(wrong)}. Nothing was "
+                "written; --no-onnx exports the policy without graphs."
+            )
+        onnx["parity"] = {
+            "observations": sum(map(len, logs)),
+            "measured_on": source,
+            **parity.to_json(),
+        }
+        return onnx, {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def _observations(
+    policy: TokenPolicy, checkpoint: Path, data: Path | None
+) -> tuple[list[list[Observation]], str]:
+    """Observations for the comparison, and in words where they are from: `data`, else the file of
+    the run when it is still there and still the same, else random ones."""
+    description, instruction = policy.description, None
+    config_file = checkpoint.parent / "config.json"
+    if config_file.is_file():
+        config = from_json(TrainConfig, read_json(config_file))
+        instruction = config.data.instruction
+        own = config.data.path
+        if data is None and own.is_file() and sha256_of(own) == description["data"]["sha256"]:
+            data = own
+    if data is None:
+        logs = random_observations(description, PARITY_OBSERVATIONS)
+        return logs, "random observations (the data file was not at hand)"
+    logs = recorded_observations(data, description, PARITY_OBSERVATIONS, instruction=instruction)
+    return logs, f"recorded observations of {data.name}"
 
 
 def model_card(description: dict[str, Any], networks: nn.Module) -> str:
@@ -70,6 +138,7 @@ def model_card(description: dict[str, Any], networks: nn.Module) -> str:
             f"rule {acting['rule']}, k {acting['k']}, low-probability cut {acting['min_p']}, "
             f"temperature {acting['temperature']}.",
             "",
+            *_onnx_lines(description),
             "## What it was trained on",
             "",
             f"{data['file']} (SHA-256 {data['sha256']}), {data['episodes']} logs, {data['steps']} "
@@ -78,10 +147,12 @@ def model_card(description: dict[str, Any], networks: nn.Module) -> str:
             "## How to run it",
             "",
             "```python",
-            "from qsft_robot.policy import load_policy",
+            "from pathlib import Path",
+            "",
+            "from qsft_robot.build import open_policy",
             "from qsft_robot.types import Observation",
             "",
-            'policy = load_policy("this folder")',
+            'policy = open_policy(Path("this folder"))',
             "policy.reset()",
             "actions = policy.infer(Observation(images, state, instruction))",
             "```",
@@ -90,3 +161,24 @@ def model_card(description: dict[str, Any], networks: nn.Module) -> str:
             "",
         ]
     )
+
+
+def _onnx_lines(description: dict[str, Any]) -> list[str]:
+    onnx = description.get("onnx")
+    if onnx is None:
+        return []
+    parity = onnx["parity"]
+    limits = ", ".join(f"{k.replace('_', '-')} {x:g}" for k, x in parity["tolerance"].items())
+    return [
+        "## Without torch",
+        "",
+        f"{' and '.join(f'`{name}`' for name in onnx['graphs'])} (ONNX opset {onnx['opset']}, "
+        f"checked with onnxruntime {onnx['versions']['onnxruntime']}) hold the same policy for "
+        "numpy and onnxruntime alone.",
+        "",
+        f"Held against torch on {parity['observations']} {parity['measured_on']}, sampled and "
+        f"likeliest tokens: {parity['different']} of {parity['decisions']} decisions have another "
+        f"token, all within rounding; actions differ by at most {parity['action']:.1g} of their "
+        f"range, V(s) by {parity['value']:.1g} (tolerance: {limits}).",
+        "",
+    ]

@@ -119,6 +119,15 @@ class _Bins:
             self._legal[position % self.action_dim], (batch, self.vocab_size)
         ).copy()
 
+    def position_tables(
+        self,
+    ) -> tuple[Bool[np.ndarray, "n v"], Float32[np.ndarray, "n v"]]:
+        """Which ids are legal at each place, and the number that each stands for (0 if illegal)."""
+        dimension = np.arange(self.n_tokens) % self.action_dim
+        legal = self._legal[dimension]
+        centres = self._low[:, None] + (np.arange(self.vocab_size) + 0.5) * self._width[:, None]
+        return legal, np.where(legal, centres[dimension], 0.0).astype(np.float32)
+
     def to_json(self) -> dict[str, Any]:
         """kind, horizon, and low, high, n_bins of each dimension."""
         return {

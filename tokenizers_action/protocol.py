@@ -48,6 +48,17 @@ class ActionTokenizer(Protocol):
         ...
 
 
+@runtime_checkable
+class PositionalTokenizer(ActionTokenizer, Protocol):
+    """One whose token i stands for number i of the chunk, whatever the other tokens are."""
+
+    def position_tables(
+        self,
+    ) -> tuple[Bool[np.ndarray, "n v"], Float32[np.ndarray, "n v"]]:
+        """Which ids are legal at each place, and the number that each stands for (0 if illegal)."""
+        ...
+
+
 def legal_along(
     tokenizer: ActionTokenizer, ids: Int64[np.ndarray, "b n"]
 ) -> Bool[np.ndarray, "b n v"]:

@@ -179,14 +179,10 @@ class RTModel(nn.Module):
         b, t, c = x.shape
         x = x + self.positions[:t]
         heads, slots = self.config.heads, len(self.positions)
-        keys_values: Sequence[Tensor]
-        targets: Sequence[Any]
-        if torch.compiler.is_compiling():  # a graph has no slots to write into: the cache grows
-            keys_values = grown = []
-            targets = [grown] * self.config.depth
-        else:
-            keys_values = x.new_empty(self.config.depth, b, 2, heads, slots, c // heads).unbind(0)
-            targets = keys_values
+        grown: list[Tensor] = []
+        targets: Sequence[Any] = [grown] * self.config.depth
+        if not torch.compiler.is_compiling():  # a graph has no slots to write into: it appends
+            targets = x.new_empty(self.config.depth, b, 2, heads, slots, c // heads).unbind(0)
         causal, last = causal_mask(x, mask, first=0), causal_mask(x, mask, first=t - 1)
         *blocks, last_block = self.blocks
         for block, target in zip(blocks, targets[:-1], strict=True):
@@ -195,7 +191,7 @@ class RTModel(nn.Module):
         tensors = tuple(transposed(block.tensors()) for block in self.blocks)
         ends = (self.action_embedding.weight, self.positions, *self.norm.parameters())
         ends = (*ends, self.head.weight.t())
-        return self._output(x), Cache(tuple(keys_values), tensors, ends, mask, t)
+        return self._output(x), Cache(tuple(grown or targets), tensors, ends, mask, t)
 
     @torch.no_grad()
     def decode(self, ids: Int64[Tensor, " b"], cache: Cache) -> RTOutput:
