@@ -111,7 +111,7 @@ def cache_key(frames: FrameCache, camera: str, tower: Mapping[str, Any]) -> str:
 
 
 def _encode_rows(
-    frames: FrameCache, camera: str, encode: Encode, out: np.ndarray, device: str, show: bool
+    frames: FrameCache, camera: str, encode: Encode, out: np.memmap, device: str, show: bool
 ) -> None:
     with Progress(console=Console(stderr=True), transient=True, disable=not show) as progress:
         task = progress.add_task(f"Tower features of {camera}", total=len(out))
