@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from qsft_robot.policy import load_policy
 from qsft_robot.pretrain import Example, evaluate_captions
@@ -25,7 +26,7 @@ def captions_of_run(run: Path, examples: Sequence[Example]) -> dict[str, float]:
     ValueError where the run fine-tuned no pretrained model.
     """
     networks = load_policy(run / "checkpoint").networks
-    model = networks.value or networks.behaviour
-    if model is None or not hasattr(model, "base"):
+    model: Any = networks.behaviour if networks.value is None else networks.value
+    if not hasattr(model, "base"):
         raise ValueError(f"{run} fine-tuned no pretrained model, so it has no captions to keep.")
     return evaluate_captions(model.base, model.prompt.processor, examples)
