@@ -305,6 +305,11 @@ class TrainConfig:
                 "--features-from and --behaviour-from exclude each other: a behaviour stage brings "
                 "its own image encoder.",
             )
+        require(
+            not (self.optim.shard and self.qsft.targets == "ema"),
+            "--optim.shard spreads theta over processes, which the slow copy of --qsft.targets ema "
+            "can't follow: use --qsft.targets table.",
+        )
         rule = self.acting.rule
         require(
             (rule == "advantage") == (self.method == "ilql") or rule == "behaviour",

@@ -200,16 +200,16 @@ class QSFTStage(ValueStage):
             return flat, final
         flat = torch.zeros(len(data), data.tokenizer.n_tokens)
         with inference(self.networks):
-            for steps in my_share(len(data), self.rows_per_pass):
+            for steps in my_share(len(data), self.model):
                 values = self._token_backups(self.networks, self._read(steps), self._phi_at(steps))
                 flat[steps] = values.float().cpu()
-            for part in my_share(len(cut), self.rows_per_pass) if len(cut) else ():
+            for part in my_share(len(cut), self.model) if len(cut) else ():
                 episodes = cut[part]
                 rows = data.final_rows[episodes]
                 context = data.context(rows).to(self.device)
                 values = self._first_backups(self.networks, context, self._phi_at_rows(rows))
                 final[episodes] = values.float().cpu()
-        return from_all(flat, self.device), from_all(final, self.device)
+        return from_all(flat, self.model), from_all(final, self.model)
 
     def _token_backups(self, networks: PolicyNetworks, batch: TokenBatch, phi: Tensor) -> Tensor:
         assert networks.value is not None
@@ -245,18 +245,18 @@ class QSFTStage(ValueStage):
         self.log_phi_final = torch.zeros(len(data.names), v, dtype=torch.float16)
         first_legal = torch.from_numpy(data.tokenizer.legal_tokens(data.action_ids[:1, :0].numpy()))
         with inference(self.networks):
-            for steps in my_share(len(data), self.rows_per_pass):
+            for steps in my_share(len(data), self.model):
                 batch = self._read(steps)
                 logits = teacher_forced(phi, batch).logits
                 log_p = legal_log_softmax(logits, batch.legal)
                 self.log_phi[steps] = half(log_p).cpu()
-            for episodes in my_share(len(data.names), self.rows_per_pass):
+            for episodes in my_share(len(data.names), self.model):
                 context = data.context(data.final_rows[episodes]).to(self.device)
                 logits = first_token(phi, context).logits[:, 0]
                 legal = first_legal.to(self.device).expand_as(logits)
                 self.log_phi_final[episodes] = half(legal_log_softmax(logits, legal)).cpu()
-        self.log_phi = from_all(self.log_phi, self.device)
-        self.log_phi_final = from_all(self.log_phi_final, self.device)
+        self.log_phi = from_all(self.log_phi, phi)
+        self.log_phi_final = from_all(self.log_phi_final, phi)
 
     def _phi_at(self, steps: Tensor) -> Tensor:
         assert self.log_phi is not None

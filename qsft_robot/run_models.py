@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsft_robot.build import build_model, words_of
+from qsft_robot.build import build_model, describe_model, load_model, words_of
 from qsft_robot.checkpoint import read_policy_folder
 from qsft_robot.config import TrainConfig
 from qsft_robot.networks import PolicyNetworks
 from qsft_robot.policy_folder import read_description
 from qsft_robot.run_data import RunData
+from qsft_robot.sharding import has_shards, whole_state
 
 if TYPE_CHECKING:
     from qsft_robot.build import Model
@@ -79,6 +81,23 @@ def _build_pretrained(
         random_action_rows=settings.reinitialise == "head",
         **{name: getattr(settings, name) for name in same},
     )
+
+
+def make_whole(networks: PolicyNetworks) -> None:
+    """Put networks that a stage spread over the processes together again, as plain ones."""
+    for name in ("behaviour", "value"):
+        model = getattr(networks, name)
+        if model is None or not has_shards(model):
+            continue
+        device, weights = next(model.parameters()).device, whole_state(model)
+        setattr(networks, name, None)
+        if name == "value":  # it shares a frozen base with phi
+            plain = copy.deepcopy(networks.behaviour)
+            assert plain is not None
+        else:
+            plain = load_model(describe_model(model))
+        plain.load_state_dict(weights)
+        setattr(networks, name, plain.to(device))
 
 
 def take_behaviour(run: Path, description: Mapping[str, Any], networks: PolicyNetworks) -> None:

@@ -19,6 +19,7 @@ from qsft_robot.networks import (
     inference,
     teacher_forced,
 )
+from qsft_robot.sharding import has_shards
 from qsft_robot.token_data import TokenData
 from vlm.heads import AuxiliaryHead
 from vlm.images import random_shift
@@ -194,7 +195,6 @@ class ValueStage:
     def __init__(self, networks: PolicyNetworks, data: TokenData, device: str) -> None:
         assert networks.value is not None
         self.networks, self.model, self.data, self.device = networks, networks.value, data, device
-        self.rows_per_pass = rows_per_pass(networks.value)
 
     def part(
         self, drawn: Int[Tensor, " B"], index: int, count: int
@@ -210,11 +210,11 @@ class ValueStage:
         """V(s) before the first token at observation rows, by inference; on the CPU."""
         values = torch.zeros(len(rows))
         with inference(self.networks):
-            for part in my_share(len(rows), self.rows_per_pass):
+            for part in my_share(len(rows), self.model):
                 context = self.data.context(rows[part]).to(self.device)
                 hidden = first_token(self.model, context).hidden
                 values[part] = self.state_value(hidden)[:, 0].float().cpu()
-        return from_all(values, self.device)
+        return from_all(values, self.model)
 
     def state_value(self, hidden: Float[Tensor, "b n c"]) -> Float[Tensor, "b n"]:
         """V(s) of hidden states."""
@@ -256,12 +256,12 @@ def image_features(networks: PolicyNetworks, data: TokenData, device: str) -> Te
     tokens, width = model.config.frame_image_tokens, model.config.width
     features = torch.zeros(data.rows, tokens, width, dtype=torch.float16)
     with inference(networks):
-        for rows in my_share(data.rows, rows_per_pass(model)):
+        for rows in my_share(data.rows, model):
             context = data.context(rows).to(device)
             assert context.images is not None
             newest = {camera: x[:, -1] for camera, x in context.images.items()}
             features[rows] = model.encode_images(newest, context.text_ids).half().cpu()
-    return from_all(features, device)
+    return from_all(features, model)
 
 
 def rows_per_pass(model: Model) -> int:
@@ -271,13 +271,16 @@ def rows_per_pass(model: Model) -> int:
     return max(1, min(INFERENCE_BATCH, INFERENCE_NUMBERS // numbers))
 
 
-def my_share(count: int, size: int) -> list[Tensor]:
-    """Numbers 0 ... count - 1 in passes of `size`: those passes that this process makes."""
-    workers = processes()
-    return list(torch.arange(count).split(size))[workers.rank :: workers.count]
+def my_share(count: int, model: Model) -> list[Tensor]:
+    """Numbers 0 ... count - 1 in passes of the model: those that this process makes. All of them
+    where the model is spread over the processes, which then compute together."""
+    passes, workers = list(torch.arange(count).split(rows_per_pass(model))), processes()
+    return passes if has_shards(model) else passes[workers.rank :: workers.count]
 
 
-def from_all(table: Tensor, device: str) -> Tensor:
-    """The table of which each process has filled its share, the rest being 0."""
+def from_all(table: Tensor, model: Model) -> Tensor:
+    """The table, on the CPU, of which each process has filled its share, the rest being 0."""
     workers = processes()
-    return table if workers.count == 1 else workers.sum_(table.to(device)).cpu()
+    if workers.count == 1 or has_shards(model):
+        return table
+    return workers.sum_(table.to(next(model.parameters()).device)).cpu()

@@ -26,25 +26,22 @@ from qsft_robot.distributed import join, processes
 from qsft_robot.export import export_policy
 from qsft_robot.feature_cache import on_tower_features
 from qsft_robot.files import read_json, write_json
-from qsft_robot.ilql_stage import ILQLStage
 from qsft_robot.loss import Metrics
 from qsft_robot.metrics import MetricsLog
 from qsft_robot.networks import PolicyNetworks
 from qsft_robot.policy_folder import read_description
 from qsft_robot.pretrained_folders import processor_beside
-from qsft_robot.qsft_stage import QSFTStage
 from qsft_robot.run_data import RunData, describe, read_run_data
 from qsft_robot.run_models import (
     build_run_model,
     check_resumes,
+    make_whole,
     take_behaviour,
     take_image_encoder,
 )
-from qsft_robot.stages import BehaviourStage, Stage, image_features, on_features
-from qsft_robot.token_data import TokenData
-
-# A one-stage method that starts from another run's behaviour goes on with its own loss ("tuning").
-BEHAVIOUR, VALUE, TUNING = "behaviour", "value", "tuning"
+from qsft_robot.sharding import clip_norm_, shard, spread_state, whole, whole_state
+from qsft_robot.stage_building import BEHAVIOUR, TUNING, VALUE, build_stage
+from qsft_robot.stages import Stage, image_features, on_features
 
 
 class NoLog:
@@ -120,10 +117,12 @@ def train(config: TrainConfig, resume: bool = False, stop_after: int | None = No
             done += steps
             continue
         resumed = saved if saved is not None and saved[0]["stage"] == name else None
-        stage = _stage(name, config, networks, data, resumed is not None, checkpoint)
+        stage = build_stage(name, config, networks, data, resumed is not None, checkpoint)
         last = steps if stop_after is None else min(steps, stop_after - done)
         keep = _saver(checkpoint, config, description, networks, name, done)
         run_stage(name, stage, config, last, log, keep, resumed)
+        if config.optim.shard:
+            make_whole(networks)
         done += last
         if last < steps:
             return run
@@ -146,8 +145,13 @@ def run_stage(
 ) -> None:
     """The training loop of one stage, from update 0 or from where `resumed` stands."""
     optim, workers = config.optim, processes()
+    model, *_ = stage.trained()
     for module in stage.trained():
         workers.share(module)
+    if optim.shard:
+        shard(model, config.device)
+    if optim.compile:
+        model.compile()
     parameters = trainable(stage.trained())
     optimizer = build_optimizer(stage.trained(), optim)
     planned = _behaviour_steps(config) if name == BEHAVIOUR else optim.value_steps
@@ -163,7 +167,7 @@ def run_stage(
         module.train()
 
     def state() -> dict[str, Tensor]:
-        tensors = {f"optimizer.{k}": x for k, x in optimizer_tensors(optimizer).items()}
+        tensors = {f"optimizer.{k}": whole(x) for k, x in optimizer_tensors(optimizer).items()}
         tensors["generator"] = generator.get_state()
         states = {"torch_random": torch.get_rng_state()}
         if config.device.startswith("cuda"):
@@ -186,7 +190,7 @@ def run_stage(
         for group in optimizer.param_groups:
             group["lr"] = rate
         workers.mean_gradients(parameters)
-        norm = nn.utils.clip_grad_norm_(parameters, optim.clip_norm)
+        norm = clip_norm_(parameters, optim.clip_norm)
         if not math.isfinite(float(loss) + float(norm)):
             raise TrainingStopped(
                 f"{name} update {update}: loss {float(loss)}, gradient {float(norm)}. "
@@ -207,6 +211,8 @@ def run_stage(
         )
         if (update + 1) % config.checkpoint_every == 0 or update + 1 == steps:
             keep(update + 1, state())
+    # A copy of the model must not run this one's compiled code.
+    model._compiled_call_impl = None
 
 
 def add_gradients(
@@ -257,7 +263,9 @@ def build_optimizer(modules: list[nn.Module], optim: OptimConfig) -> torch.optim
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": optim.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=optim.learning_rate, betas=(0.9, 0.95))
+    # One parameter at a time where some are spread over processes and some are not.
+    foreach = False if optim.shard else None
+    return torch.optim.AdamW(groups, lr=optim.learning_rate, betas=(0.9, 0.95), foreach=foreach)
 
 
 def trainable(modules: list[nn.Module]) -> list[nn.Parameter]:
@@ -288,65 +296,6 @@ def _behaviour_steps(config: TrainConfig) -> int:
     return config.optim.behaviour_steps + value
 
 
-def _stage(
-    name: str,
-    config: TrainConfig,
-    networks: PolicyNetworks,
-    data: RunData,
-    resumed: bool,
-    checkpoint: Path,
-) -> Stage:
-    """Build a stage; the value stage adds theta, and loads weights where a run is resumed."""
-    frozen = bool(data.cameras) and config.model.frozen_features
-    tokens = data.train
-    frozen = frozen and (name != BEHAVIOUR or tokens.features is not None)
-
-    def on_frozen_features() -> TokenData:
-        if tokens.features is not None:
-            return tokens
-        return on_features(tokens, image_features(networks, tokens, config.device))
-
-    if name != VALUE:
-        assert networks.behaviour is not None
-        if resumed:
-            networks.load_state_dict(read_policy_folder(checkpoint)[1])
-        if frozen:
-            tokens = on_frozen_features()
-            for parameter in networks.behaviour.image_parameters():
-                parameter.requires_grad_(False)
-        return BehaviourStage(
-            networks,
-            tokens,
-            config.device,
-            filtered=config.method == "filtered_sft",
-            with_returns=config.method == "return_conditioned",
-            random_shift=config.model.random_shift,
-            auxiliary_weight=config.model.auxiliary_weight,
-        )
-    weights = read_policy_folder(checkpoint)[1] if resumed else None
-    phi = networks.behaviour if weights is None else networks.load_behaviour(weights)
-    assert phi is not None
-    if frozen:
-        tokens = on_frozen_features()
-    kind = "heads" if config.method == "ilql" else config.qsft.residual
-    theta = networks.start_value_stage(
-        {"uniform": "none"}.get(kind, kind), phi.config.width, data.tokenizer.vocab_size
-    )
-    networks.to(config.device)
-    processes().share(networks)
-    phi.requires_grad_(False).eval()
-    if frozen:
-        for parameter in theta.image_parameters():
-            parameter.requires_grad_(False)
-    if config.method == "ilql":
-        stage: Stage = ILQLStage(networks, tokens, config.device, config.ilql, config.qsft.gamma)
-    else:
-        stage = QSFTStage(networks, tokens, config.device, config.qsft)
-    if weights is not None:
-        networks.load_state_dict(weights)
-    return stage
-
-
 def _saver(
     checkpoint: Path,
     config: TrainConfig,
@@ -362,9 +311,10 @@ def _saver(
             acting = replace(acting, rule="behaviour")
         full = {**description, "networks": parts, "acting": to_json(acting)}
         training = {"stage": stage, "update": update, "total": before + update}
+        weights = whole_state(networks)
         if processes().is_main:
             with processor_beside(checkpoint, networks) as folders:
-                write_checkpoint(checkpoint, full, networks, training, tensors, folders=folders)
+                write_checkpoint(checkpoint, full, weights, training, tensors, folders=folders)
 
     return keep
 
@@ -380,6 +330,7 @@ def _restore(
         return {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
 
     load_optimizer_tensors(optimizer, under("optimizer."))
+    spread_state(optimizer)
     stage.load_tensors(under("stage."))
     generator.set_state(tensors["generator"])
     log.load_tensors(under("log."))
