@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from qsft_robot.flag_words import shares
-from qsft_robot.presets import recipe
+from qsft_robot.flag_words import acting_changes, shares
+from qsft_robot.presets import Recipe, recipe
+
+if TYPE_CHECKING:
+    from qsft_robot.collect import CollectReport
 
 
 def collect(
@@ -20,25 +24,39 @@ def collect(
     noise: float | None = None,
     seed: int = 0,
     workers: int = 2,
+    policy: Path | None = None,
+    acting: tuple[str, ...] = (),
 ) -> None:
-    """Collect demonstrations with a scripted expert and its named ways to fail, into HDF5.
+    """Collect logs with a scripted expert and its named ways to fail, or with a policy, into HDF5.
 
     Args:
         name: Recipe, e.g. tabletop/place. `qsft-robot info recipes` lists them.
         out: HDF5 file to write (robomimic's schema); it appears whole or not at all.
         episodes: Number of logs; the recipe's own number when not given.
-        cameras: Cameras to record; none: `--cameras` alone. The recipe's cameras when not given.
+        cameras: Cameras to record; none: `--cameras` alone. The recipe's cameras when not given,
+            with --policy those of the logs that it learnt from.
         image_size: Height and width of the images, in pixels.
         mixture: Shares that replace the recipe's, e.g. expert=0.5 miss_grasp=0.5.
         noise: Standard deviation of the noise on the expert's actions.
         seed: The file is the same for the same seed, whatever the number of workers.
         workers: Processes.
+        policy: Run folder or exported policy that acts instead of the expert: its own episodes, to
+            train on with the earlier logs (`qsft-robot merge`).
+        acting: Changes of the policy's acting rule, e.g. min_p=0.1 to explore more.
     """
     from qsft_robot.collect import CollectPart
     from qsft_robot.collect import collect as run
 
     chosen = recipe(name)
     total = chosen.episodes if episodes is None else episodes
+    if policy is not None:
+        if mixture or noise is not None:
+            raise ValueError("--mixture and --noise are the expert's; a --policy takes --acting.")
+        see = {"cameras": cameras, "image_size": image_size}
+        print(_with_policy(policy, acting, chosen, see, total, out, seed, workers))
+        return
+    if acting:
+        raise ValueError("--acting changes a policy's acting rule; name the policy (--policy RUN).")
     wanted = shares(mixture)
     parts, left = [], total
     for i, part in enumerate(chosen.parts):
@@ -60,6 +78,43 @@ def collect(
     }
     env_args = {"env_name": chosen.env_name, "env_kwargs": kwargs}
     print(run(env_args, out, parts, seed=seed, workers=workers))
+
+
+def _with_policy(
+    folder: Path,
+    acting: tuple[str, ...],
+    chosen: Recipe,
+    see: dict[str, Any],
+    episodes: int,
+    out: Path,
+    seed: int,
+    workers: int,
+) -> CollectReport:
+    import torch
+
+    from qsft_robot.build import open_policy
+    from qsft_robot.collect_policy import collect_with_policy
+
+    torch.set_num_threads(1)  # beside the simulators
+    policy = open_policy(folder, acting_changes(acting))
+    trained_in = policy.description["env_args"]
+    kwargs = dict(chosen.env_kwargs)
+    if trained_in.get("env_name") == chosen.env_name:
+        kwargs = {**trained_in.get("env_kwargs", {}), **kwargs}
+    kwargs |= {
+        key: list(value) if key == "cameras" else value
+        for key, value in see.items()
+        if value is not None
+    }
+    return collect_with_policy(
+        policy,
+        {"env_name": chosen.env_name, "env_kwargs": kwargs},
+        out,
+        episodes,
+        seed=seed,
+        workers=workers,
+        attributes={"policy": folder.name},
+    )
 
 
 def inspect(

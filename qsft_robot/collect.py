@@ -67,6 +67,7 @@ class CollectReport:
     # expert or failure mode -> (episodes, successes)
     by_expert: dict[str, tuple[int, int]]
     seconds: float  # without the start of the workers
+    broken: int = 0  # episodes of a policy that broke off and were left out
 
     def __str__(self) -> str:
         modes = ", ".join(f"{name} {s}/{n}" for name, (n, s) in sorted(self.by_expert.items()))
@@ -74,6 +75,7 @@ class CollectReport:
             f"{self.path}: {self.episodes} demonstrations, {self.steps} steps, success "
             f"{self.successes / self.episodes:.3f} ({modes}), "
             f"{self.seconds:.0f} s, {self.steps / self.seconds:.0f} steps/s"
+            + (f"; {self.broken} broke off and were left out" if self.broken else "")
         )
 
 
@@ -121,7 +123,7 @@ def collect(
                 stack.enter_context(RolloutProgress("collect", len(orders))) if progress else None
             )
             began = time.monotonic()
-            valid = _choose_valid(len(orders), valid_fraction, seed)
+            valid = choose_valid(len(orders), valid_fraction, seed)
             for index, episode in _play_all(pool, orders, seed, episode_timeout_s):
                 name = episode.attributes["expert"]
                 mask = orders[index].mask
@@ -149,9 +151,16 @@ def collect(
     )
 
 
-def _choose_valid(n: int, fraction: float, seed: int) -> set[int]:
+def choose_valid(n: int, fraction: float, seed: int) -> set[int]:
+    """Which of n demonstrations are held out."""
     chosen = np.random.default_rng([seed, n]).permutation(n)[: round(fraction * n)]
     return {int(index) for index in chosen}
+
+
+def env_seed(seed: int, index: int) -> int:
+    """The seed that resets the environment of demonstration `index`."""
+    draws = np.random.SeedSequence([seed, index])
+    return int(draws.generate_state(1)[0] >> 1)  # 31 bits, which every simulator takes
 
 
 def _order(index: int, part: CollectPart, seed: int) -> dict[str, Any]:
@@ -161,7 +170,7 @@ def _order(index: int, part: CollectPart, seed: int) -> dict[str, Any]:
     probabilities = np.array([part.mixture[name] for name in names])
     rng = np.random.default_rng(draws)
     return {
-        "seed": int(draws.generate_state(1)[0] >> 1),  # 31 bits, which every simulator takes
+        "seed": env_seed(seed, index),
         "expert_seed": [seed, index, 1],
         "expert": str(rng.choice(names, p=probabilities / probabilities.sum())),
         "noise": part.noise,

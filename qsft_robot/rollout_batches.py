@@ -78,13 +78,21 @@ class RolloutBatches:
     """
 
     def __init__(
-        self, pool: WorkerPool, policy: BatchPolicy, slots: int, execute_steps: int | None
+        self,
+        pool: WorkerPool,
+        policy: BatchPolicy,
+        slots: int,
+        execute_steps: int | None,
+        keep: Callable[[int, dict[str, Any] | None], None] | None = None,
     ) -> None:
+        """`keep(index, episode)` gets what a pool that logs saw of each episode that ends, as the
+        fields of `types.Episode`; None where it broke off."""
         if execute_steps is not None and execute_steps < 1:
             raise ValueError(f"execute_steps is {execute_steps}, at least 1 is needed")
         self._pool = pool
         self._policy = policy
         self._execute_steps = execute_steps
+        self._keep = keep
         self.backend: dict[str, Any] = {}
         self._results: dict[int, EpisodeResult] = {}
         halves = [list(range(slots))[half::2] for half in range(2)]
@@ -153,14 +161,16 @@ class RolloutBatches:
         for slot, reply in message.content["replies"].items():
             number = int(slot)
             if "result" in reply:
-                self._record(group.running.pop(number), reply["result"])
+                self._record(group.running.pop(number), reply["result"], reply.get("episode"))
             else:
                 group.observations[number] = Observation.from_env(
                     reply["observation"], reply["instruction"]
                 )
         return group
 
-    def _record(self, episode: _Running, result: dict[str, Any]) -> None:
+    def _record(
+        self, episode: _Running, result: dict[str, Any], log: dict[str, Any] | None = None
+    ) -> None:
         ms = episode.decision_ms
         total_reward = result.pop("return")
         self._results[episode.index] = EpisodeResult(
@@ -173,6 +183,8 @@ class RolloutBatches:
             restarts=episode.restarts,
             **result,
         )
+        if self._keep is not None:
+            self._keep(episode.index, log)
         if self._tell is not None:
             self._tell(self._results[episode.index].success_any)
 

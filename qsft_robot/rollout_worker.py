@@ -71,6 +71,10 @@ class _Slot:
         self._values: list[float | None] = []
         self.seconds = 0.0
         self._video: VideoFile | None = None
+        # What is logged, where logs are asked for: observation rows, actions, rewards.
+        self._rows: dict[str, list[np.ndarray]] = {}
+        self._actions: list[np.ndarray] = []
+        self._rewards: list[float] = []
 
     def begin(self, record: bool) -> dict[str, Any]:
         """Reset to the seed that `clear` was given; return the first observation."""
@@ -82,6 +86,7 @@ class _Slot:
             fps = float(getattr(self.env.unwrapped, "control_hz", 20.0))
             self._video = VideoFile(self._settings["video_folder"], fps)
         self.seconds += time.monotonic() - started
+        self._log(observation)
         # The first frame is drawn at the first action, when its value is known.
         return {"observation": as_mapping(observation), "instruction": self._instruction}
 
@@ -96,6 +101,7 @@ class _Slot:
             observation, reward, terminated, truncated, info = self.env.step(action)
             self._steps += 1
             self._return += float(reward)
+            self._log(observation, action, float(reward))
             self._last = succeeded(info)
             self._any |= self._last
             self._instruction = str(info.get("instruction", self._instruction))
@@ -126,6 +132,27 @@ class _Slot:
             except Exception:
                 traceback.print_exc()
 
+    def _log(self, observation: Any, action: np.ndarray | None = None, reward: float = 0.0) -> None:
+        if not self._settings.get("log"):
+            return
+        for key, row in as_mapping(observation).items():
+            self._rows.setdefault(key, []).append(row.copy())
+        if action is not None:
+            self._actions.append(np.array(action, np.float32))
+            self._rewards.append(reward)
+
+    def _logged(self, cut: bool) -> dict[str, Any]:
+        """The fields of `types.Episode`, as arrays."""
+        return {
+            "observations": {key: np.stack(rows) for key, rows in self._rows.items()},
+            "actions": np.stack(self._actions),
+            "rewards": np.array(self._rewards, np.float32),
+            "terminated": self._any or not cut,
+            "truncated": cut and not self._any,
+            "success": self._any,
+            "instruction": self._instruction,
+        }
+
     def _film(self, value: float | None, outcome: bool | None) -> None:
         self._values.append(value)
         frame = np.asarray(self.env.render())
@@ -151,6 +178,8 @@ class _Slot:
             "env_seconds": round(self.seconds, 4),
             "video": path,
         }
+        if self._actions and failure_reason != "error":
+            return {"result": result, "episode": self._logged(failure_reason == "timeout")}
         return {"result": result}
 
 
@@ -158,7 +187,8 @@ def serve_rollouts(channel: WorkerChannel, settings: Mapping[str, Any]) -> None:
     """Answer messages {"commands": [...]} with {"replies": {slot: reply}}.
 
     A command is {"slot", "seed", "record"} to begin an episode or {"slot", "actions", "value"}; a
-    reply holds "observation" and "instruction", or "result" when the episode is over.
+    reply holds "observation" and "instruction", or "result" when the episode is over, and with it
+    "episode", every step of it, where the settings ask for a "log".
     """
     if settings["video_folder"] is not None:
         check_video()

@@ -87,7 +87,9 @@ def test_only_build_names_concrete_tokenizers_models_and_simulators() -> None:
     assert not bad
 
 
-@pytest.mark.parametrize("name", ["evaluate", "rollout_pool", "collect", "playback", "video"])
+@pytest.mark.parametrize(
+    "name", ["evaluate", "rollout_pool", "collect", "collect_policy", "playback", "video"]
+)
 def test_what_runs_a_policy_knows_the_protocol_and_no_concrete_one(name: str) -> None:
     path = MODULES.get(f"qsft_robot.{name}")
     assert path is not None, f"qsft_robot/{name}.py is gone; name its successor here"
