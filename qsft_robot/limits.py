@@ -140,10 +140,16 @@ class ActionLimiter:
     def reset(self) -> None:
         """An episode begins: nothing was sent yet."""
         self.last: np.ndarray | None = None
+        # Where displacements are added to, and where the end effector was sent, [3], metres.
+        self._base: np.ndarray | None = None
+        self._goal: np.ndarray | None = None
 
     def sent(self, action: np.ndarray) -> None:
         """Tell what really went out, float32 [d]."""
         self.last = np.asarray(action, np.float32)
+        end = self.robot.end_effector
+        if end is not None and self._base is not None:
+            self._goal = self._base + end.scale * self.last[:3].astype(float)
 
     def hold(self, observation: Observation | None) -> np.ndarray | None:
         """What keeps the robot where it is, float32 [d], or None where nothing is to be sent."""
@@ -233,10 +239,14 @@ class ActionLimiter:
             return low, high
         if observation is None:
             return None
-        at = np.asarray(observation.state[end.key], np.float64)[:3]
+        at = np.array(observation.state[end.key][:3], np.float64)
         if not np.isfinite(at).all():
+            self._base = self._goal = None
             low[:3] = high[:3] = 0.0  # nobody knows which way leads inwards
             return low, high
+        if self._goal is not None:
+            at = at + np.clip(self._goal - at, -end.leash, end.leash)
+        self._base = at
         low[:3] = np.minimum((corner - at) / end.scale, 0.0)
         high[:3] = np.maximum((other - at) / end.scale, 0.0)
         return low, high

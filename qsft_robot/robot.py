@@ -21,6 +21,9 @@ class EndEffector:
     # "position": they are where it shall be, `scale` metres for 1.
     action: Literal["displacement", "position"] = "displacement"
     scale: float = 1.0
+    # Displacements are added to a commanded point that may run ahead of the hand by so many metres
+    # in each direction; 0: they are added to where the hand is.
+    leash: float = 0.0
 
 
 @dataclass(frozen=True)

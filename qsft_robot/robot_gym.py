@@ -12,10 +12,11 @@ from qsft_robot.robot import EndEffector, Outcome, RobotSpec, image_sizes
 from qsft_robot.rollout_worker import as_mapping, env_description, succeeded
 from qsft_robot.types import Observation
 
-# Environments whose first three numbers displace the end effector: state key, metres for 1,
-# dimensions that are displacements, dimensions that say open or close.
-_ROBOSUITE = ("robot0_eef_pos", 0.05, tuple(range(6)), (6,))
-_ARMS = {"tabletop": ("proprio", 0.04, (0, 1, 2), (3,))}
+# Arms whose first three numbers displace the end effector: where it is reported, dimensions that
+# are displacements, dimensions that say open or close.
+_Arm = tuple[EndEffector | None, tuple[int, ...], tuple[int, ...]]
+_ROBOSUITE: _Arm = (EndEffector("robot0_eef_pos", scale=0.05), tuple(range(6)), (6,))
+_TABLETOP: _Arm = (EndEffector("proprio", scale=0.04, leash=0.02), (0, 1, 2), (3,))
 
 
 class GymRobot:
@@ -80,10 +81,11 @@ class GymRobot:
             raise ValueError(f"actions of {self._env_args['env_name']} are {box}, not a row [d].")
         env_args = env_description(self._env, self._env_args)
         name = env_args["env_name"]
-        robosuite = "robot0_eef_pos" in self._seen.state and len(box.low) == 7
-        key, scale, still, switches = _ARMS.get(
-            name, _ROBOSUITE if robosuite else (None, 1.0, tuple(range(len(box.low))), ())
-        )
+        arm: _Arm = (None, tuple(range(len(box.low))), ())
+        if name == "tabletop" and "proprio" in self._seen.state:
+            arm = _TABLETOP
+        elif "robot0_eef_pos" in self._seen.state and len(box.low) == 7:
+            arm = _ROBOSUITE
         hz = getattr(self._env.unwrapped, "control_hz", None)
         return RobotSpec(
             name=name,
@@ -92,8 +94,8 @@ class GymRobot:
             action_low=np.asarray(box.low, np.float64),
             action_high=np.asarray(box.high, np.float64),
             control_hz=None if hz is None else float(hz),
-            displacements=still,
-            switches=switches,
-            end_effector=None if key is None else EndEffector(key, "displacement", scale),
+            displacements=arm[1],
+            switches=arm[2],
+            end_effector=arm[0],
             env_args=env_args,
         )

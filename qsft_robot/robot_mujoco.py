@@ -159,6 +159,6 @@ def _spec_of(said: Mapping[str, Any], control_hz: float) -> RobotSpec:
         displacements=(0, 1, 2),
         switches=(3,),
         units=("0.4 m/s", "0.4 m/s", "0.4 m/s", "> 0 closes"),
-        end_effector=EndEffector("proprio", "displacement", said["scale"]),
+        end_effector=EndEffector("proprio", "displacement", said["scale"], said["leash"]),
         env_args={**said["env_args"], "control_hz": control_hz},
     )

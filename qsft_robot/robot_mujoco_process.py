@@ -36,6 +36,7 @@ class RealtimeArm:
             "env_args": dict(self._env.unwrapped.env_args),  # type: ignore[attr-defined]
             "shapes": {key: [str(space.dtype), *space.shape] for key, space in spaces},
             "scale": self._motion.scale,
+            "leash": self._motion.leash,
         }
 
     def _rest(self) -> None:

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,12 @@ from qsft_robot.robot_choice import open_local_or_remote
 from qsft_robot.robot_mujoco import MujocoRobot
 from qsft_robot.robot_run import run_robot
 from qsft_robot.run_log import RunLog
-from qsft_robot.run_words import RunSettings
+from qsft_robot.run_words import RunResult, RunSettings
 from qsft_robot.types import Observation
 from qsft_robot.watchdog import Stance
 from qsft_robot.wire import pack, unpack
 
-HZ = 20.0
-# Seconds of each phase of the failing server, as shares of the whole.
+# Phases of the failing server, and their shares of the time.
 PHASES = (("as it should", 2), ("killed", 2), ("restarted", 2), ("slowed to 500 ms", 2),
           ("as it should", 1), ("garbage", 2), ("as it should", 2))  # fmt: skip
 SETTLE_S = 3.0  # after a phase began: what is under way, and the client's pause before it retries
@@ -52,7 +52,7 @@ class CheckedArm:
         self._change = np.asarray(seen["largest_change"])
         self._box = np.asarray(box["low"])[:3], np.asarray(box["high"])[:3]
         self._last = np.zeros(4)
-        self.outside_mm = 0.0
+        self.outside_mm, self.over = 0.0, False
 
     @property
     def spec(self) -> RobotSpec:
@@ -73,7 +73,7 @@ class CheckedArm:
         self.arm.begin_episode(seed)
 
     def outcome(self) -> Outcome:
-        return Outcome(False)  # episodes of the soak last their time
+        return Outcome(False, self.over)  # a success does not end the soak
 
     def get_observation(self) -> Observation:
         seen = self.arm.get_observation()
@@ -180,24 +180,37 @@ def small_policy(folder: Path) -> Path:
     return folder / "run"
 
 
-def drive(policy_name: str, out: Path, seconds: float, episodes: int, watch: Any = None) -> Any:
-    """One run on the MuJoCo arm at 20 Hz; the result and the inspected arm."""
+def drive(
+    policy_name: str,
+    out: Path,
+    hz: float,
+    seconds: float | None,
+    episodes: int = 1,
+    watch: Callable[[CheckedArm, ControlLoop], None] | None = None,
+) -> tuple[RunResult, CheckedArm]:
+    """One run on the MuJoCo arm; the result and the inspected arm."""
     policy, description = open_local_or_remote(policy_name, acting={}, token=None, timeout_s=1.0)
-    arm = CheckedArm(MujocoRobot(description["env_args"], HZ), description)
-    loop = LoopSettings(HZ, max_steps=round(seconds * HZ), stop_after_s=3600.0)
+    arm = CheckedArm(MujocoRobot(description["env_args"], hz), description)
+    steps = None if seconds is None else round(seconds * hz)
+    loop = LoopSettings(hz, max_steps=steps, stop_after_s=3600.0)
     settings = RunSettings(out, loop, episodes, accept=("rate",), record=watch is None)
-    result = run_robot(arm, policy, description, settings, watch=watch)
+
+    def told(loop: ControlLoop, steps: int) -> None:
+        if watch is not None:
+            watch(arm, loop)
+
+    result = run_robot(arm, policy, description, settings, watch=told)
     assert PolicySpec.of(description).horizon == 1
     return result, arm
 
 
-def soak_rate(run: Path, out: Path, minutes: float) -> list[str]:
-    """(a) 20 Hz: overruns, holds, the decision's p99."""
+def soak_rate(run: Path, out: Path, minutes: float, hz: float) -> list[str]:
+    """(a) A local policy: overruns, holds, the decision's p99."""
     episodes = max(1, round(minutes))
-    result, arm = drive(str(run), out / "rate", 60.0 * minutes / episodes, episodes)
+    result, arm = drive(str(run), out / "rate", hz, 60.0 * minutes / episodes, episodes)
     report: dict[str, Any] = result.report
     rows = [
-        f"| effective rate | {report['effective_hz']:.3f} Hz of {HZ:g} | |",
+        f"| effective rate | {report['effective_hz']:.3f} Hz of {hz:g} | |",
         f"| ticks | {report['ticks']} | |",
         f"| overruns | {report['overruns']} ({100 * report['overrun_share']:.3f} %) | 0.1 % |",
         f"| deadlines lost to them | {report['missed_deadlines']} | |",
@@ -211,43 +224,40 @@ def soak_rate(run: Path, out: Path, minutes: float) -> list[str]:
         aim = "25 ms (p99)" if stage == "decide" else ""
         numbers = ", ".join(f"{row[key]:.2f}" for key in ("p50", "p95", "p99", "max"))
         rows.append(f"| {stage}, ms: p50, p95, p99, max | {numbers} | {aim} |")
-    return [f"### {minutes:g} minutes at {HZ:g} Hz, a local policy", "", *_table(rows)]
+    return [f"### {minutes:g} minutes at {hz:g} Hz, a local policy", "", *_table(rows)]
 
 
-def soak_server(run: Path, out: Path, minutes: float) -> list[str]:
+def soak_server(run: Path, out: Path, minutes: float, hz: float) -> list[str]:
     """(b) the same loop against a server that fails in every way."""
     out.mkdir(parents=True, exist_ok=True)
-    server, seconds = FailingServer(run, out), 60.0 * minutes
-    unit = seconds / sum(share for _, share in PHASES)
-    began: list[float] = []
-    phase, told = [0], [Counter[str]() for _ in PHASES]
-    settled = [Counter[str]() for _ in PHASES]
+    server, unit = FailingServer(run, out), 60.0 * minutes / sum(share for _, share in PHASES)
+    # The phase under way and when it began; ticks of each phase, and of its time after SETTLE_S.
+    now: list[Any] = [0, time.monotonic() + 1e9]
+    told, settled = ([Counter[str]() for _ in PHASES] for _ in range(2))
 
     def script() -> None:
         for i, (mode, share) in enumerate(PHASES):
-            phase[0] = i
-            began.append(time.monotonic())
+            if mode == "restarted":
+                server.start()  # while it starts it is still killed
+            now[:] = i, time.monotonic()
             server.mode = mode
             if mode == "killed":
                 server.kill()
-            if mode == "restarted":
-                server.start()
-            time.sleep(max(0.0, share * unit - (time.monotonic() - began[-1])))
+            time.sleep(share * unit)
 
     director = threading.Thread(target=script, daemon=True)
 
-    def watch(loop: ControlLoop, steps: int) -> None:
-        if not director.is_alive() and not began:
+    def watch(arm: CheckedArm, loop: ControlLoop) -> None:
+        if director.ident is None:
             director.start()
-        if not began:
-            return
-        i, word = phase[0], "acted" if loop.watchdog.stance is Stance.ACT else "held"
+        arm.over = not director.is_alive()
+        i, word = now[0], "acted" if loop.watchdog.stance is Stance.ACT else "held"
         told[i][word] += 1
-        if time.monotonic() - began[-1] > SETTLE_S:
+        if time.monotonic() - now[1] > SETTLE_S:
             settled[i][word] += 1
 
     try:
-        result, arm = drive(server.url, out / "server", seconds, 1, watch)
+        result, arm = drive(server.url, out / "server", hz, None, watch=watch)
     finally:
         server.close()
     rows = []
@@ -262,9 +272,9 @@ def soak_server(run: Path, out: Path, minutes: float) -> list[str]:
         f"| hand beyond the box | {arm.outside_mm:.1f} mm | |",
         f"| failed decisions | {report.get('failed_decisions', 0)} | |",
         f"| overruns of {report['ticks']} ticks | {report['overruns']} | |",
-        f"| end | {result.ends[0].reason} | steps |",
+        f"| end | {result.ends[0].reason} | over |",
     ]
-    return [f"### {minutes:g} minutes at {HZ:g} Hz, a server that fails", "", *_table(rows)]
+    return [f"### {minutes:g} minutes at {hz:g} Hz, a server that fails", "", *_table(rows)]
 
 
 def write_logs(out: Path) -> None:
@@ -327,6 +337,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="+", default=["rate", "server", "logging"])
     parser.add_argument("--minutes", type=float, default=10.0, help="of rate, and of server")
+    parser.add_argument("--control-hz", type=float, default=20.0)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--policy", type=Path, help="a run folder; a small one is trained if none")
     parser.add_argument("--out", type=Path, help="folder to keep; a temporary one if none")
@@ -343,9 +354,9 @@ def main() -> None:
             run = small_policy(out)
         lines: list[str] = []
         if "rate" in flags.parts:
-            lines += soak_rate(run, out, flags.minutes)
+            lines += soak_rate(run, out, flags.minutes, flags.control_hz)
         if "server" in flags.parts:
-            lines += soak_server(run, out, flags.minutes)
+            lines += soak_server(run, out, flags.minutes, flags.control_hz)
         if "logging" in flags.parts:
             lines += soak_logging(out / "kills", flags.kills)
     print("\n".join(lines))

@@ -28,6 +28,8 @@ class Motion:
     is, to the bit, what `TabletopEnv.step` does.
     """
 
+    leash = LEASH  # metres that the commanded point may run ahead of the hand
+
     def __init__(self, env: TabletopEnv, control_hz: float) -> None:
         self.env, self.scene, self.arm = env, env.scene, env.scene.arm
         self.physics_s = float(env.scene.model.opt.timestep)

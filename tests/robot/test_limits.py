@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -120,6 +122,26 @@ def test_a_hand_that_is_sent_to_positions_stays_in_the_box_under_the_top_speed(a
         assert moved * HZ <= speed + 1e-4
         limiter.sent(sent)
         before = sent
+
+
+@settings(deadline=None)
+@given(
+    st.lists(arrays(np.float64, 4, elements=st.floats(-1, 1)), min_size=1, max_size=30),
+    st.floats(0.0, 1.0),
+)
+def test_a_commanded_point_that_runs_ahead_of_the_hand_stays_in_the_box_too(actions, speed) -> None:
+    spec, leash = displacing(), 0.02
+    spec = replace(spec, end_effector=replace(spec.end_effector, leash=leash))
+    limits = Limits(spec.action_low, spec.action_high, box_low=LOW, box_high=HIGH)
+    limiter = ActionLimiter(limits, spec, HZ)
+    hand = goal = ((LOW + HIGH) / 2).astype(np.float32).astype(float)
+    for action in actions:
+        sent = limiter.apply(action, seen("pose", [*hand, 0, 0, 0, 0, 0]))
+        limiter.sent(sent)
+        goal = hand + np.clip(goal - hand, -leash, leash) + 0.04 * sent[:3]
+        assert (goal >= LOW - 1e-5).all()
+        assert (goal <= HIGH + 1e-5).all()
+        hand = (hand + speed * (goal - hand)).astype(np.float32).astype(float)  # it lags behind
 
 
 @settings(deadline=None)

@@ -1,0 +1,85 @@
+"""Keys of a real pseudo-terminal, and signals."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import sys
+import termios
+
+import pytest
+
+from qsft_robot.operator_input import OperatorInput
+
+
+@pytest.fixture
+def keyboard(monkeypatch):
+    """A terminal as stdin; the end to type into."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        yield ours
+    os.close(ours)
+
+
+def typed(keyboard: int, operator: OperatorInput, keys: str) -> str | None:
+    os.write(keyboard, keys.encode())
+    for _ in range(10_000):
+        found = operator.request()
+        if found is not None:
+            return found
+    return None
+
+
+@pytest.mark.parametrize(
+    ("key", "means"), [("s", "stop"), ("q", "quit"), ("y", "done"), ("n", "failed"), ("S", "stop")]
+)
+def test_a_key_ends_the_episode_without_enter(keyboard, key, means):
+    with OperatorInput() as operator:
+        assert operator.has_keys
+        assert operator.request() is None
+        assert typed(keyboard, operator, key) == means
+        assert operator.quits == (means == "quit")
+        operator.begin_episode()
+        assert operator.request() == ("quit" if means == "quit" else None)
+
+
+def test_other_keys_mean_nothing(keyboard):
+    with OperatorInput() as operator:
+        assert typed(keyboard, operator, "x!\ns") == "stop"
+
+
+def test_the_terminal_is_given_back_as_it_was(keyboard):
+    before = termios.tcgetattr(sys.stdin.fileno())
+    with OperatorInput():
+        assert termios.tcgetattr(sys.stdin.fileno()) != before
+    assert termios.tcgetattr(sys.stdin.fileno()) == before
+
+
+def test_any_key_begins_an_episode_and_q_quits(keyboard, capsys):
+    with OperatorInput() as operator:
+        os.write(keyboard, b" ")
+        operator.wait_for_start("episode 1 of 2")
+        assert not operator.quits
+        os.write(keyboard, b"q")
+        operator.wait_for_start("episode 2 of 2")
+        assert operator.quits
+    assert "any key begins" in capsys.readouterr().out
+
+
+def test_without_a_terminal_there_are_no_keys_and_nobody_waits(monkeypatch, tmp_path):
+    with (tmp_path / "nothing").open("w+") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with OperatorInput() as operator:
+            assert not operator.has_keys
+            operator.wait_for_start("episode 1")
+            assert operator.request() is None
+
+
+def test_the_first_signal_asks_and_the_second_interrupts():
+    with OperatorInput() as operator:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert operator.request() == "quit"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
