@@ -212,6 +212,17 @@ class ContextTokens(nn.Module):
         self.register_buffer(name, value, persistent=False)
 
 
+def state_perceptron(state_dim: int, width: int, scale: float, inner: int = 256) -> nn.Module:
+    """A state with unit deviations to one embedding of mean about 0 and deviation about `scale`."""
+    first, last = nn.Linear(state_dim, inner), nn.Linear(inner, width)
+    nn.init.normal_(first.weight, std=state_dim**-0.5)
+    # The mean square of SiLU of a standard normal is 0.356.
+    nn.init.normal_(last.weight, std=scale * (0.356 * inner) ** -0.5)
+    nn.init.zeros_(first.bias)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(first, nn.SiLU(), last)
+
+
 def compact(
     x: Tensor,
     visible: Tensor,

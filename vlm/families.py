@@ -37,6 +37,9 @@ _QWEN_PLAIN = (
     "<|im_start|>user\n",
     "{instruction}<|im_end|>\n<|im_start|>assistant\n",
 )
+# What chat templates of some families ask for beside the messages: today's date (a prompt that
+# changes from day to day is another prompt), and whether the answer begins with thoughts.
+TEMPLATE_ARGUMENTS = {"date_string": "26 Jul 2024", "enable_thinking": False}
 # One tile an image: robot cameras are small, and tiles multiply the tokens.
 _ONE_TILE = {"do_image_splitting": False}
 _IDEFICS = Family(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vlm.adapters import add_lora
 from vlm.blocks import ReturnToken
-from vlm.context_tokens import ContextTokens
+from vlm.context_tokens import ContextTokens, state_perceptron
 from vlm.decision import RTOutput
 from vlm.pretrained_cache import PretrainedCache, PretrainedPair, prompt_mask
 from vlm.pretrained_config import PretrainedConfig
@@ -281,17 +281,6 @@ class PretrainedModel(nn.Module):
                 f"tokens, {self.config.text_length} of text): fewer frames or cameras, or a "
                 "smaller text_length."
             )
-
-
-def state_perceptron(state_dim: int, width: int, scale: float, inner: int = 256) -> nn.Module:
-    """A state with unit deviations to one embedding of mean about 0 and deviation about `scale`."""
-    first, last = nn.Linear(state_dim, inner), nn.Linear(inner, width)
-    nn.init.normal_(first.weight, std=state_dim**-0.5)
-    # The mean square of SiLU of a standard normal is 0.356.
-    nn.init.normal_(last.weight, std=scale * (0.356 * inner) ** -0.5)
-    nn.init.zeros_(first.bias)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(first, nn.SiLU(), last)
 
 
 def _leave_out_frozen(

@@ -22,6 +22,8 @@ GIB = 2**30
 SAMPLE = 4096
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
 _FETCHED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+# The same weights a second time, in other layouts.
+_NOT_FETCHED = ["*/*", "consolidated*"]
 # Files beside the weights that decide what the model sees.
 _DECIDING = (
     "config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
@@ -99,6 +101,8 @@ def weight_files(folder: Path) -> list[Path]:
                 f"{folder}: its index names {missing}, which are missing; fetch again."
             )
         return files
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
     return sorted(folder.glob("*.safetensors"))
 
 
@@ -187,7 +191,12 @@ def _fetch(config: PretrainedConfig) -> Path:
 
     patterns = [*_FETCHED, "*.py"] if config.trust_remote_code else _FETCHED
     try:
-        found = snapshot_download(config.base, revision=config.revision, allow_patterns=patterns)
+        found = snapshot_download(
+            config.base,
+            revision=config.revision,
+            allow_patterns=patterns,
+            ignore_patterns=_NOT_FETCHED,
+        )
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         at = f" at revision {config.revision}" if config.revision else ""

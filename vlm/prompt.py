@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from vlm.families import Family
+from vlm.families import TEMPLATE_ARGUMENTS, Family
 from vlm.pretrained_config import PretrainedConfig
 from vlm.vocab import added_ids, least_used_ids
 
@@ -131,7 +131,10 @@ class Prompt:
         if family.reads_images:
             content = [{"type": "image"}] * images + [{"type": "text", "text": _MARK}]
         text = source.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+            [{"role": "user", "content": content}],
+            tokenize=False,
+            add_generation_prompt=True,
+            **TEMPLATE_ARGUMENTS,
         )
         if text.count(_MARK) != 1 or text.count(family.placeholder or _MARK) != max(images, 1):
             raise ValueError(

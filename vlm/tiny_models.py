@@ -6,72 +6,22 @@ chat template and a byte-level BPE tokenizer, trained here on sentences about ta
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-COLOURS = ("red", "green", "blue", "yellow", "black", "white", "orange", "purple", "grey", "brown")
-THINGS = (
-    "cube", "bowl", "block", "drawer", "table", "plate", "cup", "box", "button", "handle", "lid",
-    "sponge", "spoon", "tray",
-)  # fmt: skip
-PLACES = ("left of", "right of", "behind", "in front of", "near", "on top of", "under", "inside")
-SIDES = ("the front camera", "the wrist camera", "the robot arm", "the gripper")
-_CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}"
-    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+from vlm.tiny_tokenizers import (
+    CHATML,
+    IDEFICS,
+    LLAVA,
+    chatml_tokenizer,
+    gemma_tokenizer,
+    llama_tokenizer,
+    sentences,
+    train_tokenizer,
 )
-_IDEFICS = (
-    "START{% for message in messages %}{{ message['role'] | capitalize }}"
-    "{% if message['content'][0]['type'] == 'image' %}:{% else %}: {% endif %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %}"
-    "{{ part['text'] }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
-    "{% if add_generation_prompt %}Assistant:{% endif %}"
-)
-_LLAVA = (
-    "{% for message in messages %}{{ message['role'] | upper }}: "
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n{% endif %}"
-    "{% endfor %}{% for part in message['content'] %}{% if part['type'] == 'text' %}"
-    "{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}"
-    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
-
-
-def sentences() -> list[str]:
-    """What the tokenizers of small models are trained on."""
-    lines = [f"State: {' '.join(str(i) for i in range(n, n + 8))}\n" for n in range(0, 256, 8)]
-    pairs = [f"{colour} {thing}" for colour, thing in itertools.product(COLOURS, THINGS)]
-    for i, pair in enumerate(pairs):
-        other, place = pairs[(7 * i + 3) % len(pairs)], PLACES[i % len(PLACES)]
-        lines.append(f"the {pair} is {place} the {other}.\n")
-        lines.append(f"put the {pair} in the {other}, seen from {SIDES[i % len(SIDES)]}\n")
-        lines.append(f"Instruction: open the {pair} and close the {other}\nAction:\n")
-    return lines
-
-
-def train_tokenizer(lines: Iterable[str], vocab_size: int, special: list[str], **names: str) -> Any:
-    """A byte-level BPE tokenizer whose special tokens come first; `names` are bos_token, ..."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(lines, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
 def build_tiny_model(
@@ -143,38 +93,14 @@ def _gpt2(text: dict, image_size: int, lines: list[str], vocab_size: int) -> tup
 def _llama(text: dict, image_size: int, lines: list[str], vocab_size: int) -> tuple[Any, Any]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = _llama_tokenizer(lines, vocab_size, [])
+    tokenizer = llama_tokenizer(lines, vocab_size, [])
     return LlamaForCausalLM(LlamaConfig(**text, vocab_size=len(tokenizer))), tokenizer
-
-
-def _llama_tokenizer(lines: list[str], vocab_size: int, more: list[str]) -> Any:
-    from tokenizers import processors
-
-    tokenizer = train_tokenizer(
-        lines, vocab_size, ["<unk>", "<s>", "</s>", "<pad>", *more],
-        unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-    )  # fmt: skip
-    # As Llama's: the first token of every text is <s>.
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)]
-    )
-    return tokenizer
-
-
-def _chatml_tokenizer(lines: list[str], vocab_size: int) -> Any:
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"]
-    special += ["<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"]
-    tokenizer = train_tokenizer(
-        lines, vocab_size, special, eos_token="<|im_end|>", pad_token="<|endoftext|>"
-    )
-    tokenizer.chat_template = _CHATML
-    return tokenizer
 
 
 def _qwen2(text: dict, image_size: int, lines: list[str], vocab_size: int) -> tuple[Any, Any]:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    tokenizer = _chatml_tokenizer(lines, vocab_size)
+    tokenizer = chatml_tokenizer(lines, vocab_size)
     config = Qwen2Config(**text, vocab_size=len(tokenizer), tie_word_embeddings=True)
     return Qwen2ForCausalLM(config), tokenizer
 
@@ -182,9 +108,17 @@ def _qwen2(text: dict, image_size: int, lines: list[str], vocab_size: int) -> tu
 def _qwen3(text: dict, image_size: int, lines: list[str], vocab_size: int) -> tuple[Any, Any]:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    tokenizer = _chatml_tokenizer(lines, vocab_size)
+    tokenizer = chatml_tokenizer(lines, vocab_size)
     config = Qwen3Config(**text, vocab_size=len(tokenizer), head_dim=16, tie_word_embeddings=True)
     return Qwen3ForCausalLM(config), tokenizer
+
+
+def _gemma2(text: dict, image_size: int, lines: list[str], vocab_size: int) -> tuple[Any, Any]:
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    config = {**text, "head_dim": 16, "final_logit_softcapping": 3.0, "sliding_window": 512}
+    tokenizer = gemma_tokenizer(lines, vocab_size)
+    return Gemma2ForCausalLM(Gemma2Config(**config, vocab_size=len(tokenizer))), tokenizer
 
 
 def _paligemma(text: dict, image_size: int, lines: list[str], vocab_size: int) -> tuple[Any, Any]:
@@ -195,10 +129,7 @@ def _paligemma(text: dict, image_size: int, lines: list[str], vocab_size: int) -
         SiglipImageProcessor,
     )
 
-    tokenizer = train_tokenizer(
-        lines, vocab_size, ["<pad>", "<eos>", "<bos>", "<unk>"],
-        pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>",
-    )  # fmt: skip
+    tokenizer = gemma_tokenizer(lines, vocab_size)
     images: Any = SiglipImageProcessor(size={"height": image_size, "width": image_size})
     images.image_seq_length = (image_size // 8) ** 2
     processor = PaliGemmaProcessor(images, tokenizer)
@@ -239,7 +170,7 @@ def _idefics3(text: dict, image_size: int, lines: list[str], vocab_size: int) ->
         Idefics3ImageProcessor(**_idefics_images(image_size)),
         tokenizer,
         image_seq_len=_idefics_length(image_size),
-        chat_template=_IDEFICS.replace("START", begin),
+        chat_template=IDEFICS.replace("START", begin),
     )
     return Idefics3ForConditionalGeneration(config), processor
 
@@ -265,7 +196,7 @@ def _smolvlm(text: dict, image_size: int, lines: list[str], vocab_size: int) -> 
         tokenizer,
         SmolVLMVideoProcessor(size=video["max_image_size"], max_image_size=video["max_image_size"]),
         image_seq_len=_idefics_length(image_size),
-        chat_template=_IDEFICS.replace("START", start),
+        chat_template=IDEFICS.replace("START", start),
     )
     return SmolVLMForConditionalGeneration(config), processor
 
@@ -295,17 +226,20 @@ def _qwen_vl(
 ) -> tuple[Any, Any]:
     import transformers as hf
 
-    tokenizer = _chatml_tokenizer(lines, vocab_size)
+    tokenizer = chatml_tokenizer(lines, vocab_size)
     patch = 8
     images = hf.Qwen2VLImageProcessor(
         patch_size=patch, min_pixels=(2 * patch) ** 2, max_pixels=image_size**2
     )
     video_class = hf.Qwen3VLVideoProcessor if kind == "Qwen3VL" else hf.Qwen2VLVideoProcessor
     processor = getattr(hf, f"{kind}Processor")(
-        images, tokenizer, video_class(patch_size=patch), chat_template=_CHATML
+        images, tokenizer, video_class(patch_size=patch), chat_template=CHATML
     )
-    # Of 16 channels a head: 8 pairs, by time, row and column.
-    rope = {"rope_type": "default", "mrope_section": [4, 2, 2], "rope_theta": 10000.0}
+    head_width = 16 if kind == "Qwen3VL" else text["hidden_size"] // text["num_attention_heads"]
+    pairs, quarter = head_width // 2, head_width // 8
+    # The channels of a head, in pairs: by time, row and column.
+    sections = [pairs - 2 * quarter, quarter, quarter]
+    rope = {"rope_type": "default", "mrope_section": sections, "rope_theta": 10000.0}
     language = {**text, "vocab_size": len(tokenizer), "rope_parameters": rope}
     vision: dict[str, Any] = {
         "depth": 2,
@@ -316,11 +250,10 @@ def _qwen_vl(
         "patch_size": patch,
     }
     if kind == "Qwen3VL":
-        language |= {"head_dim": 16}
+        language |= {"head_dim": head_width}
         rope["mrope_interleaved"] = True
         vision |= {"deepstack_visual_indexes": [0], "num_position_embeddings": 64}
     else:
-        language["hidden_size"] = vision["out_hidden_size"] = 64
         vision |= {"window_size": 4 * patch, "fullatt_block_indexes": [1]}
     ids = {
         f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>")
@@ -351,7 +284,7 @@ def _llava_next(text: dict, image_size: int, lines: list[str], vocab_size: int) 
         LlavaNextProcessor,
     )
 
-    tokenizer = _llama_tokenizer(lines, vocab_size, ["<image>"])
+    tokenizer = llama_tokenizer(lines, vocab_size, ["<image>"])
     grid = [[image_size, 2 * image_size], [2 * image_size, image_size]]
     square = {"height": image_size, "width": image_size}
     images = LlavaNextImageProcessor(
@@ -363,7 +296,7 @@ def _llava_next(text: dict, image_size: int, lines: list[str], vocab_size: int) 
         patch_size=8,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=_LLAVA,
+        chat_template=LLAVA,
     )
     config = LlavaNextConfig(
         vision_config=_vision(text["hidden_size"], image_size, model_type="clip_vision_model"),
@@ -380,6 +313,7 @@ BUILDERS: dict[str, Any] = {
     "llama": _llama,
     "qwen2": _qwen2,
     "qwen3": _qwen3,
+    "gemma2": _gemma2,
     "paligemma": _paligemma,
     "idefics3": _idefics3,
     "smolvlm": _smolvlm,

@@ -19,7 +19,7 @@ from vlm.pretrained import PretrainedModel
 from vlm.pretrained_config import PretrainedConfig
 from vlm.tiny_models import BUILDERS
 
-TEXT = ("gpt2", "llama", "qwen2", "qwen3")
+TEXT = ("gpt2", "llama", "qwen2", "qwen3", "gemma2")
 READS_IMAGES = tuple(name for name in BUILDERS if name not in TEXT)
 INSTRUCTIONS = ("put the red cube in the blue bowl", "open the drawer", "")
 N, V, S, SIZE = 5, 32, 3, (24, 32)
@@ -153,6 +153,26 @@ def test_the_sequence_is_that_of_the_models_own_template_processor_and_forward(m
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("family", TEXT)
+@torch.no_grad()
+def test_a_state_in_words_makes_one_text_that_the_model_reads_by_its_own_forward(models, family):
+    model = models(family, history=1, state_as="text")
+    prompt, ids = model.prompt, torch.arange(N)[None]
+    text_ids = torch.from_numpy(model.encode_words(INSTRUCTIONS[0]))[None]
+    state = torch.tensor([[[-3.0, 0.0, 2.99]]])
+    numbers = [i for place in (0, 128, 255) for i in prompt.state_table[place] if i >= 0]
+    words = [i for i in text_ids[0].tolist() if i >= 0]
+    sequence = [*prompt.prefix_ids, *prompt.state_before, *numbers, *prompt.state_after, *words]
+    rows = torch.tensor(prompt.action_ids)
+    whole = torch.cat([torch.tensor(sequence), rows[ids[0, :-1]]])[None]
+    expected = model.base(whole).logits[:, -N:, rows]
+    logits = model(None, state, torch.ones(1, 1, dtype=torch.bool), text_ids, ids).logits
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+    read = prompt.tokenizer.decode(sequence)
+    assert "State: 0 128 255\n" in read
+    assert INSTRUCTIONS[0] in read
+
+
 @torch.no_grad()
 def test_lora_starts_as_the_base_and_the_restricted_head_as_rows_of_the_full_head(models, family):
     model, plain = models(family), models(family, lora_rank=0)
@@ -163,6 +183,8 @@ def test_lora_starts_as_the_base_and_the_restricted_head_as_rows_of_the_full_hea
     assert torch.equal(adapted.hidden, untouched.hidden)
     assert torch.equal(adapted.logits, untouched.logits)
     full = model.base.get_output_embeddings()(adapted.hidden)
+    cap = getattr(model.base.config.get_text_config(), "final_logit_softcapping", None)
+    full = full if cap is None else cap * torch.tanh(full / cap)
     rows = full[..., torch.tensor(model.prompt.action_ids)]
     torch.testing.assert_close(adapted.logits, rows, atol=1e-6, rtol=0)
 
@@ -331,7 +353,8 @@ def test_a_merged_folder_is_a_plain_model_that_decides_the_same(
         torch.testing.assert_close(given.logits, expected.logits, atol=1e-5, rtol=0)
         auto = AutoModelForImageTextToText if model.family.reads_images else AutoModelForCausalLM
         plain = auto.from_pretrained(tmp_path / "merged")
-        rows = plain.get_output_embeddings()(given.hidden)[
-            ..., torch.tensor(model.prompt.action_ids)
-        ]
+        full = plain.get_output_embeddings()(given.hidden)
+        cap = getattr(plain.config.get_text_config(), "final_logit_softcapping", None)
+        full = full if cap is None else cap * torch.tanh(full / cap)
+        rows = full[..., torch.tensor(model.prompt.action_ids)]
         torch.testing.assert_close(rows, expected.logits, atol=1e-5, rtol=0)

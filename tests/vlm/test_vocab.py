@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from vlm.tiny_models import sentences, train_tokenizer
+from vlm.tiny_tokenizers import sentences, train_tokenizer
 from vlm.vocab import added_ids, added_tokens, is_single, least_used_ids
 
 SPECIAL = ["<pad>", "<end>"]
