@@ -67,6 +67,8 @@ def serve(
         max_waiting=max_waiting,
     )
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    # Its warnings tell of clients that went away in the middle: strangers could fill a disk so.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     # Before the policy is loaded: a port in use is told at once.
     bound = bind(config)
     policy = _open(run, acting, device, threads)
