@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -97,22 +97,21 @@ def open_robot(
                 "--robot lerobot needs --robot-from FILE.py:FUNCTION (which returns a LeRobot "
                 "robot), or --robot-settings type=so101_follower port=/dev/ttyACM0 ..."
             )
-        # A data set's own names where the policy was trained on one, else LeRobot's.
-        state_key, prefix = _lerobot_names(description)
-        return LeRobotAdapter(arm, control_hz=control_hz, state_key=state_key, camera_prefix=prefix)
+        return LeRobotAdapter(arm, control_hz=control_hz, **_lerobot_names(description))
     if source is None:
         raise ValueError("--robot own needs --robot-from FILE.py:NAME or module:NAME.")
     return cast(Robot, _made(source, dict(settings or {})))
 
 
-def _lerobot_names(description: Mapping[str, Any]) -> tuple[str, str]:
-    """State key and camera prefix as the policy's logs have them, else LeRobot's own."""
-    state: Sequence[str] = description["state_keys"]
-    prefixes = {key[: len(key) - len(key.split(".")[-1])] for key in description["cameras"]}
-    return (
-        state[0] if len(state) == 1 else "observation.state",
-        prefixes.pop() if len(prefixes) == 1 else "observation.images.",
-    )
+def _lerobot_names(description: Mapping[str, Any]) -> dict[str, Any]:
+    """State key, camera prefix and suffix as the policy's logs have them (those of an imported
+    data set are state and <camera>_image), else LeRobot's own."""
+    state, cameras = description["state_keys"], description["cameras"]
+    names = {"state_key": state[0]} if len(state) == 1 else {}
+    if cameras and all("." not in key and key.endswith("image") for key in cameras):
+        return {**names, "camera_prefix": "", "camera_suffix": "_image"}
+    prefixes = {key[: len(key) - len(key.split(".")[-1])] for key in cameras}
+    return {**names, "camera_prefix": prefixes.pop()} if len(prefixes) == 1 else names
 
 
 def _made(source: str, settings: Mapping[str, str]) -> Any:

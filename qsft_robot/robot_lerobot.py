@@ -33,8 +33,9 @@ class LeRobotArm(Protocol):
 
 class LeRobotAdapter:
     """Joins the scalars that a LeRobot robot reports ("shoulder_pan.pos", ...) to one state row
-    `state_key` in the order of its features, names cameras `camera_prefix` + their name, and hands
-    actions back under the names of `action_features`.
+    `state_key` in the order of its features, names cameras `camera_prefix` + their name +
+    `camera_suffix` (unless the name ends in "image", which is the suffix of imported data sets:
+    front -> front_image), and hands actions back under the names of `action_features`.
 
     LeRobot tells neither range, units nor rate of an action: give `action_low` and `action_high`
     (numbers, or one a motor), or let the limits of the policy's statistics bound it.
@@ -47,6 +48,7 @@ class LeRobotAdapter:
         control_hz: float | None = None,
         state_key: str = "observation.state",
         camera_prefix: str = "observation.images.",
+        camera_suffix: str = "",
         action_low: float | Sequence[float] = -np.inf,
         action_high: float | Sequence[float] = np.inf,
         units: Sequence[str] | None = None,
@@ -67,10 +69,15 @@ class LeRobotAdapter:
         if any(isinstance(kind, tuple) for kind in robot.action_features.values()):
             raise ValueError("LeRobot action_features must be one number each, one a motor.")
         size = len(self._commands)
-        self._state_key, self._prefix = state_key, camera_prefix
+        self._state_key = state_key
+        # LeRobot's name of a camera -> the key that the policy knows
+        self._keys = {
+            k: f"{camera_prefix}{k}{'' if k.endswith('image') else camera_suffix}"
+            for k in self._cameras
+        }
         self.spec = RobotSpec(
             name=str(getattr(robot, "name", type(robot).__name__)),
-            cameras={f"{camera_prefix}{k}": (v[0], v[1]) for k, v in self._cameras.items()},
+            cameras={self._keys[k]: (v[0], v[1]) for k, v in self._cameras.items()},
             state={state_key: len(self._motors)} if self._motors else {},
             action_low=np.broadcast_to(np.asarray(action_low, np.float64), size).copy(),
             action_high=np.broadcast_to(np.asarray(action_high, np.float64), size).copy(),
@@ -98,7 +105,7 @@ class LeRobotAdapter:
             raise RuntimeError(
                 f"robot {self.spec.name} did not report {missing}; it gave {sorted(read)}."
             )
-        images = {f"{self._prefix}{key}": np.asarray(read[key]) for key in self._cameras}
+        images = {self._keys[key]: np.asarray(read[key]) for key in self._cameras}
         row = np.array([float(read[key]) for key in self._motors], np.float32)
         return Observation(images, {self._state_key: row} if self._motors else {})
 

@@ -229,6 +229,25 @@ def test_lerobots_motors_become_a_row_and_what_was_really_sent_comes_back():
         robot.get_observation()
 
 
+def test_a_policy_of_imported_logs_finds_lerobots_cameras_under_its_own_names():
+    from qsft_robot.lerobot_format import log_key
+    from qsft_robot.robot_choice import _lerobot_names
+
+    key = log_key("observation.images.wrist")
+    for state, cameras, expected in (
+        (["state"], [key], ({"wrist_image"}, {"state"})),
+        (["a", "b"], ["observation.images.wrist"],
+         ({"observation.images.wrist"}, {"observation.state"})),
+        (["q"], [], ({"observation.images.wrist"}, {"q"})),
+    ):  # fmt: skip
+        names = _lerobot_names({"state_keys": state, "cameras": {c: [12, 16] for c in cameras}})
+        robot = LeRobotAdapter(FlatArm(), **names)
+        assert (set(robot.spec.cameras), set(robot.spec.state)) == expected
+        robot.connect()
+        seen = robot.get_observation()
+        assert (set(seen.images), set(seen.state)) == expected
+
+
 def test_a_reading_that_lerobot_leaves_out_is_named():
     robot = LeRobotAdapter(FlatArm())
     robot.connect()
