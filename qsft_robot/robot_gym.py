@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.build import build_env
+from qsft_robot.build import TABLETOP, build_env
 from qsft_robot.robot import EndEffector, Outcome, RobotSpec, image_sizes
 from qsft_robot.rollout_worker import as_mapping, env_description, succeeded
 from qsft_robot.types import Observation
@@ -82,7 +82,7 @@ class GymRobot:
         env_args = env_description(self._env, self._env_args)
         name = env_args["env_name"]
         arm: _Arm = (None, tuple(range(len(box.low))), ())
-        if name == "tabletop" and "proprio" in self._seen.state:
+        if name == TABLETOP and "proprio" in self._seen.state:
             arm = _TABLETOP
         elif "robot0_eef_pos" in self._seen.state and len(box.low) == 7:
             arm = _ROBOSUITE
