@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 from websockets.exceptions import WebSocketException
+from websockets.protocol import State
 from websockets.sync.client import ClientConnection, connect
 
 from qsft_robot.policy_folder import PolicySpec
-from qsft_robot.serve_requests import BAD_REQUEST, REQUEST_ID, request_message
+from qsft_robot.serve_requests import BAD_REQUEST, BUSY, REQUEST_ID, request_message
 from qsft_robot.types import Observation
 from qsft_robot.wire import WireError, pack, unpack
 
@@ -115,6 +116,8 @@ class RemotePolicy:
         if isinstance(reply, str):
             if reply.startswith(BAD_REQUEST):
                 raise ValueError(f"{self.url}: {reply}")
+            if not reply.startswith(BUSY):
+                self._drop()  # as the server does: this episode can't go on
             raise PolicyUnavailable(f"{self.url}: {reply[:1000]}")
         try:
             actions = self._actions(reply)
@@ -182,7 +185,9 @@ class RemotePolicy:
     def _connected(self, deadline: float) -> ClientConnection:
         """The connection; a lost one is made again on a thread that outlives this call."""
         if self._connection is not None:
-            return self._connection
+            if self._connection.protocol.state is State.OPEN:
+                return self._connection
+            self._drop()
         if self._pending is None:
             if time.monotonic() < self._retry_at:
                 raise PolicyUnavailable(f"{self.url}: not connected; trying again in a moment")

@@ -102,6 +102,25 @@ def test_it_survives_a_server_that_dies_and_comes_back(policy, observations, pla
             remote.infer(observations[0])
 
 
+def test_a_connection_lost_between_two_episodes_is_made_again_at_once(policy, observations, play):
+    config = ServerConfig(port=0, max_batch=1)
+    with serving(policy, config) as server:
+        remote = RemotePolicy(server.url, timeout_s=20)
+        remote.infer(observations[0])
+    with serving(policy, replace(config, port=port_of(server.url))), remote:
+        remote.reset(2)
+        assert np.array_equal(remote.infer(observations[1]), play(observations[1:2], 2)[0])
+
+
+def test_after_a_fault_of_the_policy_the_episode_begins_anew(server, policy, observations, play):
+    with RemotePolicy(server.url, timeout_s=20) as remote:
+        policy.fault = KeyError("broken")
+        with pytest.raises(PolicyUnavailable, match="policy failed: KeyError"):
+            remote.infer(observations[0])
+        policy.fault = None
+        assert np.array_equal(remote.infer(observations[0]), play(observations[:1], 0)[0])
+
+
 def test_a_wrong_observation_is_a_value_error_and_the_episode_goes_on(server, observations, play):
     with RemotePolicy(server.url, timeout_s=20) as remote:
         remote.reset(3)
