@@ -26,6 +26,7 @@ HELP = {
     "export": ("PATH", "--out", "--acting"),
     "report": ("PATH",),
     "serve": ("PATH", "--host", "--port", "--token-file", "--certificate", "--max-batch"),
+    "run": ("STR", "--robot", "--control-hz", "--accept", "--limits-off", "--stop-after", "--out"),
     "info": ("versions", "presets", "recipes"),
     "demo": ("--out", "--quick", "--seed"),
 }
