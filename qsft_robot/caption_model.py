@@ -108,7 +108,7 @@ def build_vlm(
     tokenizer: Any,
     *,
     vision_width: int = 128,
-    vision_depth: int = 4,
+    vision_depth: int = 3,
     width: int = 128,
     depth: int = 4,
     heads: int = 4,
@@ -145,6 +145,8 @@ def build_vlm(
         },
     )
     model = Idefics3ForConditionalGeneration(config)
+    # As large as the patches' embeddings, so that places count as much as colours from the start.
+    model.model.vision_model.embeddings.position_embedding.weight.data.normal_(std=0.3)
     model.generation_config.bos_token_id = tokenizer.bos_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id

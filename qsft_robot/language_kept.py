@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qsft_robot.caption_batches import Example
+from qsft_robot.caption_scores import evaluate_captions
 from qsft_robot.policy import load_policy
-from qsft_robot.pretrain import Example, evaluate_captions
 
 
 def captions_of_base(folder: Path, examples: Sequence[Example]) -> dict[str, float]:

@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from qsft_robot.caption_model import END, build_processor, build_tokenizer, build_vlm
-from qsft_robot.caption_scenes import CAMERAS, CaptionScene, sample_scenes
-from qsft_robot.captions import Turn, converse
+from qsft_robot.caption_batches import Example, encode, mean_answer_loss, written
+from qsft_robot.caption_model import IMAGE_TOKENS, build_processor, build_tokenizer, build_vlm
+from qsft_robot.caption_scenes import CaptionScene, sample_scenes
+from qsft_robot.caption_scores import evaluate_captions, held_out
+from qsft_robot.captions import converse
+from qsft_robot.cell_head import CellHead, cell_targets
 from qsft_robot.files import atomic_folder, write_json
 
-# Kinds of turns whose answer is one choice of few, and that only the image can tell.
-LOOKING = ("side", "colour", "holding", "wrist sees", "inside")
 REPORT = "pretraining.json"
-VALID_SEED = 77_000  # first seed of held-out scenes
+SIDE = math.isqrt(IMAGE_TOKENS)  # image tokens in a row
 _TEXTS = 2_000  # scenes whose questions the tokenizer is trained on
 
 
@@ -50,7 +50,9 @@ class PretrainConfig:
     width: int = 128
     depth: int = 4
     vision_width: int = 128
-    vision_depth: int = 4
+    vision_depth: int = 3
+    # Weight of the head by which image tokens learn what is in their cell.
+    cell_weight: float = 1.0
     # Train in bfloat16 autocast.
     bf16: bool = True
     # Updates between two validations.
@@ -62,150 +64,6 @@ class PretrainConfig:
         for name in ("scenes", "valid_scenes", "turns", "batch_size", "steps", "valid_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1.")
-
-
-@dataclass(frozen=True)
-class Example:
-    """A scene with what is asked and answered about it."""
-
-    scene: CaptionScene
-    turns: Sequence[Turn]
-
-
-def chat(example: Example) -> list[dict[str, Any]]:
-    """An example as a conversation for `apply_chat_template`: all cameras, then the turns."""
-    images = [{"type": "image", "image": example.scene.images[camera]} for camera in CAMERAS]
-    messages = []
-    for turn in example.turns:
-        question = {"type": "text", "text": turn.prompt}
-        messages.append({"role": "user", "content": [*images, question]})
-        answer = {"type": "text", "text": turn.answer}
-        messages.append({"role": "assistant", "content": [answer]})
-        images = []
-    return messages
-
-
-def written(turn: Turn) -> str:
-    """A turn as text that a tokenizer learns from: a question behind images, where no space stands
-    before it, then one that goes on, then its answer."""
-    return f"{turn.prompt}{END}\nUser: {turn.prompt}{END}\nAssistant: {turn.answer}{END}\n"
-
-
-def encode(processor: Any, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-    """The processor's tensors of a batch, padded on the right, and `labels` [b, t]: the ids of the
-    answers and of the end of each, -100 elsewhere."""
-    batch = processor.apply_chat_template(
-        [chat(example) for example in examples],
-        tokenize=True,
-        return_dict=True,
-        processor_kwargs={"padding": True, "padding_side": "right", "return_tensors": "pt"},
-    )
-    tensors = dict(batch)
-    tensors["labels"] = answer_labels(processor.tokenizer, tensors["input_ids"])
-    return tensors
-
-
-def answer_labels(tokenizer: Any, ids: torch.Tensor) -> torch.Tensor:
-    """ids [b, t] with everything but the assistant's words and their end replaced by -100."""
-    speaker, colon = tokenizer("Assistant:", add_special_tokens=False)["input_ids"]
-    end = tokenizer.convert_tokens_to_ids(END)
-    starts = torch.zeros_like(ids, dtype=torch.bool)
-    starts[:, 2:] = (ids[:, :-2] == speaker) & (ids[:, 1:-1] == colon)
-    ends = torch.zeros_like(starts)
-    ends[:, 1:] = ids[:, :-1] == end
-    begun = torch.cumsum(starts.int(), 1)
-    # The user's words end by the same token: the number of ends before the answer begins is odd.
-    over = torch.cumsum(ends.int(), 1)
-    speaking = (begun > 0) & (over == 2 * begun - 1)
-    return torch.where(speaking, ids, -100)
-
-
-def answer_losses(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy [b, t-1] of each next token where it is part of an answer (0 elsewhere), and
-    the likeliest next tokens [b, t-1]."""
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
-    logits = model(**inputs, use_cache=False).logits[:, :-1].float()
-    labels = batch["labels"][:, 1:]
-    losses = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
-    return losses, logits.argmax(-1)
-
-
-def mean_answer_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Mean cross-entropy of an answer's tokens, nats."""
-    losses, _ = answer_losses(model, batch)
-    return losses.sum() / (batch["labels"][:, 1:] >= 0).sum()
-
-
-def held_out(count: int, seed: int, turns: int) -> list[Example]:
-    """Scenes of episodes that no training run draws, with fixed questions."""
-    rng = np.random.default_rng(VALID_SEED + seed)
-    return [
-        Example(scene, asked)
-        for scene in sample_scenes(count, VALID_SEED + seed)
-        if (asked := converse(scene, rng, turns))
-    ]
-
-
-@torch.no_grad()
-def evaluate_captions(
-    model: Any, processor: Any, examples: Sequence[Example], *, blind: bool = False
-) -> dict[str, float]:
-    """Loss and accuracy on examples, under teacher forcing.
-
-    `loss/answers` is the mean cross-entropy, nats; `exact/<kind>` the share of answers whose every
-    token is the likeliest; `error/point` the mean distance between the told and the true place,
-    hundredths of the image, where both of its numbers are told; `exact/looking` pools the kinds
-    that only the image can tell. `blind` gives each question the images of another scene.
-    """
-    model.eval()
-    # Half a list away: neighbours are moments of one episode.
-    others = [*examples[len(examples) // 2 :], *examples[: len(examples) // 2]]
-    total, count = 0.0, 0
-    right: dict[str, list[bool]] = {}
-    errors: list[float] = []
-    for at in range(0, len(examples), 32):
-        asked = examples[at : at + 32]
-        shown = others[at : at + 32] if blind else asked
-        pairs = zip(asked, shown, strict=True)
-        batch = encode(processor, [Example(other.scene, one.turns) for one, other in pairs])
-        losses, guesses = answer_losses(model, batch)
-        labels = batch["labels"][:, 1:]
-        total += float(losses.sum())
-        count += int((labels >= 0).sum())
-        for row, example in enumerate(asked):
-            spans = _spans(labels[row])
-            for turn, span in zip(example.turns, spans, strict=True):
-                hit = bool((guesses[row, span] == labels[row, span]).all())
-                right.setdefault(turn.kind, []).append(hit)
-                if turn.kind.startswith("point"):
-                    told = processor.tokenizer.decode(guesses[row, span])
-                    errors += _place_error(told, turn.answer)
-    metrics = {"loss/answers": total / count}
-    for kind in sorted(right):
-        metrics[f"exact/{kind}"] = float(np.mean(right[kind]))
-    looking = [hit for kind in LOOKING for hit in right.get(kind, [])]
-    metrics["exact/looking"] = float(np.mean(looking)) if looking else math.nan
-    metrics["error/point"] = float(np.mean(errors)) if errors else math.nan
-    model.train()
-    return metrics
-
-
-def _spans(labels: torch.Tensor) -> list[slice]:
-    """The stretches of labels [t] that are answers."""
-    said = (labels >= 0).int()
-    edges = torch.diff(F.pad(said, (1, 1)))
-    starts, ends = (edges == 1).nonzero().ravel(), (edges == -1).nonzero().ravel()
-    return [slice(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
-
-
-def _place_error(told: str, true: str) -> list[float]:
-    """Distance between "at 12 34." and "at 56 78.", in a list; an empty one where none is told."""
-    numbers = [
-        [float(w) for w in text.replace(".", " ").split() if w.isdigit()] for text in (told, true)
-    ]
-    if len(numbers[0]) != 2:
-        return []
-    return [math.dist(*numbers)]
 
 
 def training_batches(
@@ -256,33 +114,42 @@ def pretrain(config: PretrainConfig, say: Callable[[str], None] = print) -> dict
         vision_width=config.vision_width,
         vision_depth=config.vision_depth,
     )
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    names = sorted({name for scene in scenes for name in scene.truth.positions})
+    head = CellHead(config.width, names)
+    trained = [*model.parameters(), *head.parameters()]
+    image_tokens: list[torch.Tensor] = []
+    model.model.connector.register_forward_hook(lambda *call: image_tokens.append(call[-1]))
+    matrices = [p for p in trained if p.ndim > 1]
+    vectors = [p for p in trained if p.ndim <= 1]
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     curve: list[dict[str, float]] = []
-    recent: list[float] = []
+    recent: list[list[float]] = []
     batches = training_batches(scenes, config, rng)
     model.train()
     for step in range(1, config.steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step - 1)
-        batch = encode(processor, next(batches))
+        examples = next(batches)
+        places = cell_targets([example.scene for example in examples], names, SIDE)
+        image_tokens.clear()
         with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-            loss = mean_answer_loss(model, batch)
+            loss = mean_answer_loss(model, encode(processor, examples))
+        cells = head(image_tokens[0], places)
         optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        (loss + config.cell_weight * cells).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-        recent.append(float(loss.detach()))
+        recent.append([float(loss.detach()), float(cells.detach())])
         if step % config.valid_every == 0 or step == config.steps:
             metrics = evaluate_captions(model, processor, valid)
             blind = evaluate_captions(model, processor, valid, blind=True)
             metrics |= {f"blind/{name}": value for name, value in blind.items()}
-            line = {"step": step, "loss/train": float(np.mean(recent)), **metrics}
+            train_loss, cell_loss = np.mean(recent, 0).tolist()
+            line = {"step": step, "loss/train": train_loss, "loss/cells": cell_loss, **metrics}
             line["time/s"] = round(time.monotonic() - began, 1)
             curve.append(line)
             recent.clear()
@@ -303,6 +170,7 @@ def progress(line: dict[str, float]) -> str:
     """One validation as a line of text."""
     return (
         f"{line['time/s']:6.0f} s  step {line['step']:.0f}  train {line['loss/train']:.3f}  "
+        f"cells {line['loss/cells']:.3f}  "
         f"valid {line['loss/answers']:.3f} (blind {line['blind/loss/answers']:.3f})  "
         f"looking {line['exact/looking']:.2f} (blind {line['blind/exact/looking']:.2f})  "
         f"point error {line['error/point']:.1f} (blind {line['blind/error/point']:.1f})"

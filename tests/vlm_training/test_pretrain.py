@@ -12,21 +12,20 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from qsft_robot.build import build_model
-from qsft_robot.caption_model import END
-from qsft_robot.captions import converse
-from qsft_robot.files import check_sums, read_json
-from qsft_robot.pretrain import (
-    REPORT,
+from qsft_robot.caption_batches import (
     Example,
-    PretrainConfig,
     answer_labels,
     answer_losses,
     encode,
-    evaluate_captions,
-    held_out,
     mean_answer_loss,
-    pretrain,
 )
+from qsft_robot.caption_model import END
+from qsft_robot.caption_scenes import sample_scenes
+from qsft_robot.caption_scores import evaluate_captions, held_out
+from qsft_robot.captions import converse
+from qsft_robot.cell_head import CellHead, cell_targets
+from qsft_robot.files import check_sums, read_json
+from qsft_robot.pretrain import REPORT, PretrainConfig, pretrain
 
 SMALL = PretrainConfig(
     scenes=24,
@@ -132,13 +131,13 @@ def test_it_learns_to_answer_from_the_image(
     few = [Example(e.scene, converse(e.scene, rng, 6, ("side", "holding"))) for e in examples[:4]]
     batch = encode(processor, few)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    before = float(mean_answer_loss(model, batch))
+    before = float(mean_answer_loss(model, batch).detach())
     for _ in range(60):
         loss = mean_answer_loss(model, batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(loss) < before / 10
+    assert float(loss.detach()) < before / 10
     prompt = processor.apply_chat_template(
         [
             {
@@ -177,6 +176,39 @@ def test_it_is_fine_tuned_like_any_pretrained_model(folder: Path, processor: Any
     assert padded[padded >= 0].tolist() == ids
     assert described["image_tokens"] == 16
     assert not set(described["action_ids"]) & set(ids)
+
+
+def test_a_cell_says_what_has_its_centre_there_and_where() -> None:
+    scenes = list(sample_scenes(10, seed=1))
+    names = ["blue bowl", "gripper", "red cube"]
+    targets = cell_targets(scenes, names, side=4).reshape(10, 2, 4, 4, 3, 3).numpy()
+    for scene, cells in zip(scenes, targets, strict=True):
+        for i, name in enumerate(names):
+            for camera, grid in zip(("front", "wrist"), cells[..., i, :], strict=True):
+                sighting = scene.truth.sightings[camera].get(name)
+                rows, columns = grid[..., 0].nonzero()
+                if sighting is None or sighting.share < 0.5:
+                    assert not len(rows)
+                    continue
+                (row,), (column,) = rows, columns
+                left, top = grid[row, column, 1:]
+                assert (column + left) / 4 == pytest.approx(sighting.column, abs=1e-6)
+                assert (row + top) / 4 == pytest.approx(sighting.row, abs=1e-6)
+
+
+def test_the_cell_head_learns_cells_from_tokens_that_hold_them() -> None:
+    names = ["red cube", "blue bowl"]
+    targets = cell_targets(list(sample_scenes(10, seed=2)), names, side=4)
+    head = CellHead(6, names)
+    tokens = targets.flatten(-2)
+    optimizer = torch.optim.AdamW(head.parameters(), 0.05)
+    before = float(head(tokens, targets).detach())
+    for _ in range(200):
+        loss = head(tokens, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < before / 10
 
 
 @pytest.mark.parametrize("name", ["scenes", "steps", "batch_size"])
