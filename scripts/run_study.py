@@ -37,11 +37,11 @@ class Setting:
 _LOW_DIM = "--preset tabletop/low_dim"
 _PIXELS = "--preset tabletop/pixels"
 # Image tokens learn from the logs as in the preset; then both stages train on them as on states,
-# with a behaviour stage that is short: many updates on few logs leave phi too sure of itself.
+# shortly and with dropout: many updates on few logs leave every method too sure of itself.
 _ENCODER = f"{_PIXELS} --method sft --optim.behaviour-steps 1499 --optim.value-steps 1"
 _ON_FEATURES = (
-    f"{_PIXELS} --optim.behaviour-steps 300 --optim.value-steps 1200 --optim.learning-rate 2e-3 "
-    "--optim.value-learning-rate 2e-3 --optim.batch-size 256 --model.dropout 0.1 --optim.no-bf16"
+    f"{_PIXELS} --optim.behaviour-steps 200 --optim.value-steps 400 --optim.learning-rate 2e-3 "
+    "--optim.value-learning-rate 2e-3 --optim.batch-size 256 --model.dropout 0.3 --optim.no-bf16"
 )
 _LIFT = "robosuite/Lift"
 SETTINGS = [
