@@ -24,7 +24,9 @@ def row_statistics(rows: np.ndarray) -> Statistics:
         "std": values.std(axis=0),
         "count": np.array([len(values)]),
     }
-    quantiles = np.quantile(values, list(_QUANTILES.values()), axis=0)
+    # LeRobot counts in 5,000 bins: the value itself, to a bin's width, and no mean of two.
+    chosen = list(_QUANTILES.values())
+    quantiles = np.quantile(values, chosen, axis=0, method="inverted_cdf")
     return found | dict(zip(_QUANTILES, quantiles, strict=True))
 
 

@@ -27,6 +27,7 @@ from qsft_robot.demonstrations import read_env_args, read_episodes
 from qsft_robot.files import read_json, write_json
 from qsft_robot.lerobot_export import export_lerobot
 from qsft_robot.lerobot_import import import_lerobot
+from qsft_robot.lerobot_stats import JoinedStatistics, image_statistics, row_statistics
 from qsft_robot.normalize import NormStats
 
 # Runs under LeRobot's interpreter: reads the data set in argv[1] into the npz file argv[2].
@@ -193,12 +194,37 @@ def check_import(python: Path, logs: Path, out: Path, kind: str, codec: str) -> 
         recorded = old.observations["front_image"][:-1].astype(int)
         off = np.abs(recorded - new.observations["front_image"][:-1])
         difference += float(off.mean()) / len(episodes)
-    check_statistics(imported, read_json(out / name / "meta" / "stats.json"))
+    stats = read_json(out / name / "meta" / "stats.json")
+    check_statistics(imported, stats)
     return {
         "episodes": len(imported),
         "frames": sum(map(len, imported)),
         "front, mean difference of 255": difference,
+        "statistics, largest difference of the range": compare_statistics(episodes, stats),
     }
+
+
+def compare_statistics(episodes: list[Any], stats: Mapping[str, Any]) -> dict[str, float]:
+    """Our statistics of the recorded logs against LeRobot's own; the largest difference, as a share
+    of the range of the feature."""
+    ours = JoinedStatistics()
+    for e in episodes:
+        rows = {"action": e.actions, "observation.state": e.observations["proprio"][:-1]}
+        found = {key: row_statistics(x) for key, x in rows.items()}
+        found["observation.images.front"] = image_statistics(e.observations["front_image"][:-1])
+        ours.add(found)
+    worst: dict[str, float] = {}
+    for feature, found in ours.to_json().items():
+        span = np.ptp(np.array([found["min"], found["max"]]), axis=0).max()
+        for name, value in found.items():
+            if name == "std" and "images" in feature:
+                # LeRobot 0.4.4 squares uint8 pixels as uint8, so its spread of images is not one.
+                continue
+            off = np.abs(np.asarray(value) - np.asarray(stats[feature][name])).max() / span
+            # LeRobot looks quantiles up in 5,000 bins of each episode's range.
+            assert off < (1e-3 if name.startswith("q") else 1e-5), (feature, name, off)
+            worst[feature] = max(worst.get(feature, 0.0), float(off))
+    return worst
 
 
 def check_statistics(episodes: list[Any], stats: Mapping[str, Any]) -> None:
