@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -29,6 +30,7 @@ def serve(
     window_ms: float = 0.0,
     max_connections: int = 64,
     max_waiting: int = 64,
+    runtime: Literal["auto", "onnx", "torch"] = "auto",
     device: str = "cpu",
     threads: int = 1,
 ) -> None:
@@ -48,7 +50,8 @@ def serve(
         window_ms: How long the first request of a batch waits for others.
         max_connections: Clients at once.
         max_waiting: Requests that may wait; more are refused as busy.
-        device: Where the policy runs.
+        runtime: What runs the policy; auto takes ONNX where the folder has it.
+        device: Where the policy runs, with torch.
         threads: Threads of the policy's arithmetic.
     """
     from qsft_robot.serve import PolicyServer
@@ -71,7 +74,7 @@ def serve(
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     # Before the policy is loaded: a port in use is told at once.
     bound = bind(config)
-    policy = _open(run, acting, device, threads)
+    policy = _open(run, acting, runtime, device, threads)
 
     async def until_signal() -> None:
         server = PolicyServer(policy, config, bound)
@@ -131,10 +134,16 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def _open(run: Path, acting: tuple[str, ...], device: str, threads: int) -> LoadedPolicy:
+def _open(
+    run: Path,
+    acting: tuple[str, ...],
+    runtime: Literal["auto", "onnx", "torch"],
+    device: str,
+    threads: int,
+) -> LoadedPolicy:
     from qsft_robot.build import open_policy
 
-    policy = open_policy(run, acting_changes(acting), device)
+    policy = open_policy(run, acting_changes(acting), device, runtime, threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     return policy

@@ -13,7 +13,7 @@ import onnxruntime
 
 from qsft_robot.normalize import NormStats
 from qsft_robot.policy_folder import read_description
-from qsft_robot.policy_inputs import check_observation, state_vector
+from qsft_robot.policy_inputs import MAX_TEXTS, check_observation, state_vector
 from qsft_robot.types import Decision, Observation
 from vlm.words import hash_words
 
@@ -150,6 +150,8 @@ class OnnxPolicy:
     def _text(self, instruction: str) -> np.ndarray:
         if instruction not in self._texts:
             ids = hash_words(instruction, self._text_length, self._text_buckets)
+            if len(self._texts) >= MAX_TEXTS:
+                self._texts.clear()
             self._texts[instruction] = ids
         return self._texts[instruction]
 

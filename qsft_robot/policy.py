@@ -19,7 +19,7 @@ from qsft_robot.deciding import Decider
 from qsft_robot.loss import TokenBatch
 from qsft_robot.networks import PolicyNetworks, frame_features
 from qsft_robot.normalize import NormStats
-from qsft_robot.policy_inputs import check_observation, state_vector
+from qsft_robot.policy_inputs import MAX_TEXTS, check_observation, state_vector
 from qsft_robot.types import Decision, Observation
 
 
@@ -170,6 +170,8 @@ class TokenPolicy:
 
     def _text(self, instruction: str) -> Tensor:
         if instruction not in self._texts:
+            if len(self._texts) >= MAX_TEXTS:
+                self._texts.clear()
             self._texts[instruction] = torch.from_numpy(self._words(instruction))
         return self._texts[instruction]
 

@@ -13,6 +13,9 @@ from qsft_robot.types import Observation
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+# Instructions whose words a policy keeps; a server may be asked for ever new ones.
+MAX_TEXTS = 1000
+
 
 def check_observation(
     observation: Observation,

@@ -116,5 +116,6 @@ def payload_makers(message: Mapping[str, Any], limit: int) -> dict[str, Maker]:
         "extension types": lambda rng: msgpack.packb(
             {"prompt": msgpack.ExtType(rng.randrange(128), rng.randbytes(rng.randrange(64)))}
         ),
+        "ever new prompts": lambda rng: with_entry("prompt", rng.randbytes(400).hex()),
         "long prompt": lambda rng: with_entry("prompt", "a" * rng.randint(2001, limit // 2)),
     }
