@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -132,15 +133,19 @@ def build_lerobot(kind: str, settings: Mapping[str, str]) -> LeRobotArm:
     ImportError with the install line without lerobot, ValueError lists the types that there are.
     """
     try:
+        from lerobot import robots
         from lerobot.robots import RobotConfig, make_robot_from_config
     except ImportError as error:
         raise ImportError(
-            "lerobot is not installed here; run: pip install lerobot (with the extra of your "
-            "motors, e.g. 'lerobot[feetech]'), or make the robot in a file of your own and pass "
-            "--robot-from FILE.py:FUNCTION."
+            f"lerobot can't be imported here ({error}); run: pip install lerobot (with the extra "
+            "of your motors, e.g. 'lerobot[feetech]'), or make the robot in a file of your own and "
+            "pass --robot-from FILE.py:FUNCTION."
         ) from error
-    with suppress(ImportError):  # a type registers itself when its module is imported
-        importlib.import_module(f"lerobot.robots.{kind}")
+    for module in pkgutil.iter_modules(robots.__path__):
+        # Types register themselves as their module is imported; one whose drivers are missing
+        # is not among them.
+        with suppress(ImportError):
+            importlib.import_module(f"lerobot.robots.{module.name}")
     known = RobotConfig.get_known_choices()
     if kind not in known:
         raise ValueError(
