@@ -25,6 +25,7 @@ from qsft_robot.presets import EVALUATION_SEED, PRESETS, RECIPES, apply_presets,
 
 def train(arguments: Sequence[str]) -> None:
     """Train on logs and export the policy to <out>/policy."""
+    from qsft_robot.distributed import processes
     from qsft_robot.train import resume_config
     from qsft_robot.train import train as run
 
@@ -51,7 +52,8 @@ def train(arguments: Sequence[str]) -> None:
             ),
         )
     policy = run(config, resume=resume)
-    print(f"policy: {policy}\nevaluate it: qsft-robot evaluate {config.out}")
+    if processes().is_main:
+        print(f"policy: {policy}\nevaluate it: qsft-robot evaluate {config.out}")
 
 
 def evaluate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from qsft_robot.build import build_tiny_model
 from qsft_robot.collect_worker import play_demonstration
 from qsft_robot.config import (
     ActingConfig,
@@ -69,6 +71,13 @@ def pixel_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return collect(path, 4, TabletopEnv("place", image_size=32, max_steps=25), "miss_grasp")
 
 
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Family -> Hugging Face folder of a small pretrained model with random weights."""
+    root = tmp_path_factory.mktemp("models")
+    return cache(lambda family: build_tiny_model(family, root / family))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Two OpenMP threads that wait for each other beside another process took 50 times as long."""
@@ -108,6 +117,22 @@ def config(logs: Path, pixel_logs: Path, tmp_path: Path) -> Config:
         for name in presets:
             flat |= PRESETS[name]
         return with_settings(base, flat | {k.replace("__", "."): x for k, x in settings.items()})
+
+    return build
+
+
+@pytest.fixture
+def pretrained(config: Config, tiny_folder: Callable[[str], Path]) -> Config:
+    """The same run on a small pretrained model of a family, with a LoRA adapter of rank 4."""
+
+    def build(family: str, *presets: str, **settings: Any) -> TrainConfig:
+        base = {
+            "model__width": None,
+            "model__depth": None,
+            "model__lora_rank": 4,
+            "model__pretrained": str(tiny_folder(family)),
+        }
+        return config(*presets, **base | settings)
 
     return build
 
