@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from qsft_robot.commanded_point import CommandedPoint
 from qsft_robot.policy_folder import PolicySpec
 from qsft_robot.robot import RobotSpec
 from qsft_robot.types import Observation
@@ -140,16 +141,13 @@ class ActionLimiter:
     def reset(self) -> None:
         """An episode begins: nothing was sent yet."""
         self.last: np.ndarray | None = None
-        # Where displacements are added to, and where the end effector was sent, [3], metres.
-        self._base: np.ndarray | None = None
-        self._goal: np.ndarray | None = None
+        self._point = CommandedPoint(end.leash if (end := self.robot.end_effector) else 0.0)
 
     def sent(self, action: np.ndarray) -> None:
         """Tell what really went out, float32 [d]."""
         self.last = np.asarray(action, np.float32)
-        end = self.robot.end_effector
-        if end is not None and self._base is not None:
-            self._goal = self._base + end.scale * self.last[:3].astype(float)
+        if self.robot.end_effector is not None:
+            self._point.sent(self.robot.end_effector.scale * self.last[:3].astype(float))
 
     def hold(self, observation: Observation | None) -> np.ndarray | None:
         """What keeps the robot where it is, float32 [d], or None where nothing is to be sent."""
@@ -241,14 +239,12 @@ class ActionLimiter:
             return None
         at = np.array(observation.state[end.key][:3], np.float64)
         if not np.isfinite(at).all():
-            self._base = self._goal = None
+            self._point.reset()
             low[:3] = high[:3] = 0.0  # nobody knows which way leads inwards
             return low, high
-        if self._goal is not None:
-            at = at + np.clip(self._goal - at, -end.leash, end.leash)
-        self._base = at
-        low[:3] = np.minimum((corner - at) / end.scale, 0.0)
-        high[:3] = np.maximum((other - at) / end.scale, 0.0)
+        lowest, highest = self._point.look(at)
+        low[:3] = np.minimum((corner - lowest) / end.scale, 0.0)
+        high[:3] = np.maximum((other - highest) / end.scale, 0.0)
         return low, high
 
     def _slow_down(self, at: np.ndarray, before: np.ndarray, clamps: Counter[str]) -> np.ndarray:

@@ -124,24 +124,40 @@ def test_a_hand_that_is_sent_to_positions_stays_in_the_box_under_the_top_speed(a
         before = sent
 
 
-@settings(deadline=None)
+SHARES = arrays(np.float64, 2, elements=st.floats(0, 1))
+
+
+@settings(max_examples=300, deadline=None)
 @given(
-    st.lists(arrays(np.float64, 4, elements=st.floats(-1, 1)), min_size=1, max_size=30),
-    st.floats(0.0, 1.0),
+    st.lists(st.tuples(arrays(np.float64, 4, elements=st.floats(-1, 1)), SHARES), max_size=30),
+    st.sampled_from([0.0, 0.02, 0.1]),
 )
-def test_a_commanded_point_that_runs_ahead_of_the_hand_stays_in_the_box_too(actions, speed) -> None:
-    spec, leash = displacing(), 0.02
+def test_a_commanded_point_that_runs_ahead_of_the_hand_stays_in_the_box_too(ticks, leash) -> None:
+    spec = displacing()
     spec = replace(spec, end_effector=replace(spec.end_effector, leash=leash))
     limits = Limits(spec.action_low, spec.action_high, box_low=LOW, box_high=HIGH)
     limiter = ActionLimiter(limits, spec, HZ)
     hand = goal = ((LOW + HIGH) / 2).astype(np.float32).astype(float)
-    for action in actions:
+    for action, (thinking, moving) in ticks:
         sent = limiter.apply(action, seen("pose", [*hand, 0, 0, 0, 0, 0]))
         limiter.sent(sent)
-        goal = hand + np.clip(goal - hand, -leash, leash) + 0.04 * sent[:3]
-        assert (goal >= LOW - 1e-5).all()
-        assert (goal <= HIGH + 1e-5).all()
-        hand = (hand + speed * (goal - hand)).astype(np.float32).astype(float)  # it lags behind
+        # The hand goes on while the policy thinks, and after the command came.
+        hand = hand + thinking * (goal - hand)
+        goal = hand + np.clip(goal - hand, -leash, leash) + 0.04 * sent[:3].astype(float)
+        assert (goal >= LOW - 1e-6).all()
+        assert (goal <= HIGH + 1e-6).all()
+        hand = (hand + moving * (goal - hand)).astype(np.float32).astype(float)
+
+
+def test_a_hand_that_something_keeps_from_its_goal_can_still_be_pushed_on() -> None:
+    spec = displacing()
+    spec = replace(spec, end_effector=replace(spec.end_effector, leash=0.02))
+    limits = Limits(spec.action_low, spec.action_high, box_low=LOW, box_high=HIGH)
+    limiter = ActionLimiter(limits, spec, HZ)
+    for _ in range(50):
+        sent = limiter.apply(np.array([1.0, 0, 0, 0]), seen("pose", [0.3, *np.zeros(7)]))
+        limiter.sent(sent)
+    assert sent[0] == 1.0
 
 
 @settings(deadline=None)
