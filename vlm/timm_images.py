@@ -53,7 +53,7 @@ def build_timm(
     # Random weights learn at the size of our images, unless the architecture has one size only.
     fixed = config.get("fixed_input_size", False) and not hasattr(backbone, "dynamic_img_size")
     size = list(config["input_size"][1:]) if loads or fixed else list(image_size)
-    index, channels, last = choose_map(backbone, name, (size[0], size[1]))
+    index, last = choose_map(backbone, name, (size[0], size[1]))
     arguments = {k: x for k, x in vars(backbone).get("_model_args", {}).items() if _is_json(x)}
     return backbone, {
         "library": "timm",
@@ -66,7 +66,6 @@ def build_timm(
         "interpolation": config["interpolation"],
         "map": index,
         "norm": last,
-        "channels": channels,
     }
 
 
@@ -91,8 +90,8 @@ def prune_timm(backbone: Any, description: Mapping[str, Any]) -> nn.Module:
     return backbone
 
 
-def choose_map(backbone: Any, name: str, size: tuple[int, int]) -> tuple[int, int, bool]:
-    """The deepest map with at least 4 x 4 positions: its index, its channels, whether it is last.
+def choose_map(backbone: Any, name: str, size: tuple[int, int]) -> tuple[int, bool]:
+    """The deepest map with at least 4 x 4 positions: its index, and whether it is the last.
 
     A vision transformer's last map is then normalised as its own forward does.
     """
@@ -104,7 +103,7 @@ def choose_map(backbone: Any, name: str, size: tuple[int, int]) -> tuple[int, in
     stages = list(backbone.feature_info)
     fine = [i for i, stage in enumerate(stages) if min(size) // stage["reduction"] >= 4]
     index = fine[-1] if fine else 0
-    return index, stages[index]["num_chs"], index == len(stages) - 1
+    return index, index == len(stages) - 1
 
 
 def load_local_weights(backbone: Any, name: str, path: Path) -> None:

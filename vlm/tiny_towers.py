@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-# What the two kinds of CLIP that open_clip knows look like inside: its own transformer, pooled by a
-# class token, with CLIP's pixels; and a timm trunk pooled by attention, with SigLIP's.
+# What the kinds of CLIP that open_clip knows look like inside: its own transformer, pooled by a
+# class token; its own residual network; and a timm trunk pooled by attention, with SigLIP's pixels.
 CLIP = {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8}
+CLIP_RESNET = {"image_size": 128, "layers": (1, 1, 1, 1), "width": 8, "patch_size": None}
 SIGLIP = {"image_size": 160, "timm_model_name": "test_vit3", "timm_pool": "", "timm_proj": "linear"}
 SIGLIP_PIXELS = {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}
 

@@ -133,8 +133,10 @@ def build_tokenizer(description: Mapping[str, Any]) -> Callable[[str], np.ndarra
     if description["tokenizer"] is None:
         tokenizer = open_clip.SimpleTokenizer(context_length=length, **words)
     else:
+        from open_clip.tokenizer import HFTokenizer
+
         try:
-            tokenizer = open_clip.HFTokenizer(
+            tokenizer = HFTokenizer(
                 str(description["tokenizer"]),
                 context_length=length,
                 tokenizer_mode=part.get("tokenizer_mode"),
@@ -163,16 +165,16 @@ def build_tokenizer(description: Mapping[str, Any]) -> Callable[[str], np.ndarra
 def _choose_map(backbone: Any, name: str, known: Mapping[str, Any]) -> dict[str, Any]:
     if hasattr(backbone, "feature_info"):
         size = (int(known["size"][0]), int(known["size"][1]))
-        index, channels, last = choose_map(backbone, name, size)
-        return {"map": index, "norm": last, "channels": channels}
+        index, last = choose_map(backbone, name, size)
+        return {"map": index, "norm": last}
     if hasattr(backbone, "attnpool"):  # CLIP's own residual network: the last of its five stages
-        return {"map": 4, "norm": False, "channels": backbone.output_dim}
+        return {"map": 4, "norm": False}
     blocks = len(backbone.transformer.resblocks)
     # CLIP is trained through the class token alone: what the last block makes of the patches,
     # nothing in training ever looked at.
     last = getattr(backbone, "pool_type", "tok") != "tok" or blocks == 1
     index = blocks - 1 if last else blocks - 2
-    return {"map": index, "norm": last, "channels": backbone.transformer.width}
+    return {"map": index, "norm": last}
 
 
 def _build(description: Mapping[str, Any], half: str) -> Any:

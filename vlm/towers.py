@@ -106,7 +106,7 @@ class ImageTower(Tower):
         pretrained = is_pretrained(encoder, weights)
         self.input = TowerInput.of(image_size, known)
         if "grid" not in known:
-            known["grid"] = self._probe(backbone, known)
+            known["channels"], *known["grid"] = self._probe(backbone, known)
             known["weights"] = weights_digest(backbone) if pretrained and load else None
         self.hold(backbone, known, frozen=pretrained and not fine_tune)
         self.channels: int = known["channels"]
@@ -126,9 +126,9 @@ class ImageTower(Tower):
 
     @torch.no_grad()
     def _probe(self, backbone: nn.Module, known: dict[str, Any]) -> list[int]:
-        """[h, w] of the map, by making one: how a convolution rounds, only it knows."""
+        """[t, h, w] of the map, by making one: how a convolution rounds, only it knows."""
         grey = torch.zeros(1, 3, *known["size"])
-        return [int(n) for n in self._maps(backbone, known, grey).shape[2:]]
+        return [int(n) for n in self._maps(backbone, known, grey).shape[1:]]
 
 
 class TowerEncoder(nn.Module):

@@ -86,7 +86,7 @@ def test_rows_are_what_the_tower_makes_of_each_frame(tower_config, cache):
 @pytest.mark.parametrize("method", ["sft", "qsft"])
 def test_cached_features_give_the_losses_of_images(tower_config, cache, method):
     # float16 rounds a feature by at most 2 ** -11 of itself; the losses of a few updates then
-    # agree to about as many digits.
+    # agree to about as many digits (1e-5 was seen).
     losses = []
     for gib in (1.0, 0.0):
         setting = tower_config(method=method, data__feature_cache_gib=gib, optim__value_steps=4)
@@ -98,7 +98,7 @@ def test_cached_features_give_the_losses_of_images(tower_config, cache, method):
         assert ours.keys() == theirs.keys()
         for name in ours:
             if name.startswith("loss/"):
-                assert ours[name] == pytest.approx(theirs[name], rel=2e-3, abs=2e-3), name
+                assert ours[name] == pytest.approx(theirs[name], rel=5e-4, abs=5e-4), name
 
 
 def test_a_run_with_a_tower_resumes_exports_and_acts_without_its_source(
