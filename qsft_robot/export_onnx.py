@@ -94,7 +94,7 @@ def refuse(policy: TokenPolicy) -> None:
     for package in ("onnx", "onnxscript"):
         if find_spec(package) is None:
             raise NotExportable(f"the exporter needs {package}, which is not installed: {INSTALL}.")
-    model, tokenizer = policy.description["model"], policy.description["tokenizer"]["kind"]
+    model = policy.description["model"]
     if model["kind"] != "rt":
         raise NotExportable(
             f"a model of kind {model['kind']!r} has no ONNX form here; torch runs it."
@@ -106,8 +106,8 @@ def refuse(policy: TokenPolicy) -> None:
         )
     if not isinstance(policy.tokenizer, PositionalTokenizer):
         raise NotExportable(
-            f"{tokenizer} tokens are not legal by their place alone, so a decision is no fixed "
-            "graph; torch runs this policy."
+            f"{policy.tokenizer.to_json()['kind']} tokens are not legal by their place alone, so a "
+            "decision is no fixed graph; torch runs this policy."
         )
 
 

@@ -26,7 +26,7 @@ from qsft_robot.files import atomic_file, write_json
 from qsft_robot.versions import software_versions
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUPS = ("loader", "training", "towers", "decision", "rendering", "evaluation", "server")
+GROUPS = ("loader", "training", "towers", "decision", "rendering", "evaluation", "server", "onnx")
 PEERS = ("robomimic", "transformers")
 
 

@@ -1,0 +1,116 @@
+"""Time a decision of the exported policy: eager torch, torch.compile, ONNX, ONNX in 8 bits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bench_rows import Row, compare, in_turns, seconds_of
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from qsft_robot.collect import CollectPart, collect
+from qsft_robot.config import TrainConfig
+from qsft_robot.export import export_policy
+from qsft_robot.files import write_sums
+from qsft_robot.onnx_policy import OnnxPolicy, load_onnx_policy
+from qsft_robot.policy import TokenPolicy, load_policy
+from qsft_robot.presets import apply_presets, recipe, with_settings
+from qsft_robot.recorded_observations import recorded_observations
+from qsft_robot.train import train
+
+GROUP = "onnx"
+UNIT = "ms a decision (2 cameras of 64x64 to 4 tokens, batch 1, 1 thread)"
+# What the control loop at 20 Hz leaves for a decision.
+BUDGET_MS = 25.0
+
+
+def export_demo_policy(folder: Path) -> tuple[Path, Path]:
+    """Logs and a policy of the demo's shape after two updates a stage, with its graphs."""
+    os.environ["QSFT_CACHE"] = str(folder / "cache")
+    logs = folder / "place.hdf5"
+    chosen = recipe("tabletop/place")
+    kwargs = {"cameras": list(chosen.cameras), "image_size": chosen.image_size, "task": "place"}
+    parts = [CollectPart(3)]
+    collect({"env_name": "tabletop", "env_kwargs": kwargs}, logs, parts, progress=False)
+    settings = {
+        "data.path": logs,
+        "out": folder / "run",
+        "optim.behaviour_steps": 2,
+        "optim.value_steps": 2,
+        "optim.batch_size": 8,
+    }
+    train(with_settings(apply_presets(TrainConfig(), ["tabletop/pixels"]), settings))
+    return logs, export_policy(folder / "run" / "checkpoint", folder / "policy", onnx=True)
+
+
+def quantize(folder: Path, out: Path) -> OnnxPolicy:
+    """A copy of an exported folder whose matrices are 8-bit integers, activations quantised as
+    they come."""
+    shutil.copytree(folder, out)
+    for name in ("frame.onnx", "decision.onnx"):
+        prepared = out / f"prepared_{name}"
+        quant_pre_process(out / name, prepared, skip_symbolic_shape=True)
+        quantize_dynamic(prepared, out / name, weight_type=QuantType.QInt8)
+        prepared.unlink()
+    write_sums(out)
+    return load_onnx_policy(out)
+
+
+def compiled(policy: TokenPolicy) -> TokenPolicy:
+    """The same policy with its image encoder and its context pass compiled."""
+    for trunk in policy.decider.trunks:
+        trunk.encode_images = torch.compile(trunk.encode_images)  # type: ignore[method-assign]
+        trunk.prefill = torch.compile(trunk.prefill)  # type: ignore[method-assign]
+    return policy
+
+
+def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]:
+    """Every row is a contestant against eager torch."""
+    say("a policy to export")
+    torch.set_num_threads(1)
+    logs, exported = export_demo_policy(folder)
+    eager = load_policy(exported)
+    contestants: dict[str, Any] = {"eager": eager, "onnx": load_onnx_policy(exported)}
+    contestants["int8"] = quantize(exported, folder / "int8")
+    if not quick:
+        contestants["compiled"] = compiled(load_policy(exported))
+    (observations, *_) = recorded_observations(logs, eager.description, 64, steps=64)
+    first = observations[0]
+    for name, policy in contestants.items():
+        say(f"warming up {name}")
+        for _ in range(2 if quick else 20):
+            policy.infer(first)
+    say("timing")
+    taken: dict[str, list[float]] = {name: [] for name in contestants}
+
+    def once(name: str) -> float:
+        observation = observations[len(taken[name]) % len(observations)]
+        taken[name].append(1e3 * seconds_of(lambda: contestants[name].infer(observation)))
+        return taken[name][-1]
+
+    found = in_turns({name: lambda n=name: once(n) for name in contestants}, 3 if quick else 1000)
+    for name, values in taken.items():
+        p50, p99 = np.percentile(values, [50, 99])
+        say(f"{name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms (budget {BUDGET_MS:g} ms)")
+    for name, aim in (("onnx", 1.0), ("int8", None), ("compiled", None)):
+        if name in found:
+            yield compare(
+                GROUP,
+                f"decision_{name}_vs_eager_torch",
+                found[name],
+                found["eager"],
+                UNIT,
+                aim,
+                "higher",
+                ratio="peer / ours",
+            )
+    p99 = float(np.percentile(taken["onnx"], 99))
+    yield compare(
+        GROUP, "decision_onnx_p99_vs_budget", p99, BUDGET_MS, "ms, p99 of the same", 1.0, "lower"
+    )
