@@ -71,3 +71,34 @@ def test_a_baseline_on_a_behaviour_resumes_to_the_same_bits(config, tmp_path):
     train(broken, stop_after=whole.optim.behaviour_steps + 4)
     train(resume_config(broken.out), resume=True)
     assert weights(whole.out) == weights(broken.out)
+
+
+def test_features_of_another_run_stay_as_they_are_in_both_stages_and_resume(config, tmp_path):
+    source = config(pixels=True, method="sft", out=tmp_path / "source")
+    train(source)
+    whole = config(pixels=True, out=tmp_path / "whole", seed=3, features_from=source.out)
+    train(whole)
+    _, theirs = read_policy_folder(source.out / "checkpoint")
+    _, ours = read_policy_folder(whole.out / "checkpoint")
+    for name, x in theirs.items():
+        same = ours[name].equal(x)
+        assert same == name.startswith("behaviour.images."), name
+        if name.startswith("behaviour.images."):
+            assert ours[name.replace("behaviour", "value", 1)].equal(x)
+    for stop in (2, 8):
+        broken = replace(whole, out=tmp_path / f"broken{stop}")
+        train(broken, stop_after=stop)
+        train(resume_config(broken.out), resume=True)
+        assert weights(whole.out) == weights(broken.out)
+
+
+def test_features_for_other_cameras_or_of_another_width_are_refused(config, tmp_path):
+    source = config(pixels=True, method="sft", out=tmp_path / "source")
+    train(source)
+    other = config(pixels=True, out=tmp_path / "o", model__width=64, features_from=source.out)
+    with pytest.raises(ValueError, match=r"--features-from .*source.*width"):
+        train(other)
+    with pytest.raises(ValueError, match=r"--features-from needs --data\.cameras"):
+        config(features_from=source.out)
+    with pytest.raises(ValueError, match="exclude each other"):
+        config(pixels=True, features_from=source.out, behaviour_from=source.out)
