@@ -164,9 +164,11 @@ class FailingServer:
 
 
 def small_policy(folder: Path) -> Path:
-    """A real policy, trained for a few updates: the tiny model from two 64x64 images."""
+    """A real policy, trained for a few updates and exported with its ONNX graphs: the tiny model
+    from two 64x64 images."""
     from qsft_robot.collect import CollectPart, collect
     from qsft_robot.config import TrainConfig
+    from qsft_robot.export import export_policy
     from qsft_robot.presets import apply_presets, recipe, with_settings
     from qsft_robot.train import train
 
@@ -177,7 +179,7 @@ def small_policy(folder: Path) -> Path:
     few = {"optim.behaviour_steps": 4, "optim.value_steps": 4, "optim.batch_size": 16}
     config = apply_presets(TrainConfig(out=folder / "run"), ["tabletop/pixels"])
     train(with_settings(config, {**few, "data.path": logs}))
-    return folder / "run"
+    return export_policy(folder / "run" / "checkpoint", folder / "policy", onnx=True, data=logs)
 
 
 def drive(
