@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from bench_rows import Row, compare, in_turns, seconds_of
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from qsft_robot.collect import CollectPart, collect
 from qsft_robot.config import TrainConfig
@@ -54,10 +54,16 @@ def quantize(folder: Path, out: Path) -> OnnxPolicy:
     they come."""
     shutil.copytree(folder, out)
     for name in ("frame.onnx", "decision.onnx"):
-        prepared = out / f"prepared_{name}"
-        quant_pre_process(out / name, prepared, skip_symbolic_shape=True)
-        quantize_dynamic(prepared, out / name, weight_type=QuantType.QInt8)
-        prepared.unlink()
+        model = onnx.load(folder / name)
+        # The exporter's shapes of what lies between contradict those that quantising infers.
+        del model.graph.value_info[:]
+        onnx.save(model, out / name)
+        quantize_dynamic(
+            out / name,
+            out / name,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            weight_type=QuantType.QInt8,
+        )
     write_sums(out)
     return load_onnx_policy(out)
 

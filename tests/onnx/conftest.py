@@ -114,12 +114,18 @@ def random_policy(description: dict[str, Any]) -> TokenPolicy:
     """Networks of a description, every weight its own, so that behaviour and value differ."""
     torch.manual_seed(0)
     networks = build_networks(description)
+    for trunk in networks.trunks():
+        # Untrained logits hardly depend on what is seen.
+        trunk.head.weight.data *= 20
     if networks.value is not None:
         value = networks.value
         value.load_state_dict({k: x + 0.05 * torch.randn_like(x) for k, x in _of(value)})
-    for head in (networks.void, networks.heads):
-        if head is not None:
-            head.load_state_dict({k: 0.5 * torch.randn_like(x) for k, x in _of(head)})
+    if networks.void is not None:
+        networks.void.load_state_dict({k: 0.5 * torch.randn_like(x) for k, x in _of(networks.void)})
+    if networks.heads is not None:
+        heads = networks.heads
+        heads.load_state_dict({k: x + 0.05 * torch.randn_like(x) for k, x in _of(heads)})
+        heads.state_value[-1].bias.data += 0.5
     if description["shared_image_features"]:
         images = networks.behaviour.images.state_dict()  # type: ignore[union-attr]
         networks.value.images.load_state_dict(images)  # type: ignore[union-attr]

@@ -1,0 +1,49 @@
+"""The whole way: train, export by the command line with its graphs, run them."""
+
+from __future__ import annotations
+
+import json
+
+import jaxtyping
+import numpy as np
+import pytest
+
+from qsft_robot.build import open_policy
+from qsft_robot.cli import main
+from qsft_robot.onnx_policy import OnnxPolicy
+from qsft_robot.train import train
+
+
+@pytest.fixture
+def unchecked_shapes():
+    """Without the checks of shapes, which only tests have, and which would be traced too."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def play(policy, observations) -> np.ndarray:
+    policy.reset(seed=5)
+    return np.stack([policy.infer(o) for o in observations])
+
+
+def test_a_trained_policy_is_exported_with_graphs_that_were_held_against_its_own_logs(
+    config, observations, capsys, unchecked_shapes
+):
+    run = config().out
+    train(config())
+    assert not (run / "policy" / "decision.onnx").exists()
+    assert main(["export", str(run)]) == 0
+    assert capsys.readouterr().out.split() == [str(run / "policy")]
+    graphs = open_policy(run)
+    assert isinstance(graphs, OnnxPolicy)
+    eager = open_policy(run, runtime="torch")
+    np.testing.assert_array_equal(play(graphs, observations), play(eager, observations))
+    parity = json.loads((run / "policy" / "policy.json").read_text())["onnx"]["parity"]
+    assert parity["measured_on"] == "recorded observations of place.hdf5"
+    assert parity["observations"] >= 100
+    card = (run / "policy" / "README.md").read_text()
+    assert "recorded observations of place.hdf5" in card
+    # Exported again without them, they are gone.
+    assert main(["export", str(run), "--no-onnx"]) == 0
+    assert not isinstance(open_policy(run), OnnxPolicy)
