@@ -202,11 +202,12 @@ def _play_all(
                 following += 1
         for event in pool.wait(0.5):
             if isinstance(event, Lost):
-                order = orders.get(event.task, {})
-                raise RuntimeError(
-                    f"demonstration {event.task} (env seed {order.get('seed')}, expert "
-                    f"{order.get('expert')!r}) {event.reason}: {event.detail}"
-                )
+                order = orders.get(event.task)
+                what = "a worker with no demonstration under way"
+                if order is not None:
+                    seed_and_expert = f"env seed {order['seed']}, expert {order['expert']!r}"
+                    what = f"demonstration {event.task} ({seed_and_expert})"
+                raise RuntimeError(f"{what} {event.reason}: {event.detail}")
             in_work[event.worker] -= 1
             arrived[event.content["index"]] = event.content["episode"]
         while wanted in arrived:

@@ -160,9 +160,8 @@ def test_a_worker_that_dies_stops_the_collection_and_names_the_demonstration(tmp
     monkeypatch.setattr(WorkerPool, "__init__", remember)
 
     def kill():
-        while not pools:
-            time.sleep(0.02)
-        time.sleep(0.2)
+        while not (pools and pools[0]._workers and pools[0]._workers[0].mark()[0] >= 0):
+            time.sleep(0.002)
         pools[0]._workers[0].process.kill()
 
     thread = threading.Thread(target=kill)
