@@ -17,7 +17,6 @@ from qsft_robot.calibration import write_calibration
 from qsft_robot.checkpoint import (
     load_optimizer_tensors,
     optimizer_tensors,
-    read_policy_folder,
     read_training,
     write_checkpoint,
 )
@@ -31,7 +30,7 @@ from qsft_robot.metrics import MetricsLog
 from qsft_robot.networks import PolicyNetworks
 from qsft_robot.policy_folder import read_description
 from qsft_robot.pretrained_folders import processor_beside
-from qsft_robot.run_data import RunData, describe, read_run_data
+from qsft_robot.run_data import describe, read_run_data
 from qsft_robot.run_models import (
     build_run_model,
     check_resumes,
