@@ -100,20 +100,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", default="tabletop/place")
     parser.add_argument("--preset", default="tabletop/low_dim")
-    parser.add_argument("--logs", type=int, default=100, help="scripted logs of turn 0")
-    parser.add_argument("--own-logs", type=int, default=200, help="the policy's, each turn")
+    parser.add_argument("--logs", type=int, default=200, help="scripted logs of turn 0")
+    parser.add_argument("--own-logs", type=int, default=400, help="the policy's, each turn")
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--episodes", type=int, default=200, help="of each evaluation")
     parser.add_argument("--train", default="", help="further words for every `train`")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "flywheel")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch, which is loaded later
     out = options.out.resolve()
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
     began = time.monotonic()
     rows = []
     for turn in range(options.turns + 1):
-        found = [turn_of(out / str(s), turn, s, options) for s in range(options.seeds)]
+        found = [turn_of(out / str(seed), turn, seed, options) for seed in seeds]
         rows.append(row_of(turn, found))
         write_json(out / "flywheel.json", {"command": shlex.join(sys.argv), "rows": rows})
         print(f"{time.monotonic() - began:6.0f} s  turn {turn}: {rows[-1]}", flush=True)
