@@ -82,7 +82,7 @@ def soak(folder: Path, kills: int, out: Path) -> dict[str, int | float]:
             stands = None
         seed = 2 if stands == 1 else 1
         child = write_in_child(target, versions[seed])
-        time.sleep(rng.uniform(0.0, 1.2 * whole_s))
+        time.sleep(rng.uniform(0.0, whole_s))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         counts["killed" if os.WIFSIGNALED(status) else "finished_first"] += 1
