@@ -82,7 +82,8 @@ def _spans(labels: torch.Tensor) -> list[slice]:
 
 
 def _place_error(told: str, true: str) -> list[float]:
-    """Distance between "at 12 34." and "at 56 78.", in a list; an empty one where none is told."""
+    """Distance between "red cube 12 34." and "red cube 56 78.", in a list; an empty one where none
+    is told."""
     numbers = [
         [float(w) for w in text.replace(".", " ").split() if w.isdigit()] for text in (told, true)
     ]

@@ -97,9 +97,10 @@ def _distances(truth: Any, one: str, other: str) -> Iterator[Relation]:
 
 
 def place_words(truth: Any, camera: str, name: str) -> str:
-    """Where the centre of a thing is in an image: hundredths from the left, then from the top."""
+    """A thing and where its centre is in an image: hundredths from the left, then from the top.
+    The numbers follow the name at once, so that telling them takes one look at the image."""
     sighting = truth.sightings[camera][name]
-    return f"{int(100 * sighting.column)} {int(100 * sighting.row)}"
+    return f"{name} {int(100 * sighting.column)} {int(100 * sighting.row)}"
 
 
 def say(relation: Relation, rng: np.random.Generator) -> str:
@@ -122,7 +123,7 @@ def _point(truth: Any, rng: np.random.Generator, camera: str) -> Turn | None:
     name = _pick(rng, names)
     view = "" if camera == "front" else "in the wrist view, "
     prompt = _pick(rng, (f"point to the {name}.", f"where in the picture is the {name}?"))
-    return Turn(f"point {camera}", view + prompt, f"at {place_words(truth, camera, name)}.")
+    return Turn(f"point {camera}", view + prompt, f"{place_words(truth, camera, name)}.")
 
 
 def _point_front(truth: Any, rng: np.random.Generator) -> Turn | None:
@@ -131,6 +132,16 @@ def _point_front(truth: Any, rng: np.random.Generator) -> Turn | None:
 
 def _point_wrist(truth: Any, rng: np.random.Generator) -> Turn | None:
     return _point(truth, rng, "wrist")
+
+
+def _list(truth: Any, rng: np.random.Generator) -> Turn | None:
+    camera = "front" if rng.integers(2) else "wrist"
+    names = [name for name in seen(truth, camera) if (camera, name) != ("wrist", "gripper")]
+    if not names:
+        return None
+    places = [place_words(truth, camera, str(name)) for name in rng.permutation(names)]
+    view = "" if camera == "front" else "in the wrist view, "
+    return Turn("list", f"{view}list what you see.", f"{', '.join(places)}.")
 
 
 def _wrist_sees(truth: Any, rng: np.random.Generator) -> Turn | None:
@@ -258,8 +269,9 @@ def _way(truth: Any, name: str) -> str:
 _Maker = Callable[[Any, np.random.Generator], Turn | None]
 # Kind -> how often it is asked, and what makes it.
 KINDS: dict[str, tuple[float, _Maker]] = {
-    "point front": (6.0, _point_front),
-    "point wrist": (4.0, _point_wrist),
+    "list": (4.0, _list),
+    "point front": (4.0, _point_front),
+    "point wrist": (2.0, _point_wrist),
     "wrist sees": (1.0, _wrist_sees),
     "side": (2.0, _side),
     "where": (2.0, _where),
