@@ -171,6 +171,9 @@ def _write(graph: nn.Module, given: dict[str, Tensor], outputs: list[str], path:
                 input_names=list(given),
                 output_names=outputs,
                 external_data=False,
+                # onnxruntime folds the same constants when it loads the graph: no decision is
+                # slower, and the exporter is done in two thirds of the time.
+                optimize=False,
                 verbose=False,
             )
             assert made is not None

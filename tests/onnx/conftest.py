@@ -26,8 +26,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "pixels and state, ratio": {
         "cameras": True, "history": 2, "acting": {"rule": "ratio", "beta": 20.0},
     },
-    "value heads, chunks": {
-        "parts": ["behaviour", "value", "heads"], "acting": {"rule": "advantage"}, "horizon": 2,
+    "value heads": {
+        "parts": ["behaviour", "value", "heads"], "acting": {"rule": "advantage"},
     },
     "return-conditioned": {
         "method": "return_conditioned", "parts": ["behaviour"],
@@ -36,6 +36,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # Rules and parts that a graph of the above differs from in arithmetic alone.
 OTHERS: dict[str, dict[str, Any]] = {
+    "chunks": {"horizon": 3},
     "one network": {"parts": ["value", "void"]},
     "pixels alone": {"cameras": True, "state": False, "parts": ["value", "void"]},
     "paper": {"acting": {"rule": "paper"}, "parts": ["behaviour", "value"]},

@@ -93,8 +93,8 @@ def test_a_near_tie_is_within_the_tolerance_and_a_lost_token_is_not(exported):
 def test_graphs_that_act_otherwise_are_refused_and_nothing_is_written(
     exported, tmp_path, monkeypatch, unchecked_shapes
 ):
-    monkeypatch.setitem(onnx_parity.TOLERANCE, "action", -1.0)  # no difference is small enough
     checkpoint = exported("low-dim, k = 3").checkpoint
+    monkeypatch.setitem(onnx_parity.TOLERANCE, "action", -1.0)  # no difference is small enough
     refusal = r"act otherwise .* random observations .* Nothing was"
     with unchecked_shapes, pytest.raises(RuntimeError, match=refusal):
         export_policy(checkpoint, tmp_path / "policy", {"k": 1.0}, onnx=True)

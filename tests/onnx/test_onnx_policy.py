@@ -18,7 +18,7 @@ from qsft_robot.onnx_policy import OnnxPolicy, load_onnx_policy
 from qsft_robot.policy import TokenPolicy, load_policy
 from qsft_robot.types import Observation
 
-NAMES = ("low-dim, k = 3", "pixels and state, ratio", "value heads, chunks", "return-conditioned")
+NAMES = ("low-dim, k = 3", "pixels and state, ratio", "value heads", "return-conditioned")
 
 
 def play(policy: Any, log: Sequence[Observation], seed: int = 3) -> np.ndarray:
@@ -54,9 +54,7 @@ def test_a_batch_of_episodes_of_different_ages_decides_as_each_alone(exported, n
             np.testing.assert_array_equal(decision.actions, alone[i][step - i])
 
 
-@pytest.mark.parametrize(
-    "name", ["low-dim, k = 3", "value heads, chunks", "pixels and state, ratio"]
-)
+@pytest.mark.parametrize("name", ["low-dim, k = 3", "value heads", "pixels and state, ratio"])
 def test_v_is_that_of_torch(exported, name):
     checkpoint, folder, logs = exported(name)
     values = []
