@@ -82,7 +82,7 @@ def import_lerobot(
         control_hz: Actions a second, instead of the frames a second of the data set.
         max_episodes: Only the first so many episodes.
     """
-    from qsft_robot.lerobot_import import import_lerobot as run
+    from qsft_robot.lerobot.importing import import_lerobot as run
     from qsft_robot.step_progress import StepProgress
 
     with StepProgress("import", "episodes") as tell:
@@ -127,7 +127,7 @@ def export_lerobot(
         codec: h264 or libsvtav1 (LeRobot's own) for MP4; png: lossless images in the Parquet files.
         crf: Constant rate factor of the video; 18 for h264 and 30 for libsvtav1 when not given.
     """
-    from qsft_robot.lerobot_export import export_lerobot as run
+    from qsft_robot.lerobot.exporting import export_lerobot as run
     from qsft_robot.step_progress import StepProgress
 
     with StepProgress("export", "logs") as tell:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from qsft_robot.robot_choice import RobotKind
+from qsft_robot.control.choice import RobotKind
 
 
 def run(
@@ -82,12 +82,12 @@ def run(
         token_file: File with the server's token, instead of QSFT_TOKEN.
         policy_timeout: Seconds after which a server's answer is given up.
     """
-    from qsft_robot.control_loop import LoopSettings
+    from qsft_robot.control.choice import SERVED, open_local_or_remote, open_robot
+    from qsft_robot.control.loop import LoopSettings
+    from qsft_robot.control.run import run_robot
+    from qsft_robot.control.run_words import RunSettings, print_result
     from qsft_robot.files import write_json
     from qsft_robot.flag_words import acting_changes
-    from qsft_robot.robot_choice import SERVED, open_local_or_remote, open_robot
-    from qsft_robot.robot_run import run_robot
-    from qsft_robot.run_words import RunSettings, print_result
 
     token = None
     if policy.startswith(SERVED):
@@ -137,7 +137,7 @@ def run(
         settings=_pairs(robot_settings),
     )
     if robot == "replay":
-        from qsft_robot.robot_replay import ReplayRobot, difference_table
+        from qsft_robot.robots.replay import ReplayRobot, difference_table
 
         assert isinstance(arm, ReplayRobot)
         result = run_robot(arm, loaded, description, settings, recorder=arm)

@@ -55,8 +55,8 @@ def serve(
         threads: Threads of the policy's arithmetic.
     """
     from qsft_robot.serve import PolicyServer
-    from qsft_robot.serve_config import ServerConfig, bind
-    from qsft_robot.serve_running import run_until_signal
+    from qsft_robot.server.config import ServerConfig, bind
+    from qsft_robot.server.running import run_until_signal
 
     config = ServerConfig(
         host=host,

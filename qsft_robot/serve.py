@@ -17,11 +17,11 @@ from websockets.http11 import Response
 from websockets.protocol import State
 
 from qsft_robot.policy_folder import PolicySpec
-from qsft_robot.serve_batching import Abandoned, Busy, DecisionBatches, PolicyFailed, Session
-from qsft_robot.serve_config import ServerConfig, bind, is_loopback, lets_in, tls_context
-from qsft_robot.serve_connection import bounded_connection
-from qsft_robot.serve_metrics import CONTENT_TYPE, ServerMetrics
-from qsft_robot.serve_requests import (
+from qsft_robot.server.batching import Abandoned, Busy, DecisionBatches, PolicyFailed, Session
+from qsft_robot.server.config import ServerConfig, bind, is_loopback, lets_in, tls_context
+from qsft_robot.server.connection import bounded_connection
+from qsft_robot.server.metrics import CONTENT_TYPE, ServerMetrics
+from qsft_robot.server.requests import (
     BAD_REQUEST,
     BUSY,
     FAILED,
@@ -30,8 +30,8 @@ from qsft_robot.serve_requests import (
     metadata_of,
     read_request,
 )
+from qsft_robot.server.wire import pack
 from qsft_robot.types import LoadedPolicy
-from qsft_robot.wire import pack
 
 log = logging.getLogger("qsft_robot.serve")
 # The library's own lines tell of every broken frame; the metrics count what matters.

@@ -16,10 +16,10 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from qsft_robot.build import build_env, open_policy
 from qsft_robot.policy_folder import PolicySpec
-from qsft_robot.remote_policy import RemotePolicy
-from qsft_robot.serve_requests import request_message
+from qsft_robot.server.remote_policy import RemotePolicy
+from qsft_robot.server.requests import request_message
+from qsft_robot.server.wire import pack
 from qsft_robot.types import Observation
-from qsft_robot.wire import pack
 
 GROUP = "server"
 CLIENTS = (1, 8, 32)

@@ -20,9 +20,9 @@ from qsft_robot.onnx_policy import load_onnx_policy
 from qsft_robot.policy import TokenPolicy, load_policy
 from qsft_robot.policy_folder import PolicySpec
 from qsft_robot.recorded_observations import recorded_observations
-from qsft_robot.remote_policy import RemotePolicy
-from qsft_robot.serve_config import ServerConfig
-from qsft_robot.serve_running import serving
+from qsft_robot.server.config import ServerConfig
+from qsft_robot.server.remote_policy import RemotePolicy
+from qsft_robot.server.running import serving
 from qsft_robot.types import LoadedPolicy, Observation
 
 Logs = Sequence[Sequence[Observation]]

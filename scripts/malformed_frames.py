@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from qsft_robot.wire import pack
+from qsft_robot.server.wire import pack
 
 TEXT, BINARY, MASKED = 0x81, 0x82, 0x80
 HANDSHAKE = (

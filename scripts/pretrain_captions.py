@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tyro
 
-from qsft_robot.pretrain import PretrainConfig, pretrain
+from qsft_robot.captions.pretrain import PretrainConfig, pretrain
 
 if __name__ == "__main__":
     pretrain(tyro.cli(PretrainConfig, description=__doc__))

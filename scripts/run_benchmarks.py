@@ -26,7 +26,10 @@ from qsft_robot.files import atomic_file, write_json
 from qsft_robot.versions import software_versions
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUPS = ("loader", "training", "towers", "decision", "rendering", "evaluation", "server", "onnx")
+GROUPS = (
+    "loader", "training", "towers", "decision", "adapters",
+    "rendering", "evaluation", "server", "onnx",
+)  # fmt: skip
 PEERS = ("robomimic", "transformers")
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from qsft_robot.caption_scores import held_out
+from qsft_robot.captions.language_kept import captions_of_base, captions_of_run
+from qsft_robot.captions.scores import held_out
 from qsft_robot.files import atomic_file
-from qsft_robot.language_kept import captions_of_base, captions_of_run
 from qsft_robot.study_rows import merge_rows, result_row, row_text, run_verb
 
 SCRIPT = Path(__file__).resolve()

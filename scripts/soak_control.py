@@ -21,18 +21,18 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 from websockets.sync.server import Server, serve
 
-from qsft_robot.control_loop import ControlLoop, EpisodeEnd, LoopSettings
+from qsft_robot.control.choice import open_local_or_remote
+from qsft_robot.control.loop import ControlLoop, EpisodeEnd, LoopSettings
+from qsft_robot.control.run import run_robot
+from qsft_robot.control.run_log import RunLog
+from qsft_robot.control.run_words import RunResult, RunSettings
+from qsft_robot.control.watchdog import Stance
 from qsft_robot.demonstrations import read_episodes
 from qsft_robot.policy_folder import PolicySpec
 from qsft_robot.robot import Outcome, RobotSpec
-from qsft_robot.robot_choice import open_local_or_remote
-from qsft_robot.robot_mujoco import MujocoRobot
-from qsft_robot.robot_run import run_robot
-from qsft_robot.run_log import RunLog
-from qsft_robot.run_words import RunResult, RunSettings
+from qsft_robot.robots.mujoco import MujocoRobot
+from qsft_robot.server.wire import pack, unpack
 from qsft_robot.types import Observation
-from qsft_robot.watchdog import Stance
-from qsft_robot.wire import pack, unpack
 
 # Phases of the failing server, and their shares of the time.
 PHASES = (("as it should", 2), ("killed", 2), ("restarted", 2), ("slowed to 500 ms", 2),

@@ -28,7 +28,7 @@ from server_process import ServerProcess, server_process
 
 from qsft_robot.build import open_policy
 from qsft_robot.policy_folder import PolicySpec
-from qsft_robot.serve_requests import message_limit
+from qsft_robot.server.requests import message_limit
 
 TOKEN = "a-token-for-the-soak-test"
 BURST = 64

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from qsft_robot.build import build_env, build_expert
-from qsft_robot.caption_model import build_tokenizer
-from qsft_robot.caption_scenes import CaptionScene, sample_scenes
-from qsft_robot.captions import (
+from qsft_robot.captions.model import build_tokenizer
+from qsft_robot.captions.questions import (
     KINDS,
     PHRASES,
     Relation,
@@ -20,6 +19,7 @@ from qsft_robot.captions import (
     say,
     seen,
 )
+from qsft_robot.captions.scenes import CaptionScene, sample_scenes
 
 # Which pixels of an image are of a thing's colour: low and high corner, RGB.
 PAINT = {

@@ -21,8 +21,8 @@ from qsft_robot.types import Observation
 LIGHT = [
     f"qsft_robot.{name}"
     for name in (
-        "types", "policy_folder", "onnx_policy", "build", "cli", "serve", "remote_policy", "robot",
-        "control_loop", "run_log", "demonstration_writer", "merge",
+        "types", "policy_folder", "onnx_policy", "build", "cli", "serve", "robot",
+        "server.remote_policy", "control.loop", "control.run_log", "demonstration_writer", "merge",
     )
 ]  # fmt: skip
 RUN = """

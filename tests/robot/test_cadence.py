@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qsft_robot.cadence import Cadence, Grid, percentiles, report_table
+from qsft_robot.control.cadence import Cadence, Grid, percentiles, report_table
 
 RATES = st.floats(1.0, 200.0)
 

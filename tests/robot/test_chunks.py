@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qsft_robot.chunks import ChunkExecution, blend
+from qsft_robot.control.chunks import ChunkExecution, blend
 
 
 def ramp(start: int, rows: int, d: int = 2) -> np.ndarray:

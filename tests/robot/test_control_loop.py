@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qsft_robot.control_loop import ControlLoop, EpisodeEnd, LoopSettings
-from qsft_robot.decisions import Answer
-from qsft_robot.limits import ActionLimiter, Limits
+from qsft_robot.control.decisions import Answer
+from qsft_robot.control.limits import ActionLimiter, Limits
+from qsft_robot.control.loop import ControlLoop, EpisodeEnd, LoopSettings
 from qsft_robot.robot import Outcome
 from qsft_robot.types import Observation
 

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from qsft_robot.decisions import DecisionThread
+from qsft_robot.control.decisions import DecisionThread
 from qsft_robot.types import Observation
 
 SEEN = Observation({}, {"q": np.zeros(1, np.float32)})

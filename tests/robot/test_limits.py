@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qsft_robot.limits import ActionLimiter, Limits, limits_from_policy
+from qsft_robot.control.limits import ActionLimiter, Limits, limits_from_policy
 from qsft_robot.policy_folder import PolicySpec
 from qsft_robot.robot import EndEffector, RobotSpec
 from qsft_robot.types import Observation

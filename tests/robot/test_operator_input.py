@@ -10,7 +10,7 @@ import termios
 
 import pytest
 
-from qsft_robot.operator_input import OperatorInput
+from qsft_robot.control.operator_input import OperatorInput
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from qsft_robot.control.start_up_check import check_start
 from qsft_robot.policy_folder import PolicySpec
 from qsft_robot.robot import EndEffector, RobotSpec
-from qsft_robot.robot_check import check_start
 from qsft_robot.types import Observation
 
 POLICY = PolicySpec(

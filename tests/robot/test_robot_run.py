@@ -12,13 +12,13 @@ import pytest
 
 from qsft_robot import cli
 from qsft_robot.build import open_policy
-from qsft_robot.control_loop import LoopSettings
+from qsft_robot.control.choice import open_local_or_remote, open_robot
+from qsft_robot.control.loop import LoopSettings
+from qsft_robot.control.run import policy_hash, run_robot
+from qsft_robot.control.run_words import RunSettings
 from qsft_robot.demonstrations import read_episodes
 from qsft_robot.merge import merge_files
-from qsft_robot.robot_choice import open_local_or_remote, open_robot
-from qsft_robot.robot_gym import GymRobot
-from qsft_robot.robot_run import policy_hash, run_robot
-from qsft_robot.run_words import RunSettings
+from qsft_robot.robots.gym import GymRobot
 
 OWN = """
 import numpy as np

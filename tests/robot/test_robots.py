@@ -10,10 +10,10 @@ import pytest
 
 from qsft_robot.demonstration_writer import write_demonstrations
 from qsft_robot.robot import EpisodicRobot
-from qsft_robot.robot_gym import GymRobot
-from qsft_robot.robot_lerobot import LeRobotAdapter, build_lerobot
-from qsft_robot.robot_mujoco import MujocoRobot
-from qsft_robot.robot_replay import ReplayRobot, difference_table
+from qsft_robot.robots.gym import GymRobot
+from qsft_robot.robots.lerobot import LeRobotAdapter, build_lerobot
+from qsft_robot.robots.mujoco import MujocoRobot
+from qsft_robot.robots.replay import ReplayRobot, difference_table
 from qsft_robot.types import Episode, Observation
 
 PLACE = {"env_name": "tabletop", "env_kwargs": {"task": "place", "cameras": [], "max_steps": 6}}
@@ -230,8 +230,8 @@ def test_lerobots_motors_become_a_row_and_what_was_really_sent_comes_back():
 
 
 def test_a_policy_of_imported_logs_finds_lerobots_cameras_under_its_own_names():
-    from qsft_robot.lerobot_format import log_key
-    from qsft_robot.robot_choice import _lerobot_names
+    from qsft_robot.control.choice import _lerobot_names
+    from qsft_robot.lerobot.format import log_key
 
     key = log_key("observation.images.wrist")
     for state, cameras, expected in (

@@ -10,9 +10,9 @@ import time
 import numpy as np
 import pytest
 
-from qsft_robot.control_loop import EpisodeEnd
+from qsft_robot.control.loop import EpisodeEnd
+from qsft_robot.control.run_log import RunLog
 from qsft_robot.demonstrations import read_env_args, read_episodes, read_masks
-from qsft_robot.run_log import RunLog
 from qsft_robot.types import Observation
 
 ENV_ARGS = {"env_name": "arm", "type": 2, "control_hz": 10.0}
@@ -21,8 +21,8 @@ WRITER = """
 import sys
 import numpy as np
 from pathlib import Path
-from qsft_robot.control_loop import EpisodeEnd
-from qsft_robot.run_log import RunLog
+from qsft_robot.control.loop import EpisodeEnd
+from qsft_robot.control.run_log import RunLog
 from qsft_robot.types import Observation
 
 log = RunLog(Path(sys.argv[1]), {"env_name": "arm", "type": 2})

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from qsft_robot.watchdog import Stance, Watchdog
+from qsft_robot.control.watchdog import Stance, Watchdog
 
 STOP_AFTER = 1.0
 

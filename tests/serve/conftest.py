@@ -17,8 +17,8 @@ from qsft_robot.config import DataConfig, ModelConfig, OptimConfig, TokenizerCon
 from qsft_robot.demonstration_writer import DemonstrationWriter
 from qsft_robot.policy_folder import PolicySpec
 from qsft_robot.serve import PolicyServer
-from qsft_robot.serve_config import ServerConfig
-from qsft_robot.serve_running import serving
+from qsft_robot.server.config import ServerConfig
+from qsft_robot.server.running import serving
 from qsft_robot.train import train
 from qsft_robot.types import Decision, Episode, LoadedPolicy, Observation
 from sim.tabletop import TabletopEnv

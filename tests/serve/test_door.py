@@ -20,9 +20,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from qsft_robot.cli import main
-from qsft_robot.remote_policy import PolicyUnavailable, RemotePolicy
-from qsft_robot.serve_config import ServerConfig, bind, lets_in
-from qsft_robot.serve_running import serving
+from qsft_robot.server.config import ServerConfig, bind, lets_in
+from qsft_robot.server.remote_policy import PolicyUnavailable, RemotePolicy
+from qsft_robot.server.running import serving
 
 TOKEN = "correct-horse-battery-staple"
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from qsft_robot.serve_config import ServerConfig
-from qsft_robot.serve_running import serving
-from qsft_robot.wire import pack, unpack
+from qsft_robot.server.config import ServerConfig
+from qsft_robot.server.running import serving
+from qsft_robot.server.wire import pack, unpack
 
 FUZZ = settings(
     max_examples=150,

@@ -13,11 +13,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
-from qsft_robot.remote_policy import PolicyUnavailable, RemotePolicy
-from qsft_robot.serve_config import ServerConfig
-from qsft_robot.serve_requests import metadata_of
-from qsft_robot.serve_running import serving
-from qsft_robot.wire import pack, unpack
+from qsft_robot.server.config import ServerConfig
+from qsft_robot.server.remote_policy import PolicyUnavailable, RemotePolicy
+from qsft_robot.server.requests import metadata_of
+from qsft_robot.server.running import serving
+from qsft_robot.server.wire import pack, unpack
 
 
 def infer_until_it_works(remote: RemotePolicy, observation) -> tuple[np.ndarray, int]:

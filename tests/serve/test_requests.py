@@ -9,8 +9,8 @@ import pytest
 from openpi_client import msgpack_numpy
 
 from qsft_robot.policy_folder import PolicySpec
-from qsft_robot.serve_requests import message_limit, metadata_of, read_request, request_message
-from qsft_robot.wire import pack, unpack
+from qsft_robot.server.requests import message_limit, metadata_of, read_request, request_message
+from qsft_robot.server.wire import pack, unpack
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from qsft_robot.serve_config import ServerConfig
-from qsft_robot.serve_running import serving
-from qsft_robot.wire import pack, unpack
+from qsft_robot.server.config import ServerConfig
+from qsft_robot.server.running import serving
+from qsft_robot.server.wire import pack, unpack
 
 
 def client_of(server, **options) -> WebsocketClientPolicy:
@@ -275,7 +275,7 @@ def test_an_orderly_stop_answers_the_running_batch_and_closes_with_1001(
 
 
 def test_tls_with_ones_own_certificate(policy, observations, tmp_path):
-    from qsft_robot.remote_policy import RemotePolicy
+    from qsft_robot.server.remote_policy import RemotePolicy
 
     words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
     files = f"-keyout {tmp_path / 'key.pem'} -out {tmp_path / 'certificate.pem'}"

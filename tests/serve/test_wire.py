@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from qsft_robot.wire import DTYPES, MAX_CONTAINERS, MAX_DEPTH, WireError, pack, unpack
+from qsft_robot.server.wire import DTYPES, MAX_CONTAINERS, MAX_DEPTH, WireError, pack, unpack
 
 DTYPE = st.sampled_from(sorted(DTYPES)).map(np.dtype)
 ARRAYS = DTYPE.flatmap(

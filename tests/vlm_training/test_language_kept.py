@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from qsft_robot.build import build_env
-from qsft_robot.caption_batches import Example
-from qsft_robot.caption_scores import held_out
+from qsft_robot.captions.batches import Example
+from qsft_robot.captions.language_kept import captions_of_base, captions_of_run
+from qsft_robot.captions.pretrain import PretrainConfig, pretrain
+from qsft_robot.captions.scores import held_out
 from qsft_robot.collect_worker import play_demonstration
 from qsft_robot.config import DataConfig, OptimConfig, TokenizerConfig, TrainConfig
 from qsft_robot.demonstration_writer import DemonstrationWriter
-from qsft_robot.language_kept import captions_of_base, captions_of_run
 from qsft_robot.model_config import ModelConfig
-from qsft_robot.pretrain import PretrainConfig, pretrain
 from qsft_robot.train import train
 from qsft_robot.types import Episode
 

@@ -12,20 +12,20 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from qsft_robot.build import build_model
-from qsft_robot.caption_batches import (
+from qsft_robot.captions.batches import (
     Example,
     answer_labels,
     answer_losses,
     encode,
     mean_answer_loss,
 )
-from qsft_robot.caption_model import END
-from qsft_robot.caption_scenes import sample_scenes
-from qsft_robot.caption_scores import evaluate_captions, held_out
-from qsft_robot.captions import converse
-from qsft_robot.cell_head import CellHead, cell_targets
+from qsft_robot.captions.cell_head import CellHead, cell_targets
+from qsft_robot.captions.model import END
+from qsft_robot.captions.pretrain import REPORT, PretrainConfig, pretrain
+from qsft_robot.captions.questions import converse
+from qsft_robot.captions.scenes import sample_scenes
+from qsft_robot.captions.scores import evaluate_captions, held_out
 from qsft_robot.files import check_sums, read_json
-from qsft_robot.pretrain import REPORT, PretrainConfig, pretrain
 
 SMALL = PretrainConfig(
     scenes=24,

@@ -9,13 +9,13 @@ from typing import Protocol
 
 import numpy as np
 
-from qsft_robot.cadence import Cadence, Clock, Grid
-from qsft_robot.chunks import ChunkExecution
-from qsft_robot.decisions import Answer, Decider
-from qsft_robot.limits import KINDS, ActionLimiter
+from qsft_robot.control.cadence import Cadence, Clock, Grid
+from qsft_robot.control.chunks import ChunkExecution
+from qsft_robot.control.decisions import Answer, Decider
+from qsft_robot.control.limits import KINDS, ActionLimiter
+from qsft_robot.control.watchdog import Stance, Watchdog
 from qsft_robot.robot import EpisodicRobot, Robot
 from qsft_robot.types import Observation
-from qsft_robot.watchdog import Stance, Watchdog
 
 
 @dataclass(frozen=True)

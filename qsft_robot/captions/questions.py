@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.caption_scenes import CaptionScene
+from qsft_robot.captions.scenes import CaptionScene
 
 COLOURS = ("red", "green", "yellow", "blue", "white")
 SEEN = 0.5  # share of a thing's sample points that a camera must see before it is spoken of

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.lerobot_format import DATA_MB, FILES_OF_A_CHUNK, INFO, DataSet
+from qsft_robot.lerobot.format import DATA_MB, FILES_OF_A_CHUNK, INFO, DataSet
 
 
 def episode_columns(

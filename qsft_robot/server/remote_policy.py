@@ -19,9 +19,9 @@ from websockets.protocol import State
 from websockets.sync.client import ClientConnection, connect
 
 from qsft_robot.policy_folder import PolicySpec
-from qsft_robot.serve_requests import BAD_REQUEST, BUSY, REQUEST_ID, request_message
+from qsft_robot.server.requests import BAD_REQUEST, BUSY, REQUEST_ID, request_message
+from qsft_robot.server.wire import WireError, pack, unpack
 from qsft_robot.types import Observation
-from qsft_robot.wire import WireError, pack, unpack
 
 # Bytes of one answer or of the metadata; the actions of a chunk are a few KiB.
 MAX_ANSWER = 16 << 20

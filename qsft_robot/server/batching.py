@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qsft_robot.policy_folder import PolicySpec
-from qsft_robot.serve_metrics import ServerMetrics
-from qsft_robot.serve_requests import Request
+from qsft_robot.server.metrics import ServerMetrics
+from qsft_robot.server.requests import Request
 from qsft_robot.types import BatchPolicy, Decision, EpisodeMemory, Observation
 
 WARM_UP_DECISIONS = 3

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qsft_robot.caption_batches import Example
-from qsft_robot.caption_scores import evaluate_captions
+from qsft_robot.captions.batches import Example
+from qsft_robot.captions.scores import evaluate_captions
 from qsft_robot.policy import load_policy
 
 

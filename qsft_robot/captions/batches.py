@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from qsft_robot.caption_model import END
-from qsft_robot.caption_scenes import CAMERAS, CaptionScene
-from qsft_robot.captions import Turn
+from qsft_robot.captions.model import END
+from qsft_robot.captions.questions import Turn
+from qsft_robot.captions.scenes import CAMERAS, CaptionScene
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def open_local_or_remote(
     FileNotFoundError and ValueError are the folder's, ConnectionError the server's.
     """
     if name.startswith(SERVED):
-        from qsft_robot.remote_policy import RemotePolicy
+        from qsft_robot.server.remote_policy import RemotePolicy
 
         if acting:
             raise ValueError("--acting: the acting rule of a served policy is set where it runs.")
@@ -64,12 +64,12 @@ def open_robot(
     if kind in ("mujoco", "robosuite", "env") and "env_name" not in env_args:
         raise ValueError(f"--robot {kind}: the policy names no environment; give --env RECIPE.")
     if kind == "mujoco":
-        from qsft_robot.robot_mujoco import MujocoRobot
+        from qsft_robot.robots.mujoco import MujocoRobot
 
         return MujocoRobot(env_args, control_hz)
     if kind in ("robosuite", "env"):
         from qsft_robot.build import ROBOSUITE_TASKS
-        from qsft_robot.robot_gym import GymRobot
+        from qsft_robot.robots.gym import GymRobot
 
         if kind == "robosuite" and env_args["env_name"] not in ROBOSUITE_TASKS:
             raise ValueError(
@@ -80,12 +80,12 @@ def open_robot(
     if kind == "replay":
         if log is None:
             raise ValueError("--robot replay needs the recording: --log FILE.hdf5.")
-        from qsft_robot.robot_replay import ReplayRobot
+        from qsft_robot.robots.replay import ReplayRobot
 
         keys = (*description["cameras"], *description["state_keys"])
         return ReplayRobot(log, filter_key, keys)
     if kind == "lerobot":
-        from qsft_robot.robot_lerobot import LeRobotAdapter, build_lerobot
+        from qsft_robot.robots.lerobot import LeRobotAdapter, build_lerobot
 
         given = dict(settings or {})
         if source is not None:

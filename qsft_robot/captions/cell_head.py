@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qsft_robot.caption_scenes import CAMERAS, CaptionScene
-from qsft_robot.captions import SEEN
+from qsft_robot.captions.questions import SEEN
+from qsft_robot.captions.scenes import CAMERAS, CaptionScene
 
 _RARE = 5.0  # weight of a cell that holds a thing against one that does not
 

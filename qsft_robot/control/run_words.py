@@ -11,11 +11,11 @@ from typing import Any
 
 from rich.console import Console
 
-from qsft_robot.cadence import report_table
-from qsft_robot.control_loop import ControlLoop, EpisodeEnd, LoopSettings
+from qsft_robot.control.cadence import report_table
+from qsft_robot.control.loop import ControlLoop, EpisodeEnd, LoopSettings
+from qsft_robot.control.start_up_check import Difference
 from qsft_robot.policy_folder import PolicySpec
 from qsft_robot.robot import Robot
-from qsft_robot.robot_check import Difference
 
 _STATUS_EVERY_S = 0.25
 

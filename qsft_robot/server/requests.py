@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from qsft_robot.policy_folder import PolicySpec
+from qsft_robot.server.wire import WireError, unpack
 from qsft_robot.types import Decision, Observation
-from qsft_robot.wire import WireError, unpack
 
 PREFIX = "observation/"
 PROMPT, RESET, SEED, REQUEST_ID = "prompt", "reset", "seed", "request_id"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.lerobot_format import FILES_OF_A_CHUNK, VIDEO_MB, VIDEOS
+from qsft_robot.lerobot.format import FILES_OF_A_CHUNK, VIDEO_MB, VIDEOS
 
 # Codec -> constant rate factor. LeRobot's own recordings are libsvtav1 at 30; small images lose
 # less with h264 at 18.

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from qsft_robot.caption_batches import Example, encode, mean_answer_loss, written
-from qsft_robot.caption_model import IMAGE_TOKENS, build_processor, build_tokenizer, build_vlm
-from qsft_robot.caption_scenes import CaptionScene, sample_scenes
-from qsft_robot.caption_scores import evaluate_captions, held_out
-from qsft_robot.captions import converse
-from qsft_robot.cell_head import CellHead, cell_targets
+from qsft_robot.captions.batches import Example, encode, mean_answer_loss, written
+from qsft_robot.captions.cell_head import CellHead, cell_targets
+from qsft_robot.captions.model import IMAGE_TOKENS, build_processor, build_tokenizer, build_vlm
+from qsft_robot.captions.questions import converse
+from qsft_robot.captions.scenes import CaptionScene, sample_scenes
+from qsft_robot.captions.scores import evaluate_captions, held_out
 from qsft_robot.files import atomic_folder, write_json
 
 REPORT = "pretraining.json"

@@ -17,7 +17,7 @@ from qsft_robot.demonstration_checks import (
 )
 from qsft_robot.demonstrations import iter_episodes, read_masks
 from qsft_robot.files import atomic_folder
-from qsft_robot.lerobot_format import (
+from qsft_robot.lerobot.format import (
     ACTION,
     COUNTERS,
     DATA,
@@ -40,9 +40,9 @@ from qsft_robot.lerobot_format import (
     json_text,
     require_lerobot_files,
 )
-from qsft_robot.lerobot_parquet import ParquetFiles, write_tasks
-from qsft_robot.lerobot_stats import JoinedStatistics, image_statistics, row_statistics
-from qsft_robot.lerobot_video import CameraVideos, encode_png
+from qsft_robot.lerobot.parquet import ParquetFiles, write_tasks
+from qsft_robot.lerobot.stats import JoinedStatistics, image_statistics, row_statistics
+from qsft_robot.lerobot.video import CameraVideos, encode_png
 from qsft_robot.types import Episode, is_image
 
 Codec = Literal["h264", "libsvtav1", "png"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.commanded_point import CommandedPoint
+from qsft_robot.control.commanded_point import CommandedPoint
 from qsft_robot.policy_folder import PolicySpec
 from qsft_robot.robot import RobotSpec
 from qsft_robot.types import Observation

@@ -11,7 +11,7 @@ import numpy as np
 
 from qsft_robot.demonstration_checks import unknown
 from qsft_robot.demonstration_writer import DemonstrationWriter
-from qsft_robot.lerobot_format import (
+from qsft_robot.lerobot.format import (
     ACTION,
     COUNTERS,
     INFO,
@@ -26,9 +26,9 @@ from qsft_robot.lerobot_format import (
     read_data_set,
     require_lerobot_files,
 )
-from qsft_robot.lerobot_outcomes import Outcomes, SuccessRule
-from qsft_robot.lerobot_parquet import episode_columns
-from qsft_robot.lerobot_video import decode_images, read_frames
+from qsft_robot.lerobot.outcomes import Outcomes, SuccessRule
+from qsft_robot.lerobot.parquet import episode_columns
+from qsft_robot.lerobot.video import decode_images, read_frames
 from qsft_robot.log_ends import LogEnd
 from qsft_robot.types import Episode
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from qsft_robot.serve import PolicyServer
-from qsft_robot.serve_config import ServerConfig
+from qsft_robot.server.config import ServerConfig
 from qsft_robot.types import LoadedPolicy
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from qsft_robot.control_loop import EpisodeEnd
+from qsft_robot.control.loop import EpisodeEnd
 from qsft_robot.demonstrations import iter_episodes, read_env_args
 from qsft_robot.files import atomic_file
 from qsft_robot.robot import Outcome, RobotSpec, image_sizes

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from qsft_robot.caption_batches import Example, answer_losses, encode
-from qsft_robot.caption_scenes import sample_scenes
-from qsft_robot.captions import converse
+from qsft_robot.captions.batches import Example, answer_losses, encode
+from qsft_robot.captions.questions import converse
+from qsft_robot.captions.scenes import sample_scenes
 
 # Kinds of turns whose answer is one choice of few, and that only the image can tell.
 LOOKING = ("side", "colour", "holding", "wrist sees", "inside")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qsft_robot.lerobot_format import ACTION, INFO, REWARD, SUCCESS, TRUNCATED, DataSet
+from qsft_robot.lerobot.format import ACTION, INFO, REWARD, SUCCESS, TRUNCATED, DataSet
 from qsft_robot.log_ends import LogEnd
 
 # What marks success where the data set has no next.success.

@@ -23,7 +23,7 @@ from qsft_robot.worker_channel import STARTUP_S
 _BOOT = (
     "import json, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "sys.path[:] = json.loads(sys.argv[1]); "
-    "from qsft_robot.robot_mujoco_process import serve; serve(int(sys.argv[2]))"
+    "from qsft_robot.robots.mujoco_process import serve; serve(int(sys.argv[2]))"
 )
 _LOG_TAIL = 2000
 

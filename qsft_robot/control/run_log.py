@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.control_loop import EpisodeEnd
+from qsft_robot.control.loop import EpisodeEnd
 from qsft_robot.demonstration_writer import DemonstrationWriter
 from qsft_robot.merge import merge_files
 from qsft_robot.types import Episode, Observation
