@@ -3,6 +3,9 @@
 import contextlib
 import io
 import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -246,3 +249,15 @@ def test_the_run_keeps_its_settings_as_json(ran):
     assert config["tokenizer"]["n_bins"] == 32
     assert config["optim"]["batch_size"] == 16
     assert cli.EVALUATION_SEED == 100_000
+
+
+def test_output_that_nobody_reads_any_more_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    words = [sys.executable, "-m", "qsft_robot.cli", "inspect", "--help"]
+    try:
+        done = subprocess.run(words, stdout=write, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(write)
+    assert done.stderr == b""
+    assert done.returncode in (1, 141)  # rich leaves with 1
