@@ -1,6 +1,6 @@
 """Turns the flywheel: logs train a policy, its own episodes join the logs, and it trains again.
 
-    python scripts/run_flywheel.py --seeds 3
+    python scripts/run_flywheel.py
 
 Turn 0 is a policy from scripted logs of mixed quality. Each turn lets the newest policy act, labels
 its episodes by the environment's success, merges them with all earlier logs and trains anew on all
@@ -101,9 +101,9 @@ def main() -> None:
     parser.add_argument("--recipe", default="tabletop/place")
     parser.add_argument("--preset", default="tabletop/low_dim")
     parser.add_argument("--logs", type=int, default=200, help="scripted logs of turn 0")
-    parser.add_argument("--own-logs", type=int, default=400, help="the policy's, each turn")
+    parser.add_argument("--own-logs", type=int, default=600, help="the policy's, each turn")
     parser.add_argument("--turns", type=int, default=1)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--episodes", type=int, default=200, help="of each evaluation")
     parser.add_argument("--train", default="", help="further words for every `train`")
