@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-ARRAY = "__array__"
+ARRAY, TEXTS = "__array__", "__texts__"
 _HEAD = struct.Struct("<Q")
 _ALIGNMENT = 16
 
 
 def pack(message: Any) -> bytes:
-    """Frame a JSON tree that may hold numpy arrays of numbers; numpy scalars become numbers.
+    """Frame a JSON tree that may hold numpy arrays of numbers, or of str (dtype object, one axis);
+    numpy scalars become numbers.
 
     Layout: length of the header (8 bytes), header (JSON: the tree with array numbers, and dtype,
     shape and offset of each array), buffers. Raises TypeError on anything that JSON lacks.
@@ -23,8 +24,13 @@ def pack(message: Any) -> bytes:
 
     def default(value: Any) -> Any:
         if isinstance(value, np.ndarray):
+            is_text = value.dtype == object and value.ndim == 1
+            if is_text and all(isinstance(x, str) for x in value):
+                return {TEXTS: value.tolist()}
             if value.dtype.hasobject:
-                raise TypeError(f"an array of dtype {value.dtype} can't be sent, only numbers can")
+                raise TypeError(
+                    f"an array of dtype {value.dtype} can't be sent, only numbers and str can"
+                )
             arrays.append(np.ascontiguousarray(value).reshape(value.shape))
             return {ARRAY: len(arrays) - 1}
         if isinstance(value, np.generic):
@@ -56,6 +62,8 @@ def unpack(frame: bytes) -> Any:
     table, tree = json.loads(bytes(memory[_HEAD.size : base]))
 
     def array_of(value: dict[str, Any]) -> Any:
+        if value.keys() == {TEXTS}:
+            return np.array(value[TEXTS], object)
         if value.keys() != {ARRAY}:
             return value
         name, shape, start = table[value[ARRAY]]

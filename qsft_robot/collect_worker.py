@@ -9,6 +9,7 @@ import numpy as np
 
 from qsft_robot.build import build_env, build_expert, failure_modes
 from qsft_robot.rollout_worker import as_mapping, env_description, succeeded
+from qsft_robot.types import split_texts, stack_rows
 from qsft_robot.worker_channel import WorkerChannel
 
 # The name that stands for an expert without a failure mode.
@@ -35,11 +36,12 @@ def play_demonstration(
     failure = None if expert == EXPERT else expert
     actor = build_expert(env, failure, noise, rng, **expert_options)
     rows = {key: [value] for key, value in as_mapping(observation).items()}
-    actions: list[np.ndarray] = []
+    actions: list[np.ndarray | str] = []
     rewards: list[float] = []
     success = over = False
     while not over and not actor.done:
-        action = np.asarray(actor.act(), np.float32)
+        chosen = actor.act()
+        action = chosen if isinstance(chosen, str) else np.asarray(chosen, np.float32)
         observation, reward, terminated, truncated, info = env.step(action)
         for key, value in as_mapping(observation).items():
             rows[key].append(value)
@@ -47,9 +49,11 @@ def play_demonstration(
         rewards.append(float(reward))
         success |= succeeded(info)
         over = terminated or truncated
+    observations, texts = split_texts(rows)
     return {
-        "observations": {key: np.stack(values) for key, values in rows.items()},
-        "actions": np.stack(actions),
+        "observations": observations,
+        "texts": texts,
+        "actions": stack_rows(actions),
         "rewards": np.array(rewards, np.float32),
         "terminated": success or over,
         "truncated": not (success or over),

@@ -13,6 +13,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from qsft_robot.types import is_text
+
 REQUIRED = ("actions", "rewards", "dones")
 # Actions come as float32; 1 + 1e-6 is 1 after a change of units, 1.001 is a mistake.
 ACTION_TOLERANCE = 1e-6
@@ -111,11 +113,16 @@ def select_demos(file: h5py.File, filter_key: str | None) -> list[str]:
     return names
 
 
+def is_text_dataset(dataset: h5py.Dataset) -> bool:
+    """Whether a dataset holds strings."""
+    return h5py.check_string_dtype(dataset.dtype) is not None
+
+
 def check_demo(demo: h5py.Group) -> int:
     """Return the length t of one demonstration; ValueError when its structure is not the schema's.
 
-    It must have actions [t, d], rewards, dones and obs, all of one length t >= 1 (next_obs,
-    success, terminated and truncated too, where they are there).
+    It must have actions [t, d] (text commands: strings [t]), rewards, dones and obs, all of one
+    length t >= 1 (next_obs, success, terminated and truncated too, where they are there).
     """
     where = f"{demo.file.filename}: {demo.name[1:]}"
     for key in REQUIRED:
@@ -130,9 +137,11 @@ def check_demo(demo: h5py.Group) -> int:
             "simulator states needs its observations extracted first."
         )
     actions = demo["actions"]
-    if actions.ndim != 2 or not len(actions):
+    axes = 1 if is_text_dataset(actions) else 2
+    if actions.ndim != axes or not len(actions):
         raise ValueError(
-            f"{where}/actions: shape {actions.shape}; expected [t, d] with at least one step."
+            f"{where}/actions: {actions.dtype} of shape {actions.shape}; expected [t, d] (text "
+            "commands: strings [t]) with at least one step."
         )
     lengths = {
         key: demo[key].shape[0]
@@ -161,7 +170,15 @@ def check_finite(where: str, array: np.ndarray) -> None:
 
 
 def check_actions(where: str, actions: np.ndarray, scale: ActionScale | None) -> None:
-    """ValueError when actions [t, d] leave [-1, 1], or the declared scale where there is one."""
+    """ValueError when actions [t, d] leave [-1, 1], or the declared scale where there is one, and
+    when a scale is declared for text commands."""
+    if is_text(actions):
+        if scale is not None and np.isfinite(np.asarray(scale, np.float64)).any():
+            raise ValueError(
+                f"{where}: the actions are text commands, which have no scale: leave "
+                "--data.action-low and --data.action-high out."
+            )
+        return
     declared = scale if scale is not None else (-1.0, 1.0)
     low, high = (np.asarray(bound, np.float64) for bound in declared)
     for bound in (low, high):

@@ -16,6 +16,8 @@ import numpy as np
 from qsft_robot.files import atomic_file
 from qsft_robot.types import Episode
 
+_TEXT = h5py.string_dtype()
+
 
 class DemonstrationWriter:
     """A context manager: `append` episodes, `set_mask` filter keys; on a clean exit the file
@@ -84,7 +86,10 @@ class DemonstrationWriter:
         steps = len(episode)
         last = np.arange(steps) == steps - 1
         demo.attrs["num_samples"] = steps
-        demo["actions"] = np.asarray(episode.actions, np.float32)
+        if episode.has_commands:
+            demo.create_dataset("actions", data=episode.actions, dtype=_TEXT)
+        else:
+            demo["actions"] = np.asarray(episode.actions, np.float32)
         demo["rewards"] = np.asarray(episode.rewards, np.float32)
         # robomimic's done_mode 2: set at the end of every log
         demo["dones"] = last.astype(np.int64)
@@ -93,6 +98,9 @@ class DemonstrationWriter:
         for key, rows in episode.observations.items():
             demo[f"obs/{key}"] = rows[:-1]
             demo[f"next_obs/{key}"] = rows[1:]
+        for key, texts in episode.texts.items():
+            demo.create_dataset(f"obs/{key}", data=texts[:-1], dtype=_TEXT)
+            demo.create_dataset(f"next_obs/{key}", data=texts[1:], dtype=_TEXT)
         demo.attrs["success"] = bool(episode.success)
         if episode.instruction:
             demo.attrs["lang"] = episode.instruction
@@ -149,14 +157,22 @@ def _check(episode: Episode, name: str, data: h5py.Group) -> None:
     if name in data:
         raise ValueError(f"Two episodes are named '{name}'.")
     steps = len(episode)
-    if not steps or np.shape(episode.actions)[1:] == () or np.shape(episode.rewards) != (steps,):
+    axes = 1 if episode.has_commands else 2
+    if not steps or np.ndim(episode.actions) < axes or np.shape(episode.rewards) != (steps,):
         raise ValueError(
-            f"{name}: actions are [t, d] and rewards [t] with t >= 1, got "
+            f"{name}: actions are [t, d] (text commands [t]) and rewards [t] with t >= 1, got "
             f"{np.shape(episode.actions)} and {np.shape(episode.rewards)}."
         )
-    if not episode.observations:
+    if not episode.observations and not episode.texts:
         raise ValueError(f"{name}: has no observations.")
-    for key, rows in episode.observations.items():
+    both = episode.observations.keys() & episode.texts.keys()
+    if both:
+        raise ValueError(f"{name}: {sorted(both)[0]!r} is a text and another observation at once.")
+    texts = {"actions": episode.actions} if episode.has_commands else {}
+    for key, rows in {**episode.texts, **texts}.items():
+        if wrong := [x for x in np.ravel(rows) if not isinstance(x, str)]:
+            raise ValueError(f"{name}: '{key}' is text, but one entry is {wrong[0]!r}.")
+    for key, rows in {**episode.observations, **episode.texts}.items():
         if len(rows) != steps + 1:
             raise ValueError(
                 f"{name}: observation '{key}' has {len(rows)} rows, but {steps} actions need "

@@ -17,6 +17,7 @@ from qsft_robot.demonstration_checks import (
     check_demo,
     check_finite,
     env_args_of,
+    is_text_dataset,
     language_of,
     masks_of,
     open_demonstrations,
@@ -32,7 +33,7 @@ from qsft_robot.log_ends import (
     read_steps,
     success_signal,
 )
-from qsft_robot.types import Episode
+from qsft_robot.types import Episode, is_text
 
 # Attributes with a meaning of their own, or (model_file) too large to carry along
 _NOT_CARRIED = {"num_samples", "model_file", "lang", "success", "ep_meta"}
@@ -139,7 +140,7 @@ def iter_episodes(
         ends = ends_by_name(file, log_end)
         signal = success_signal(file, names) if success_reward else None
         keys = _known_keys(file, names[0], keys)
-        shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
+        shapes: dict[str, tuple[str, tuple[int | str, ...]]] = {}
         for name in names:
             demo = file["data"][name]
             check_demo(demo)
@@ -148,10 +149,11 @@ def iter_episodes(
             check_actions(f"{path}: data/{name}/actions", episode.actions, action_scale)
             arrays = {f"obs/{key}": x for key, x in episode.observations.items()}
             for key, x in {**arrays, "actions": episode.actions}.items():
-                first, shape = shapes.setdefault(key, (name, x.shape[1:]))
-                if x.shape[1:] != shape:
+                here = ("text",) if is_text(x) else x.shape[1:]
+                first, shape = shapes.setdefault(key, (name, here))
+                if here != shape:
                     raise ValueError(
-                        f"{path}: {key} differs in size: {shape} in {first}, {x.shape[1:]} in "
+                        f"{path}: {key} differs in size: {shape} in {first}, {here} in "
                         f"{name}. One policy needs one size; convert the file or select by mask."
                     )
             yield episode
@@ -186,8 +188,11 @@ def _read_demo(
     demo: h5py.Group, keys: Sequence[str], lang: str, end: LogEnd | None, signal: str | None
 ) -> Episode:
     where = f"{demo.file.filename}: {demo.name[1:]}"
-    actions = demo["actions"][()].astype(np.float32, copy=False)
-    check_finite(f"{where}/actions", actions)
+    if is_text_dataset(demo["actions"]):
+        actions = demo["actions"].asstr()[()]
+    else:
+        actions = demo["actions"][()].astype(np.float32, copy=False)
+        check_finite(f"{where}/actions", actions)
     rewards = read_steps(demo, "rewards").astype(np.float32)
     steps = len(actions)
     success = bool(demo.attrs["success"] if "success" in demo.attrs else (rewards > 0).any())
@@ -198,10 +203,11 @@ def _read_demo(
         actions, rewards = actions[:steps], np.zeros(steps, np.float32)
         rewards[-1] = float(success)
     terminated = ends_terminal(demo, success, end)
-    observations = {key: _read_rows(demo, key, steps, not terminated) for key in keys}
+    rows = {key: _read_rows(demo, key, steps, not terminated) for key in keys}
     return Episode(
         name=demo.name.rsplit("/", 1)[-1],
-        observations=observations,
+        observations={key: x for key, x in rows.items() if not is_text(x)},
+        texts={key: x for key, x in rows.items() if is_text(x)},
         actions=actions,
         rewards=rewards,
         terminated=terminated,
@@ -218,15 +224,19 @@ def _read_rows(demo: h5py.Group, key: str, steps: int, bootstraps: bool) -> np.n
     if key not in demo["obs"]:
         raise ValueError(f"{where}: {unknown('observation key', key, demo['obs'])}")
     dataset = demo["obs"][key]
-    camera = _is_camera(dataset)
-    if not camera and dataset.ndim > 2:
+    camera, text = _is_camera(dataset), is_text_dataset(dataset)
+    if (not camera and dataset.ndim > 2) or (text and dataset.ndim != 1):
         raise ValueError(
             f"{where}: {dataset.dtype} {dataset.shape} is neither an image, uint8 [t, h, w, 3], "
-            "nor state, [t, s]; leave this key out."
+            "nor state, [t, s], nor text, strings [t]; leave this key out."
         )
-    rows = np.empty((steps + 1, *dataset.shape[1:]), np.uint8 if camera else np.float32)
+    kind: Any = np.uint8 if camera else object if text else np.float32
+    rows = np.empty((steps + 1, *dataset.shape[1:]), kind)
     inside = min(steps + 1, len(dataset))
-    dataset.read_direct(rows, np.s_[:inside], np.s_[:inside])
+    if text:
+        rows[:inside] = dataset.asstr()[:inside]
+    else:
+        dataset.read_direct(rows, np.s_[:inside], np.s_[:inside])
     if inside == steps:
         after = demo.get(f"next_obs/{key}")
         if after is not None:
@@ -234,7 +244,10 @@ def _read_rows(demo: h5py.Group, key: str, steps: int, bootstraps: bool) -> np.n
                 raise ValueError(
                     f"{where}: shape {dataset.shape}, but next_obs/{key} has {after.shape}."
                 )
-            after.read_direct(rows, np.s_[-1:], np.s_[-1:])
+            if text:
+                rows[-1] = after.asstr()[-1]
+            else:
+                after.read_direct(rows, np.s_[-1:], np.s_[-1:])
         elif bootstraps:
             raise ValueError(
                 f"{where}: the log is truncated, and without next_obs/{key} nothing tells what was "
@@ -244,7 +257,7 @@ def _read_rows(demo: h5py.Group, key: str, steps: int, bootstraps: bool) -> np.n
         else:
             rows[-1] = rows[-2]
     check_finite(where, rows)
-    return rows if rows.ndim > 1 else rows[:, None]
+    return rows if rows.ndim > 1 or text else rows[:, None]
 
 
 def _attributes(demo: h5py.Group) -> dict[str, Any]:

@@ -209,6 +209,14 @@ def _summarize(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
     first = wilson(sum(e.success_any for e in episodes), n)
     last = wilson(sum(e.success_last for e in episodes), n)
     decisions = [e.mean_decision_ms for e in episodes if e.mean_decision_ms is not None]
+    extra: dict[str, Any] = {}
+    refused = [e.refused_commands for e in episodes if e.refused_commands is not None]
+    if refused:
+        commands = sum(e.steps for e in episodes if e.refused_commands is not None)
+        extra["refused_commands"] = {"count": sum(refused), "rate": sum(refused) / commands}
+    if tasks := sorted({e.task for e in episodes if e.task is not None}):
+        of_task = {task: [e.success_any for e in episodes if e.task == task] for task in tasks}
+        extra["tasks"] = {task: asdict(wilson(sum(x), len(x))) for task, x in of_task.items()}
     return {
         "n": n,
         # The headline is success at any step; both measures follow in full.
@@ -224,6 +232,7 @@ def _summarize(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
         "mean_return": sum(e.total_reward for e in episodes) / n,
         "mean_steps": sum(e.steps for e in episodes) / n,
         "median_decision_ms": round(median(decisions), 4) if decisions else None,
+        **extra,
     }
 
 

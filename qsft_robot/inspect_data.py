@@ -19,7 +19,9 @@ from qsft_robot.demonstration_checks import (
 from qsft_robot.demonstrations import iter_episodes, no_reward
 from qsft_robot.log_ends import LogEnd
 from qsft_robot.normalize import CONSTANT_STD
-from qsft_robot.types import Episode
+from qsft_robot.types import ADMISSIBLE, Episode, is_text
+
+TEXT = "text"
 
 
 @dataclass
@@ -27,7 +29,7 @@ class KeySummary:
     """One observation key, or the actions, over all steps."""
 
     shape: tuple[int, ...]
-    dtype: str
+    dtype: str  # "text" where the rows are str: low and high are then their lengths
     low: np.ndarray  # [s]; one number for images
     high: np.ndarray
 
@@ -58,6 +60,8 @@ class DataSummary:
     # instruction -> episodes
     instructions: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    # text commands that were not among the admissible ones of their step
+    foreign_commands: int = 0
 
     @property
     def success_rate(self) -> float:
@@ -139,6 +143,9 @@ def show(summary: DataSummary, console: Console) -> None:
     actions = {"actions": summary.actions} if summary.actions else {}
     for key, x in {**summary.keys, **actions}.items():
         low, high = float(x.low.min()), float(x.high.max())
+        if x.dtype == TEXT:
+            keys.add_row(key, "", x.dtype, f"{low:.0f} to {high:.0f} characters")
+            continue
         note = f"  constant: {', '.join(map(str, x.constant))}" if x.constant else ""
         keys.add_row(key, "x".join(map(str, x.shape)), x.dtype, f"{low:.4g} to {high:.4g}{note}")
     console.print(keys)
@@ -163,19 +170,28 @@ def _add(summary: DataSummary, episode: Episode) -> None:
     summary.truncated += episode.truncated
     text = episode.instruction
     summary.instructions[text] = summary.instructions.get(text, 0) + 1
-    for key, rows in episode.observations.items():
+    for key, rows in {**episode.observations, **episode.texts}.items():
         summary.keys[key] = _widen(summary.keys.get(key), rows)
     summary.actions = _widen(summary.actions, episode.actions)
+    if episode.has_commands and ADMISSIBLE in episode.texts:
+        admissible = [text.split("\n") for text in episode.texts[ADMISSIBLE]]
+        summary.foreign_commands += sum(
+            action not in commands
+            for action, commands in zip(episode.actions, admissible, strict=False)
+        )
 
 
 def _widen(before: KeySummary | None, rows: np.ndarray) -> KeySummary:
-    if rows.ndim == 4:
+    if is_text(rows):
+        lengths = np.array([len(x) for x in rows])
+        low, high = lengths.min(keepdims=True), lengths.max(keepdims=True)
+    elif rows.ndim == 4:
         low, high = rows.min(keepdims=True).ravel(), rows.max(keepdims=True).ravel()
     else:
         low, high = rows.min(axis=0), rows.max(axis=0)
     if before is not None:
         low, high = np.minimum(low, before.low), np.maximum(high, before.high)
-    return KeySummary(rows.shape[1:], str(rows.dtype), low, high)
+    return KeySummary(rows.shape[1:], TEXT if is_text(rows) else str(rows.dtype), low, high)
 
 
 def _warnings(summary: DataSummary, only_dones: bool, no_next: bool) -> list[str]:
@@ -202,12 +218,26 @@ def _warnings(summary: DataSummary, only_dones: bool, no_next: bool) -> list[str
     if no_next:
         found.append("no next_obs: the last frame stands in for what the last action led to.")
     for key, x in summary.keys.items():
+        if x.dtype == TEXT:
+            continue
         if x.constant and len(x.shape) == 3:
             found.append(f"{key}: every pixel of every frame is {x.low[0]}.")
         elif x.constant:
             listed = ", ".join(map(str, x.constant))
             found.append(f"{key}: constant in dimension {listed}; normalised to 0.")
     assert summary.actions is not None
+    if summary.actions.dtype == TEXT:
+        if ADMISSIBLE not in summary.keys:
+            found.append(
+                f"the actions are text commands, but there is no observation {ADMISSIBLE!r}: "
+                "training then needs --tokenizer.free."
+            )
+        if summary.foreign_commands:
+            found.append(
+                f"{summary.foreign_commands} of {summary.steps} commands were not among the "
+                f"{ADMISSIBLE} of their step."
+            )
+        return found
     if (np.maximum(-summary.actions.low, summary.actions.high) > 1 + ACTION_TOLERANCE).any():
         low = ", ".join(f"{x:.4g}" for x in summary.actions.low)
         high = ", ".join(f"{x:.4g}" for x in summary.actions.high)

@@ -13,7 +13,7 @@ from qsft_robot.types import Episode
 
 @dataclass(frozen=True)
 class LogRanges:
-    """Extremes over all rows of all logs, in the logs' own units."""
+    """Extremes over all rows of all logs, in the logs' own units; d = 0 for text commands."""
 
     # [d]: the smallest and largest action, and the largest change from one action to the next
     # within one log (0 where no log has two actions).
@@ -29,12 +29,13 @@ class LogRanges:
         episodes = list(episodes)
         if not episodes:
             raise ValueError("The ranges of logs need at least one log.")
-        changes = [np.abs(np.diff(e.actions, axis=0)) for e in episodes if len(e) > 1]
-        zero = np.zeros(episodes[0].actions.shape[1])
+        all_actions = [np.zeros((len(e), 0)) if e.has_commands else e.actions for e in episodes]
+        changes = [np.abs(np.diff(actions, axis=0)) for actions in all_actions if len(actions) > 1]
+        zero = np.zeros(all_actions[0].shape[1])
         rows = {key: [e.observations[key] for e in episodes] for key in keys}
         return cls(
-            low=np.min([e.actions.min(axis=0) for e in episodes], axis=0),
-            high=np.max([e.actions.max(axis=0) for e in episodes], axis=0),
+            low=np.min([actions.min(axis=0) for actions in all_actions], axis=0),
+            high=np.max([actions.max(axis=0) for actions in all_actions], axis=0),
             largest_change=np.max([c.max(axis=0) for c in changes], axis=0) if changes else zero,
             state={
                 key: (

@@ -14,6 +14,7 @@ import numpy as np
 from qsft_robot.demonstration_checks import (
     check_demo,
     env_args_of,
+    is_text_dataset,
     language_of,
     masks_of,
     natural_order,
@@ -41,6 +42,7 @@ class _Source:
     env_args: dict[str, Any]
     # observation key -> (its kind of numbers, shape of one row), as every log of the file has it
     keys: dict[str, tuple[str, tuple[int, ...]]]
+    # Numbers of one action; 0 where actions are text commands.
     action_dim: int
 
 
@@ -94,18 +96,24 @@ def _look_through(path: Path) -> _Source:
             check_demo(demo)
             here = {key: _kind(x) for key, x in demo["obs"].items() if isinstance(x, h5py.Dataset)}
             if keys is None:
-                keys, action_dim = here, demo["actions"].shape[1]
+                keys, action_dim = here, _action_dim(demo)
             # What only some logs of a file have is nothing that the file has.
             keys = {key: kind for key, kind in keys.items() if here.get(key) == kind}
-            if demo["actions"].shape[1] != action_dim:
+            if _action_dim(demo) != action_dim:
                 raise ValueError(
-                    f"{path}: data/{name}/actions have {demo['actions'].shape[1]} dimensions, those"
-                    f" of {names[0]} {action_dim}."
+                    f"{path}: data/{name}/actions have {_action_dim(demo)} dimensions (text "
+                    f"commands 0), those of {names[0]} {action_dim}."
                 )
         return _Source(path, names, masks_of(file), env_args_of(file), keys or {}, action_dim)
 
 
+def _action_dim(demo: h5py.Group) -> int:
+    return 0 if is_text_dataset(demo["actions"]) else demo["actions"].shape[1]
+
+
 def _kind(dataset: h5py.Dataset) -> tuple[str, tuple[int, ...]]:
+    if is_text_dataset(dataset):
+        return "text", dataset.shape[1:]
     kind = "uint8" if dataset.dtype == np.uint8 else "numbers"
     shape = dataset.shape[1:]
     return kind, shape or (1,)
@@ -164,8 +172,9 @@ def _agreed_keys(sources: Sequence[_Source], common: bool) -> list[str] | None:
     for other in sources[1:]:
         if other.action_dim != first.action_dim:
             raise ValueError(
-                f"{other.path}: actions have {other.action_dim} dimensions, those of {first.path} "
-                f"{first.action_dim}; logs of two robots can't be one data set."
+                f"{other.path}: actions have {other.action_dim} dimensions (text commands 0), "
+                f"those of {first.path} {first.action_dim}; logs of two robots can't be one data "
+                "set."
             )
     if common:
         shared = [

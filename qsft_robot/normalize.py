@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from qsft_robot.types import Episode
+from qsft_robot.types import Episode, is_text
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float32
@@ -21,7 +21,7 @@ CONSTANT_STD = 1e-6
 @dataclass(frozen=True)
 class NormStats:
     """State is normalised to (x - mean) / std, a constant dimension to 0; actions go linearly from
-    [action_low, action_high] to [-1, 1]."""
+    [action_low, action_high] to [-1, 1]; text commands (d = 0) stay as they are."""
 
     # state key -> [s_key]
     mean: Mapping[str, np.ndarray]
@@ -66,7 +66,7 @@ class NormStats:
                 raise ValueError(f"No state key '{key}' to fit. There are: {', '.join(state)}.")
             rows = np.concatenate([e.observations[key] for e in episodes]).astype(np.float64)
             mean[key], std[key] = rows.mean(axis=0), rows.std(axis=0)
-        dimensions = episodes[0].actions.shape[1]
+        dimensions = 0 if episodes[0].has_commands else episodes[0].actions.shape[1]
         declared = action_scale if action_scale is not None else (-1.0, 1.0)
         low, high = (np.asarray(bound, np.float64) for bound in declared)
         if low.size not in (1, dimensions) or high.size not in (1, dimensions):
@@ -115,6 +115,8 @@ class NormStats:
         self, actions: Float[np.ndarray, "*rows d"]
     ) -> Float32[np.ndarray, "*rows d"]:
         """Actions in the environment's units to [-1, 1]; unchanged under the default scale."""
+        if is_text(actions):
+            return actions
         actions = self._actions(actions)
         if self._identity:
             return actions
@@ -125,6 +127,8 @@ class NormStats:
         self, actions: Float[np.ndarray, "*rows d"]
     ) -> Float32[np.ndarray, "*rows d"]:
         """Actions in [-1, 1] to the environment's units; unchanged under the default scale."""
+        if is_text(actions):
+            return actions
         actions = self._actions(actions)
         if self._identity:
             return actions

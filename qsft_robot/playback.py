@@ -14,7 +14,7 @@ from qsft_robot.build import build_env
 from qsft_robot.demonstration_checks import env_args_of, open_demonstrations, unknown
 from qsft_robot.demonstrations import iter_episodes, read_env_args
 from qsft_robot.rollout_worker import as_mapping, succeeded
-from qsft_robot.types import Episode, is_image
+from qsft_robot.types import Episode, is_image, is_text, stack_rows
 from qsft_robot.video import VideoFile, check_video, draw_overlay
 
 
@@ -33,6 +33,8 @@ class PlaybackReport:
     state_differences: dict[str, float]
     # image key -> mean absolute difference in grey levels of 255; told, but no ground to refuse
     image_differences: dict[str, float]
+    # text key -> number of rows that differ; one is ground to refuse
+    text_differences: dict[str, int]
     reasons: tuple[str, ...]
     video: Path | None
 
@@ -43,11 +45,13 @@ class PlaybackReport:
     def __str__(self) -> str:
         states = ", ".join(f"{key} {x:.2g}" for key, x in self.state_differences.items())
         images = ", ".join(f"{key} {x:.2f}" for key, x in self.image_differences.items())
+        texts = ", ".join(f"{key} {x}" for key, x in self.text_differences.items())
         verdict = "accepted" if self.accepted else "NOT accepted: " + "; ".join(self.reasons)
         return (
             f"{self.demo}: {verdict}. {self.steps_replayed} of {self.steps_logged} steps; "
             f"largest difference of states: {states or 'none compared'}; mean difference of "
             f"images (of 255): {images or 'none compared'}"
+            + (f"; rows of text that differ: {texts}" if texts else "")
         )
 
 
@@ -120,12 +124,12 @@ def _replay(
     rewards: list[float] = []
     success = False
 
-    def show(outcome: bool | None) -> None:
+    def show(outcome: bool | None, command: str | None) -> None:
         if film is not None:
             frame = np.asarray(env.render())
-            film.append(draw_overlay(frame, log.instruction, [], outcome))
+            film.append(draw_overlay(frame, log.instruction, [], outcome, command))
 
-    show(None)
+    show(None, "" if log.has_commands else None)
     for i, action in enumerate(log.actions):
         observation, reward, terminated, truncated, info = env.step(action)
         for key, value in as_mapping(observation).items():
@@ -133,10 +137,10 @@ def _replay(
         rewards.append(float(reward))
         success |= succeeded(info)
         over = terminated or truncated or i == len(log) - 1
-        show(success or (False if over else None))
+        show(success or (False if over else None), action if log.has_commands else None)
         if over:
             break
-    return {k: np.stack(v) for k, v in rows.items()}, np.array(rewards, np.float32), success
+    return {k: stack_rows(v) for k, v in rows.items()}, np.array(rewards, np.float32), success
 
 
 def _compare(
@@ -151,9 +155,14 @@ def _compare(
     steps = len(rewards)
     states: dict[str, float] = {}
     images: dict[str, float] = {}
+    texts: dict[str, int] = {}
     reasons: list[str] = []
-    for key in sorted(log.observations.keys() & seen.keys()):
-        logged, replayed = log.observations[key][: steps + 1], seen[key]
+    there = {**log.observations, **log.texts}
+    for key in sorted(there.keys() & seen.keys()):
+        logged, replayed = there[key][: steps + 1], seen[key]
+        if is_text(logged) or is_text(replayed):
+            texts[key] = int((logged != replayed).sum())
+            continue
         if logged.shape != replayed.shape:
             reasons.append(
                 f"{key} has shape {list(logged.shape[1:])} in the log and "
@@ -174,9 +183,10 @@ def _compare(
         for key, x in states.items()
         if not x <= tolerance
     ]
-    if not states and not images:
+    reasons += [f"{key} differs in {x} of {steps + 1} rows" for key, x in texts.items() if x]
+    if not states and not images and not texts:
         reasons.append(
-            f"no observation key in common: the log has {sorted(log.observations)}, the "
+            f"no observation key in common: the log has {sorted(there)}, the "
             f"environment {sorted(seen)}"
         )
     return PlaybackReport(
@@ -188,6 +198,7 @@ def _compare(
         reward_difference=float(np.abs(log.rewards[:steps] - rewards).max()),
         state_differences=states,
         image_differences=images,
+        text_differences=texts,
         reasons=tuple(reasons),
         video=video,
     )

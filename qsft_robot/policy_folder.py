@@ -60,7 +60,13 @@ class PolicySpec:
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> PolicySpec:
-        """The interface that a policy's description tells."""
+        """The interface that a policy's description tells; ValueError where the policy answers with
+        text commands, which no arm executes."""
+        if description["action"]["dim"] == 0:
+            raise ValueError(
+                "this policy answers with text commands, not with the actions of an arm, so it can "
+                "be evaluated (qsft-robot evaluate) but neither run on a robot nor served."
+            )
         action, state = description["action"], description["norm_stats"]["state"]
         return cls(
             cameras={key: (int(h), int(w)) for key, (h, w) in description["cameras"].items()},

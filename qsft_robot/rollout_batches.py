@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from qsft_robot.rollout_pool import Lost, Message, WorkerPool
-from qsft_robot.types import BatchPolicy, Decision, EpisodeMemory, Observation
+from qsft_robot.types import BatchPolicy, Decision, EpisodeMemory, Observation, is_text
 
 # How often an episode that was not at fault begins again after its worker was lost.
 MAX_RESTARTS = 3
@@ -38,6 +38,9 @@ class EpisodeResult:
     env_seconds: float  # what the environment computed
     restarts: int  # how often it began again because another episode took its worker down
     video: str | None  # file name in videos/
+    task: str | None = None  # the kind of task, where the environment tells it (`task_type`)
+    # how many text commands the environment did not take; None where actions are numbers
+    refused_commands: int | None = None
 
     def with_video(self, name: str | None) -> EpisodeResult:
         return replace(self, video=name)
@@ -45,6 +48,9 @@ class EpisodeResult:
     def to_json(self) -> dict[str, Any]:
         """The line's fields, in order."""
         fields = dict(vars(self))
+        for name in ("task", "refused_commands"):
+            if fields[name] is None:
+                del fields[name]
         return {"return" if k == "total_reward" else k: v for k, v in fields.items()}
 
 
@@ -214,12 +220,21 @@ class RolloutBatches:
 
     def _checked(self, actions: np.ndarray) -> np.ndarray:
         actions = np.asarray(actions)
+        if self._pool.greeting["action_shape"] is None:
+            if actions.ndim != 1 or not len(actions) or not is_text(actions):
+                raise ValueError(
+                    "the environment takes text commands, object [h] of str with h >= 1; the "
+                    f"policy gave {actions.dtype} of shape {list(actions.shape)}"
+                )
+            return actions
         shape = tuple(self._pool.greeting["action_shape"])
         if actions.ndim != 1 + len(shape) or actions.shape[1:] != shape or not len(actions):
             raise ValueError(
                 f"the policy gave actions of shape {list(actions.shape)}; the environment takes "
                 f"[h, {', '.join(map(str, shape))}] with h >= 1"
             )
+        if is_text(actions):
+            raise ValueError("the policy gave text commands; the environment takes numbers")
         if not np.isfinite(actions).all():
             raise ValueError("the policy gave an action that is NaN or infinite")
         return actions

@@ -12,15 +12,19 @@ from typing import Any
 import numpy as np
 
 from qsft_robot.build import build_env
+from qsft_robot.types import split_texts, stack_rows
 from qsft_robot.video import VideoFile, check_video, draw_overlay
 from qsft_robot.worker_channel import STARTUP_S, WorkerChannel
 
 
-def as_mapping(observation: Any) -> dict[str, np.ndarray]:
-    """A gymnasium observation as key -> array; a bare array gets the key "observation"."""
-    if isinstance(observation, Mapping):
-        return {key: np.asarray(value) for key, value in observation.items()}
-    return {"observation": np.asarray(observation)}
+def as_mapping(observation: Any) -> dict[str, Any]:
+    """A gymnasium observation as key -> array, or str where it is text; a bare one gets the key
+    "observation"."""
+    entries = observation if isinstance(observation, Mapping) else {"observation": observation}
+    return {
+        key: value if isinstance(value, str) else np.asarray(value)
+        for key, value in entries.items()
+    }
 
 
 def succeeded(info: Mapping[str, Any]) -> bool:
@@ -68,12 +72,15 @@ class _Slot:
         self._return = 0.0
         self._any = False
         self._last = False
+        self._task: str | None = None
+        # Text commands that the environment didn't take; None where actions are numbers.
+        self._refused: int | None = None
         self._values: list[float | None] = []
         self.seconds = 0.0
         self._video: VideoFile | None = None
         # What is logged, where logs are asked for: observation rows, actions, rewards.
-        self._rows: dict[str, list[np.ndarray]] = {}
-        self._actions: list[np.ndarray] = []
+        self._rows: dict[str, list[Any]] = {}
+        self._actions: list[np.ndarray | str] = []
         self._rewards: list[float] = []
 
     def begin(self, record: bool) -> dict[str, Any]:
@@ -82,6 +89,7 @@ class _Slot:
         options = self._settings["reset_options"]
         observation, info = self.env.reset(seed=self._seed, options=options)
         self._instruction = str(info.get("instruction", ""))
+        self._task = info.get("task_type")
         if record:
             fps = float(getattr(self.env.unwrapped, "control_hz", 20.0))
             self._video = VideoFile(self._settings["video_folder"], fps)
@@ -95,7 +103,7 @@ class _Slot:
         started = time.monotonic()
         limit = self._settings["episode_timeout_s"]
         if self._video is not None and not self._steps:
-            self._film(value, None)
+            self._film(value, None, "" if isinstance(actions[0], str) else None)
         over = None
         for action in actions:
             observation, reward, terminated, truncated, info = self.env.step(action)
@@ -104,13 +112,16 @@ class _Slot:
             self._log(observation, action, float(reward))
             self._last = succeeded(info)
             self._any |= self._last
+            if isinstance(action, str):
+                self._refused = (self._refused or 0) + bool(info.get("invalid_command", False))
             self._instruction = str(info.get("instruction", self._instruction))
             if terminated or truncated:
                 over = "terminated" if terminated else "step_limit"
             elif self.seconds + time.monotonic() - started > limit:
                 over = "timeout"
             if self._video is not None:
-                self._film(value, self._any or (None if over is None else False))
+                command = action if isinstance(action, str) else None
+                self._film(value, self._any or (None if over is None else False), command)
             if over is not None:
                 break
         self.seconds += time.monotonic() - started
@@ -132,20 +143,25 @@ class _Slot:
             except Exception:
                 traceback.print_exc()
 
-    def _log(self, observation: Any, action: np.ndarray | None = None, reward: float = 0.0) -> None:
+    def _log(
+        self, observation: Any, action: np.ndarray | str | None = None, reward: float = 0.0
+    ) -> None:
         if not self._settings.get("log"):
             return
         for key, row in as_mapping(observation).items():
-            self._rows.setdefault(key, []).append(row.copy())
+            self._rows.setdefault(key, []).append(row if isinstance(row, str) else row.copy())
         if action is not None:
-            self._actions.append(np.array(action, np.float32))
+            is_command = isinstance(action, str)
+            self._actions.append(action if is_command else np.array(action, np.float32))
             self._rewards.append(reward)
 
     def _logged(self, cut: bool) -> dict[str, Any]:
         """The fields of `types.Episode`, as arrays."""
+        observations, texts = split_texts(self._rows)
         return {
-            "observations": {key: np.stack(rows) for key, rows in self._rows.items()},
-            "actions": np.stack(self._actions),
+            "observations": observations,
+            "texts": texts,
+            "actions": stack_rows(self._actions),
             "rewards": np.array(self._rewards, np.float32),
             "terminated": self._any or not cut,
             "truncated": cut and not self._any,
@@ -153,11 +169,12 @@ class _Slot:
             "instruction": self._instruction,
         }
 
-    def _film(self, value: float | None, outcome: bool | None) -> None:
+    def _film(self, value: float | None, outcome: bool | None, command: str | None) -> None:
         self._values.append(value)
         frame = np.asarray(self.env.render())
         assert self._video is not None
-        self._video.append(draw_overlay(frame, self._instruction, self._values, outcome))
+        frame = draw_overlay(frame, self._instruction, self._values, outcome, command)
+        self._video.append(frame)
 
     def _end(self, failure_reason: str | None, error: str | None) -> dict[str, Any]:
         path = None
@@ -177,6 +194,8 @@ class _Slot:
             "instruction": self._instruction,
             "env_seconds": round(self.seconds, 4),
             "video": path,
+            "task": self._task,
+            "refused_commands": self._refused,
         }
         if self._actions and failure_reason != "error":
             return {"result": result, "episode": self._logged(failure_reason == "timeout")}
@@ -202,7 +221,8 @@ def serve_rollouts(channel: WorkerChannel, settings: Mapping[str, Any]) -> None:
     channel.send(
         {
             "env_args": env_description(env, settings["env_args"]),
-            "action_shape": list(env.action_space.shape),
+            # None where actions are text commands
+            "action_shape": None if (shape := env.action_space.shape) is None else list(shape),
         }
     )
     channel.end()

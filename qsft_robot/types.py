@@ -14,6 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+# The text key that lists the commands which may be given next, one a line: the support of
+# policies that act by text commands.
+ADMISSIBLE = "admissible_commands"
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -24,15 +28,18 @@ class Observation:
     # low-dimensional key -> float32 [s_key], SI units, robot base frame unless the key says other
     state: Mapping[str, np.ndarray]
     instruction: str = ""
+    # text key -> what a text environment said, e.g. its answer to the last command
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
-    def from_env(observation: Mapping[str, np.ndarray], instruction: str) -> Observation:
-        """Split a gymnasium dict observation: uint8 [h, w, 3] are images, the rest is state."""
-        images = {key: x for key, x in observation.items() if is_image(x)}
-        state = {
-            key: np.asarray(x, np.float32) for key, x in observation.items() if not is_image(x)
-        }
-        return Observation(images, state, instruction)
+    def from_env(observation: Mapping[str, np.ndarray | str], instruction: str) -> Observation:
+        """Split a gymnasium dict observation: str are texts, uint8 [h, w, 3] images, the rest is
+        state."""
+        texts = {key: x for key, x in observation.items() if isinstance(x, str)}
+        arrays = {key: x for key, x in observation.items() if not isinstance(x, str)}
+        images = {key: x for key, x in arrays.items() if is_image(x)}
+        state = {key: np.asarray(x, np.float32) for key, x in arrays.items() if not is_image(x)}
+        return Observation(images, state, instruction, texts)
 
 
 def is_image(array: np.ndarray) -> bool:
@@ -48,7 +55,7 @@ class Episode:
     name: str
     # key -> [t + 1, ...]: uint8 [t + 1, height, width, 3] for images, float32 [t + 1, s] for state
     observations: Mapping[str, np.ndarray]
-    actions: np.ndarray  # float32 [t, d]
+    actions: np.ndarray  # float32 [t, d], or text commands, object [t] of str
     rewards: np.ndarray  # float32 [t]
     # The outcome is known: success, or a failure that used its whole step limit. No bootstrap.
     terminated: bool
@@ -58,16 +65,45 @@ class Episode:
     instruction: str = ""
     # How to make the episode again: "seed", "reset_options", "expert", ... (JSON types only)
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    # text key -> object [t + 1] of str, rows as those of the observations
+    texts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.actions)
+
+    @property
+    def has_commands(self) -> bool:
+        """Whether its actions are text commands."""
+        return is_text(self.actions)
+
+
+def is_text(array: np.ndarray) -> bool:
+    """Whether an array holds text: object [...] of str."""
+    return array.dtype == object
+
+
+def stack_rows(rows: Sequence[Any]) -> np.ndarray:
+    """Rows of one key, one after the other: object [t] where they are str, else [t, ...]."""
+    return np.array(rows, object) if isinstance(rows[0], str) else np.stack(rows)
+
+
+def split_texts(
+    rows: Mapping[str, Sequence[Any]],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Observation rows of a log, key -> rows, as (observations, texts) of an `Episode`."""
+    stacked = {key: stack_rows(values) for key, values in rows.items()}
+    return (
+        {key: x for key, x in stacked.items() if not is_text(x)},
+        {key: x for key, x in stacked.items() if is_text(x)},
+    )
 
 
 @dataclass(frozen=True)
 class Decision:
     """One answer of a policy."""
 
-    actions: np.ndarray  # float32 [h, d], in the environment's own action units
+    # float32 [h, d], in the environment's own action units, or a text command, object [1] of str
+    actions: np.ndarray
     value: float | None = None  # V(s) in [0, 1] where the policy carries a value, else None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-BAR_HEIGHT = 40
+BAR_HEIGHT, COMMAND_HEIGHT = 40, 16
 _DIM = (150, 150, 150)
 _WHITE = (255, 255, 255)
 _GREEN = (80, 220, 100)
@@ -24,19 +24,26 @@ def draw_overlay(
     instruction: str,
     values: Sequence[float | None],
     outcome: bool | None,
+    command: str | None = None,
 ) -> np.ndarray:
     """Return `frame` uint8 [h, w, 3] with a bar below it, uint8 [h', w', 3], both sizes even.
 
     The bar holds the instruction, the curve of `values` so far (in [0, 1], one a frame, None where
     the policy has no value) with the newest as a number, and SUCCESS or FAIL once `outcome` says.
+    A policy that acts by text has a line for its last `command` as well, None for no such line.
     """
     from PIL import Image, ImageDraw
 
     height, width = frame.shape[:2]
-    canvas = Image.new("RGB", (width + width % 2, height + height % 2 + BAR_HEIGHT))
+    line = 0 if command is None else COMMAND_HEIGHT
+    canvas = Image.new("RGB", (width + width % 2, height + height % 2 + line + BAR_HEIGHT))
     canvas.paste(Image.fromarray(frame), (0, 0))
     draw = ImageDraw.Draw(canvas)
     top = height + height % 2
+    if command:
+        said = f"> {command}".encode("latin-1", "replace").decode("latin-1")
+        draw.text((4, top + 3), _cut(draw, said, width - 8), fill=_WHITE)
+    top += line
     # PIL's own bitmap font draws Latin-1 alone.
     text = instruction.encode("latin-1", "replace").decode("latin-1")
     draw.text((4, top + 3), _cut(draw, text, width - 8), fill=_WHITE)

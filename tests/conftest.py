@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("MUJOCO_GL", "egl")
+# Environments that tests and worker processes import by name; last, so that they shadow nothing.
+sys.path.append(str(Path(__file__).parent))
 # Shapes in the signatures of the model are checked here, and in tests only.
 install_import_hook(
     [

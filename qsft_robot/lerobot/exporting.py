@@ -148,6 +148,14 @@ class _Writer:
 
     def append(self, path: Path, episode: Episode) -> None:
         """Write one log; its last observation row is left away."""
+        if episode.has_commands or episode.texts:
+            what = (
+                "actions" if episode.has_commands else f"observation {sorted(episode.texts)[0]!r}"
+            )
+            raise ValueError(
+                f"{path}: {episode.name}: the {what} hold text, and LeRobot's format has a place "
+                "for numbers and images only, so these logs can't be exported."
+            )
         steps = len(episode)
         rows = {key: x[:steps] for key, x in episode.observations.items()}
         images = {camera_feature(k): x for k, x in rows.items() if is_image(x[0])}
