@@ -24,7 +24,7 @@ def merge(
     """
     from qsft_robot.demonstrations import read_masks
     from qsft_robot.merge import merge_files
-    from qsft_robot.step_progress import StepProgress
+    from qsft_robot.progress import StepProgress
 
     with StepProgress("merge", "logs") as tell:
         merge_files(files, out, env_args_from=env_args_from, common_keys=common_keys, tell=tell)
@@ -83,7 +83,7 @@ def import_lerobot(
         max_episodes: Only the first so many episodes.
     """
     from qsft_robot.lerobot.importing import import_lerobot as run
-    from qsft_robot.step_progress import StepProgress
+    from qsft_robot.progress import StepProgress
 
     with StepProgress("import", "episodes") as tell:
         report = run(
@@ -128,7 +128,7 @@ def export_lerobot(
         crf: Constant rate factor of the video; 18 for h264 and 30 for libsvtav1 when not given.
     """
     from qsft_robot.lerobot.exporting import export_lerobot as run
-    from qsft_robot.step_progress import StepProgress
+    from qsft_robot.progress import StepProgress
 
     with StepProgress("export", "logs") as tell:
         run(

@@ -14,8 +14,8 @@ import numpy as np
 
 from qsft_robot.collect_worker import EXPERT
 from qsft_robot.demonstration_writer import DemonstrationWriter
+from qsft_robot.progress import RolloutProgress
 from qsft_robot.rollout_pool import Lost, WorkerPool
-from qsft_robot.rollout_progress import RolloutProgress
 from qsft_robot.types import Episode
 
 # A worker has one order in work and one at hand.

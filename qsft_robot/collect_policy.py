@@ -10,9 +10,9 @@ from typing import Any
 
 from qsft_robot.collect import CollectReport, choose_valid, env_seed
 from qsft_robot.demonstration_writer import DemonstrationWriter
+from qsft_robot.progress import RolloutProgress
 from qsft_robot.rollout_batches import RolloutBatches
 from qsft_robot.rollout_pool import WorkerPool
-from qsft_robot.rollout_progress import RolloutProgress
 from qsft_robot.types import BatchPolicy, Episode
 
 # The mask, and the name beside the experts' names in a report.

@@ -244,6 +244,6 @@ def _write_episodes(path: Path, episodes: Sequence[EpisodeResult]) -> None:
 def _progress_bar(total: int, shown: bool) -> Any:
     if not shown:
         return nullcontext(None)
-    from qsft_robot.rollout_progress import RolloutProgress
+    from qsft_robot.progress import RolloutProgress
 
     return RolloutProgress("evaluate", total)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -12,18 +11,15 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from bench_policy import train_demo_policy
 from bench_rows import Row, compare, in_turns, seconds_of
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from qsft_robot.collect import CollectPart, collect
-from qsft_robot.config import TrainConfig
 from qsft_robot.export import export_policy
 from qsft_robot.files import write_sums
 from qsft_robot.onnx_policy import OnnxPolicy, load_onnx_policy
 from qsft_robot.policy import TokenPolicy, load_policy
-from qsft_robot.presets import apply_presets, recipe, with_settings
 from qsft_robot.recorded_observations import recorded_observations
-from qsft_robot.train import train
 
 GROUP = "onnx"
 UNIT = "ms a decision (2 cameras of 64x64 to 4 tokens, batch 1, 1 thread)"
@@ -32,22 +28,9 @@ BUDGET_MS = 25.0
 
 
 def export_demo_policy(folder: Path) -> tuple[Path, Path]:
-    """Logs and a policy of the demo's shape after two updates a stage, with its graphs."""
-    os.environ["QSFT_CACHE"] = str(folder / "cache")
-    logs = folder / "place.hdf5"
-    chosen = recipe("tabletop/place")
-    kwargs = {"cameras": list(chosen.cameras), "image_size": chosen.image_size, "task": "place"}
-    parts = [CollectPart(3)]
-    collect({"env_name": "tabletop", "env_kwargs": kwargs}, logs, parts, progress=False)
-    settings = {
-        "data.path": logs,
-        "out": folder / "run",
-        "optim.behaviour_steps": 2,
-        "optim.value_steps": 2,
-        "optim.batch_size": 8,
-    }
-    train(with_settings(apply_presets(TrainConfig(), ["tabletop/pixels"]), settings))
-    return logs, export_policy(folder / "run" / "checkpoint", folder / "policy", onnx=True)
+    """Logs, and the policy that was trained on them with its graphs."""
+    logs, run = train_demo_policy(folder)
+    return logs, export_policy(run / "checkpoint", folder / "policy", onnx=True)
 
 
 def quantize(folder: Path, out: Path) -> OnnxPolicy:
