@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 IN_HAND = "hand"
 OPENABLE = frozenset({"Fridge", "Cabinet", "Microwave", "Drawer", "Safe", "Box"})
@@ -80,6 +81,7 @@ class RoomState:
         return next((x for x in self.objects if x.where == IN_HAND), None)
 
 
+@lru_cache(maxsize=1 << 16)
 def plain_id(name: str) -> str:
     """An id as AI2-THOR writes it ("cabinet|+00.68|+00.50|-02.20"), whatever PDDL made of it."""
     for mark, sign in _MARKS.items():

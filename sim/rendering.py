@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import mujoco
@@ -20,6 +23,24 @@ _GL_HELP = (
 
 _gl_context: Any = None
 _renderers: dict[tuple[int, int, int, int], _Renderer] = {}
+_canvases: dict[tuple[int, int], _Canvas] = {}
+
+# An empty world: light, and an image buffer whose edges are smoothed.
+_CANVAS = """
+<mujoco>
+  <visual>
+    <global offwidth="{width}" offheight="{height}"/>
+    <quality offsamples="4" numslices="14" numstacks="7" numquads="1"/>
+    <headlight ambient=".42 .42 .42" diffuse=".38 .38 .38" specular="0 0 0"/>
+    <map znear=".02" zfar="40"/>
+  </visual>
+  <statistic center="0 0 0" extent="1"/>
+  <worldbody>
+    <light pos="0 0 4" dir=".35 .5 -1" directional="true" diffuse=".38 .38 .36" specular="0 0 0"
+           castshadow="false"/>
+  </worldbody>
+</mujoco>
+"""
 
 
 def gl_platform() -> str:
@@ -130,6 +151,115 @@ def render_images(
     return _renderers[key].images(data, camera_ids, shadows)
 
 
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """An eye [3] (metres, z up) that looks along azimuth (0 is x, pi / 2 is y) and elevation, in
+    radians, with a vertical field of view in degrees."""
+
+    eye: np.ndarray
+    azimuth: float
+    elevation: float
+    field: float
+
+    @cached_property
+    def turn(self) -> np.ndarray:
+        """[3, 3]: right, forward and up of the image as columns."""
+        level, up = math.cos(self.elevation), math.sin(self.elevation)
+        east, north = math.cos(self.azimuth), math.sin(self.azimuth)
+        forward = np.array([level * east, level * north, up])
+        right = np.array([north, -east, 0.0])
+        return np.stack([right, forward, np.cross(right, forward)], axis=1)
+
+    @property
+    def forward(self) -> np.ndarray:
+        """The direction of sight, [3]."""
+        return self.turn[:, 1]
+
+
+class _Canvas:
+    """An image buffer for primitives that belong to no model."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        _start_gl()
+        height, width = size
+        self.model = mujoco.MjModel.from_xml_string(_CANVAS.format(width=width, height=height))
+        self.data = mujoco.MjData(self.model)
+        mujoco.mj_forward(self.model, self.data)
+        try:
+            self.context = mujoco.MjrContext(self.model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        except mujoco.FatalError as error:
+            raise RuntimeError(f"OpenGL refused an image buffer ({error}). {_GL_HELP}") from error
+        self.scene = mujoco.MjvScene(self.model, maxgeom=2000)
+        for flag in (mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SHADOW):
+            self.scene.flags[flag] = False
+        self.option, self.camera = mujoco.MjvOption(), mujoco.MjvCamera()
+        self.camera.type = mujoco.mjtCamera.mjCAMERA_FREE
+        self.camera.distance = 1.0
+        self.whole = mujoco.MjrRect(0, 0, width, height)
+        self.pixels = np.zeros((height, width, 3), np.uint8)
+
+    def look(self, camera: Camera) -> None:
+        """Empty the scene and put the camera into it."""
+        self.model.vis.global_.fovy = camera.field
+        self.camera.lookat[:] = camera.eye + camera.forward
+        self.camera.azimuth = math.degrees(camera.azimuth)
+        self.camera.elevation = math.degrees(camera.elevation)
+        mujoco.mjv_updateScene(
+            self.model,
+            self.data,
+            self.option,
+            None,
+            self.camera,
+            mujoco.mjtCatBit.mjCAT_ALL,
+            self.scene,
+        )
+
+
+def render_primitives(
+    kinds: np.ndarray,
+    sizes: np.ndarray,
+    centres: np.ndarray,
+    turns: np.ndarray,
+    colours: np.ndarray,
+    glow: np.ndarray,
+    camera: Camera,
+    size: tuple[int, int],
+) -> np.ndarray:
+    """Draw n primitives without a model: uint8 [height, width, 3], row 0 at the top.
+
+    kinds [n] MuJoCo's geom types, sizes [n, 3] half extents along their own axes (a capsule's
+    without its caps), centres [n, 3], turns [n, 3, 3], colours [n, 4] RGBA and glow [n] in [0, 1].
+    Raises RuntimeError when the machine gives no GL context, and ValueError for more primitives
+    than a scene holds.
+    """
+    if size not in _canvases:
+        _canvases[size] = _Canvas(size)
+    canvas = _canvases[size]
+    scene = canvas.scene
+    if len(kinds) > scene.maxgeom:
+        raise ValueError(f"{len(kinds)} primitives in one view; a scene holds {scene.maxgeom}.")
+    _start_gl()
+    mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, canvas.context)
+    canvas.look(camera)
+    flat, rgba, geoms = turns.reshape(-1, 9), colours.astype(np.float32), scene.geoms
+    clear = rgba[:, 3] < 1
+    # MuJoCo's own sizes of these two are radius and half length.
+    long = (kinds == mujoco.mjtGeom.mjGEOM_CYLINDER) | (kinds == mujoco.mjtGeom.mjGEOM_CAPSULE)
+    sizes = np.where(long[:, None], sizes[:, [0, 2, 2]], sizes)
+    for i in range(len(kinds)):
+        geom = geoms[i]
+        mujoco.mjv_initGeom(geom, int(kinds[i]), sizes[i], centres[i], flat[i], rgba[i])
+        geom.specular = 0.0
+        if glow[i]:
+            geom.emission = float(glow[i])
+        if clear[i]:
+            geom.transparent = 1
+    scene.ngeom = len(kinds)
+    mujoco.mjr_render(canvas.whole, scene, canvas.context)
+    mujoco.mjr_readPixels(canvas.pixels, None, canvas.whole, canvas.context)
+    return canvas.pixels[::-1].copy()
+
+
 def close_rendering() -> None:
     """Free every image buffer and the GL context; the next image makes new ones."""
     global _gl_context  # noqa: PLW0603
@@ -139,5 +269,8 @@ def close_rendering() -> None:
     for renderer in _renderers.values():
         renderer.context.free()
     _renderers.clear()
+    for canvas in _canvases.values():
+        canvas.context.free()
+    _canvases.clear()
     _gl_context.free()
     _gl_context = None
