@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -13,6 +13,7 @@ import numpy as np
 
 from qsft_robot.types import LoadedPolicy
 from tokenizers_action.bins import QuantileBinTokenizer, UniformBinTokenizer
+from tokenizers_action.commands import CommandTokenizer
 from tokenizers_action.protocol import ActionTokenizer
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ TABLETOP = "tabletop"
 TOKENIZERS: dict[str, Any] = {
     "uniform_bins": UniformBinTokenizer,
     "quantile_bins": QuantileBinTokenizer,
+    "commands": CommandTokenizer,
 }
 MODELS = ("rt_tiny", "rt_small", "rt_base", "pretrained")
 MODEL_KINDS = ("rt", "pretrained")
@@ -105,13 +107,18 @@ def failure_modes(env_name: str) -> dict[str, str]:
     return FAILURE_MODES
 
 
-def build_tokenizer(kind: str, actions: np.ndarray, horizon: int, n_bins: int) -> ActionTokenizer:
-    """Build an action tokenizer from normalised actions [N, d] in [-1, 1]."""
+def build_tokenizer(
+    kind: str, actions: np.ndarray, horizon: int, n_bins: int, free: bool = False
+) -> ActionTokenizer:
+    """Build an action tokenizer from normalised actions [N, d] in [-1, 1], or from all commands
+    that the logs hold, object [N] of str."""
+    if kind == "commands":
+        return CommandTokenizer.fit(actions, free)
     if kind == "uniform":
         return UniformBinTokenizer(actions.shape[-1], horizon=horizon, n_bins=n_bins)
     if kind == "quantile":
         return QuantileBinTokenizer.fit(actions, horizon=horizon, n_bins=n_bins)
-    raise unknown("tokenizer", kind, ("quantile", "uniform"))
+    raise unknown("tokenizer", kind, ("quantile", "uniform", "commands"))
 
 
 def load_tokenizer(description: Mapping[str, Any]) -> ActionTokenizer:
@@ -212,6 +219,11 @@ def tiny_families() -> list[str]:
 def words_of(model: Model) -> Callable[[str], np.ndarray]:
     """How a model reads an instruction: instruction -> int64 [l]."""
     return model.encode_words
+
+
+def frame_words_of(model: Model) -> Callable[[str, Sequence[str]], np.ndarray]:
+    """How a model reads a step: the command that led there and what was said -> int64 [w]."""
+    return model.encode_frame
 
 
 def open_policy(

@@ -25,6 +25,9 @@ class DataConfig:
     state_keys: tuple[str, ...] = ()
     # Image observation keys, e.g. front_image wrist_image. Empty: none (state only).
     cameras: tuple[str, ...] = ()
+    # Text observation keys, e.g. feedback. A policy that acts by text commands remembers its last
+    # commands in any case.
+    text_keys: tuple[str, ...] = ()
     # Low-dimensional keys that only the logs have (poses from a simulator or a tracker). The image
     # tokens learn to tell them in training; the policy neither gets nor needs them.
     auxiliary_keys: tuple[str, ...] = ()
@@ -76,9 +79,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(
-            bool(self.state_keys or self.cameras),
-            "give --data.state-keys or --data.cameras: the policy needs something to look at "
-            "(qsft-robot inspect FILE lists the keys).",
+            bool(self.state_keys or self.cameras or self.text_keys),
+            "give --data.state-keys, --data.cameras or --data.text-keys: the policy needs "
+            "something to look at (qsft-robot inspect FILE lists the keys).",
         )
         require(
             bool(self.cameras) or not self.auxiliary_keys,
@@ -97,10 +100,14 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """How continuous actions become tokens."""
+    """How actions become tokens."""
 
-    # "quantile" (bins between the 1st and 99th percentile) or "uniform" (bins over [-1, 1]).
-    kind: Literal["quantile", "uniform"] = "quantile"
+    # "quantile" (bins between the 1st and 99th percentile), "uniform" (bins over [-1, 1]) or
+    # "commands" (actions are text: one token a word, and an end).
+    kind: Literal["quantile", "uniform", "commands"] = "quantile"
+    # Commands are decoded word by word as they come, not only those that the environment lists as
+    # admissible.
+    free: bool = False
     # Bins of each action dimension; one number for all dimensions.
     n_bins: int = 256
     # Actions of one decision (chunk length), executed one after the other.
@@ -109,6 +116,14 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         require(self.n_bins >= 2, "--tokenizer.n-bins must be at least 2.")
         require(self.horizon >= 1, "--tokenizer.horizon must be at least 1.")
+        require(
+            self.kind != "commands" or self.horizon == 1,
+            "--tokenizer.horizon is for the actions of an arm: a text command is decided alone.",
+        )
+        require(
+            self.kind == "commands" or not self.free,
+            "--tokenizer.free says how text commands are decoded: use --tokenizer.kind commands.",
+        )
 
 
 @dataclass(frozen=True)
@@ -260,7 +275,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=lambda: DataConfig(state_keys=("proprio",)))
     # The RT-style transformer, or the pretrained model that is fine-tuned.
     model: ModelConfig = field(default_factory=ModelConfig)
-    # How continuous actions become tokens.
+    # How actions become tokens.
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     # The value stage of Q-SFT.
     qsft: QSFTConfig = field(default_factory=QSFTConfig)

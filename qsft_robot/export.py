@@ -14,9 +14,10 @@ from qsft_robot.files import read_json, sha256_of
 from qsft_robot.policy import TokenPolicy, build_networks
 from qsft_robot.pretrained_folders import self_contained
 from qsft_robot.recorded_observations import random_observations, recorded_observations
-from qsft_robot.types import Observation
+from qsft_robot.types import ADMISSIBLE, Observation
 
 PARITY_OBSERVATIONS = 128
+_UNTOLD = "the rate of the logs (the file did not tell it)"
 
 
 def export_policy(
@@ -110,11 +111,22 @@ def model_card(description: dict[str, Any], networks: nn.Module) -> str:
     parameters = sum(p.numel() for p in networks.parameters())
     action, data, acting = description["action"], description["data"], description["acting"]
     sees = [f"- state `{key}`" for key in description["state_keys"]]
+    sees += [f"- text `{key}`" for key in description.get("text_keys", [])]
+    rate = f"{action['control_hz']} Hz" if action["control_hz"] else _UNTOLD
+    answers = (
+        f"float32 [{action['horizon']}, {action['dim']}]: {action['horizon']} action(s) of "
+        f"{action['dim']} numbers between {action['low']} and {action['high']}, executed at "
+        f"{rate}."
+    )
+    if description["tokenizer"]["kind"] == "commands":
+        free = description["tokenizer"]["free"]
+        answers = "object [1] of str: one text command, " + (
+            "of any words of its vocabulary." if free else f"out of the text `{ADMISSIBLE}`."
+        )
     sees += [
         f"- camera `{key}`: uint8 RGB [{h}, {w}, 3]"
         for key, (h, w) in description["cameras"].items()
     ]
-    rate = action["control_hz"]
     return "\n".join(
         [
             f"# Policy trained with {description['method']}",
@@ -129,9 +141,7 @@ def model_card(description: dict[str, Any], networks: nn.Module) -> str:
             "",
             "## What it answers",
             "",
-            f"float32 [{action['horizon']}, {action['dim']}]: {action['horizon']} action(s) of "
-            f"{action['dim']} numbers between {action['low']} and {action['high']}, executed at "
-            f"{f'{rate} Hz' if rate else 'the rate of the logs (the file did not tell it)'}.",
+            answers,
             "",
             "## How it acts",
             "",

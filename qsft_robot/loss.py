@@ -38,6 +38,8 @@ class TokenBatch:
     features: Float[Tensor, "b k m c"] | None = None  # image tokens, computed once per frame
     images: dict[str, Tensor] | None = None  # camera -> uint8 [b, k, height, width, 3]
     returns: Float[Tensor, " b"] | None = None  # for the return-conditioned baseline
+    # Of the last j steps, newest last: words of the command that led there and of what was said.
+    words: Int[Tensor, "b j w"] | None = None
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The same batch on another device."""
@@ -257,6 +259,7 @@ def lambda_returns(
     lam: float,
     horizon: int = 1,
     token_level: bool = False,
+    real_tokens: Int[Tensor, "e t"] | None = None,
 ) -> Float[Tensor, "e t n"]:
     """The table of targets: w_t = r_t + gamma [(1 - lam) backup(s_{t+1}) + lam w_{t+1}].
 
@@ -267,6 +270,8 @@ def lambda_returns(
     the chunk and the next state is horizon steps on. Without `token_level` every token of a step
     has the step's own target; with it each inner token's target is formed from the next token's
     backup in the same way (no reward, no discount), the paper's token-level recursion.
+    `real_tokens`: how many tokens of each decision are no padding, where they differ (text
+    commands); without it those of the actions that a chunk really has.
     """
     count, longest = rewards.shape
     n = backups.shape[-1]
@@ -284,6 +289,7 @@ def lambda_returns(
         bootstrap = backups[rows, state, 0]
         onward = (1 - lam) * bootstrap + lam * table[:, t + horizon, 0]
         onward = torch.where(at_end, torch.where(terminated, 0.0, bootstrap), onward)
+        real = length * (n // horizon) if real_tokens is None else real_tokens[:, t]
         last = chunk + gamma ** length.clamp(min=0) * onward
         table[:, t, n - 1] = last
         for i in range(n - 2, -1, -1):
@@ -291,7 +297,7 @@ def lambda_returns(
             if token_level:
                 inner = (1 - lam) * backups[:, t, i + 1] + lam * following
                 # The reward lands on the last token that is no padding.
-                following = torch.where(i + 1 < length * (n // horizon), inner, following)
+                following = torch.where(i + 1 < real, inner, following)
             table[:, t, i] = following
     table = table[:, :longest]
     return table.masked_fill((index >= steps[:, None])[..., None], 0.0)

@@ -51,6 +51,10 @@ class ModelConfig:
     depth: int | None = None
     # Frames that the policy sees: this one and the history-1 before it.
     history: int = 1
+    # Steps whose text commands and texts the policy remembers, the current one included.
+    text_history: int = 16
+    # Words of a step's texts that the RT-style transformer reads; the rest is cut.
+    frame_text_length: int = 48
     # "small" (ours, fast on a CPU), "timm:<name>" or "open_clip:<name>"; <name> is one that the
     # library lists, local-dir:<folder> or hf-hub:<repository>.
     image_encoder: str = "small"
@@ -79,6 +83,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require(self.history >= 1, "--model.history must be at least 1.")
+        require(self.text_history >= 1, "--model.text-history must be at least 1.")
+        require(self.frame_text_length >= 1, "--model.frame-text-length must be at least 1.")
         require(0 <= self.dropout < 1, "--model.dropout must lie in [0, 1).")
         require(self.random_shift >= 0, "--model.random-shift must not be negative.")
         require(self.auxiliary_weight >= 0, "--model.auxiliary-weight must not be negative.")

@@ -73,6 +73,7 @@ def teacher_forced(model: Model, batch: TokenBatch) -> RTOutput:
         batch.text_ids,
         batch.action_ids,
         batch.returns,
+        **with_words(batch),
     )
 
 
@@ -84,8 +85,14 @@ def first_token(model: Model, batch: TokenBatch) -> RTOutput:
         batch.frame_mask,
         batch.text_ids,
         batch.returns,
+        **with_words(batch),
     )
     return output
+
+
+def with_words(batch: TokenBatch) -> dict[str, Tensor]:
+    """The words of the last steps as an argument, for a model that reads them."""
+    return {} if batch.words is None else {"words": batch.words}
 
 
 @contextmanager

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from qsft_robot.build import load_model, load_tokenizer, unknown, words_of
+from qsft_robot.build import frame_words_of, load_model, load_tokenizer, unknown, words_of
 from qsft_robot.checkpoint import read_policy_folder
 from qsft_robot.config import ActingConfig, from_json
 from qsft_robot.deciding import Decider
@@ -20,7 +21,8 @@ from qsft_robot.loss import TokenBatch
 from qsft_robot.networks import PolicyNetworks, frame_features
 from qsft_robot.normalize import NormStats
 from qsft_robot.policy_inputs import MAX_TEXTS, check_observation, state_vector
-from qsft_robot.types import Decision, Observation
+from qsft_robot.types import ADMISSIBLE, Decision, Observation
+from tokenizers_action.protocol import ActionTokenizer, TextTokenizer
 
 
 @dataclass
@@ -30,6 +32,9 @@ class Memory:
     states: deque[Tensor]  # normalised state vectors, newest last
     features: list[deque[Tensor]]  # image tokens, one history a network
     generator: np.random.Generator
+    # Where the model reads texts: words of the last steps, newest last, and the last command.
+    words: deque[Tensor]
+    command: str = ""
 
 
 class TokenPolicy:
@@ -48,12 +53,20 @@ class TokenPolicy:
         self.norm_stats = NormStats.from_json(description["norm_stats"])
         self.acting: ActingConfig = from_json(ActingConfig, description["acting"])
         self.state_keys: list[str] = description["state_keys"]
+        self.text_keys: list[str] = description.get("text_keys", [])
         self.cameras: dict[str, list[int]] = description["cameras"]
         self.history: int = description["model"]["config"]["history"]
+        self.text_history: int = description["model"]["config"].get("text_history", 0)
+        self._commands = self.tokenizer if isinstance(self.tokenizer, TextTokenizer) else None
+        self._needs = [*self.text_keys]
+        if self._commands is not None and not self._commands.free:
+            self._needs.append(ADMISSIBLE)
         self._check_rule()
         self.decider = Decider(networks, self.acting)
         self._trunks = self.decider.trunks
         self._words, self._texts = words_of(self._trunks[0]), dict[str, Tensor]()
+        if self.text_history:
+            self._frame_words = frame_words_of(self._trunks[0])
         self.reset()
 
     @property
@@ -72,7 +85,8 @@ class TokenPolicy:
         self._memory = self.begin_episode(seed)
 
     def infer(self, observation: Observation) -> np.ndarray:
-        """The action chunk, float32 [h, d], in the environment's own action units."""
+        """The action chunk, float32 [h, d], in the environment's own action units, or a text
+        command, object [1] of str."""
         return self.infer_batch([observation], [self._memory])[0].actions
 
     def begin_episode(self, seed: int) -> Memory:
@@ -82,6 +96,7 @@ class TokenPolicy:
             deque(maxlen=self.history),
             [deque(maxlen=self.history) for _ in range(trunks)],
             np.random.default_rng(seed),
+            deque(maxlen=self.text_history),
         )
 
     @torch.inference_mode()
@@ -90,17 +105,38 @@ class TokenPolicy:
     ) -> list[Decision]:
         """One decision an observation. ValueError names a missing or wrong-sized input."""
         contexts = self.contexts(observations, memories)
-        ids, values = self.decider.decide(contexts, self.legal, self.noise(memories))
-        actions = self.norm_stats.unnormalize_actions(self.tokenizer.decode(ids.cpu().numpy()))
+        legal = self._legal_of(self._tokenizer_for(observations))
+        ids, values = self.decider.decide(contexts, legal, self.noise(memories))
+        decoded = self.tokenizer.decode(ids.cpu().numpy())
+        if self._commands is not None:
+            for memory, (command,) in zip(memories, decoded, strict=True):
+                memory.command = command
+            return [
+                Decision(command, None if values is None else float(values[i]))
+                for i, command in enumerate(decoded)
+            ]
+        actions = self.norm_stats.unnormalize_actions(decoded)
         return [
             Decision(np.asarray(a, np.float32), None if values is None else float(values[i]))
             for i, a in enumerate(actions)
         ]
 
     def legal(self, prefix: Tensor) -> Tensor:
-        """Which ids may follow a prefix [b, i], bool [b, v]."""
-        allowed = self.tokenizer.legal_tokens(prefix.cpu().numpy())
-        return torch.from_numpy(allowed).to(self.device)
+        """Which ids may follow a prefix [b, i], bool [b, v], in any observation."""
+        return self._legal_of(self.tokenizer)(prefix)
+
+    def _tokenizer_for(self, observations: Sequence[Observation]) -> ActionTokenizer:
+        """The tokenizer, bound to the commands that may be given where there are such."""
+        if self._commands is None or self._commands.free:
+            return self.tokenizer
+        return self._commands.within([o.texts[ADMISSIBLE] for o in observations])
+
+    def _legal_of(self, tokenizer: ActionTokenizer) -> Callable[[Tensor], Tensor]:
+        def legal(prefix: Tensor) -> Tensor:
+            allowed = tokenizer.legal_tokens(prefix.cpu().numpy())
+            return torch.from_numpy(allowed).to(self.device)
+
+        return legal
 
     def noise(self, memories: Sequence[Memory]) -> Tensor:
         """The next Gumbel noise of each episode, float32 [b, n, v]."""
@@ -113,14 +149,17 @@ class TokenPolicy:
     ) -> list[tuple]:
         """Remember the observations; what each network's prefill then reads."""
         batches = self._context(observations, memories)
-        return [(c.features, c.state, c.frame_mask, c.text_ids, c.returns) for c in batches]
+        contexts = [(c.features, c.state, c.frame_mask, c.text_ids, c.returns) for c in batches]
+        if not self.text_history:
+            return contexts
+        return [(*context, c.words) for context, c in zip(contexts, batches, strict=True)]
 
     def _context(
         self, observations: Sequence[Observation], memories: Sequence[Memory]
     ) -> list[TokenBatch]:
         """Remember the observations; the context batch of each network."""
         for observation in observations:
-            check_observation(observation, self.cameras, self.state_keys)
+            check_observation(observation, self.cameras, self.state_keys, self._needs)
         state = torch.from_numpy(
             np.stack(
                 [
@@ -145,6 +184,7 @@ class TokenPolicy:
             token_mask=empty.bool(),
             legal=empty.unsqueeze(-1).bool(),
             returns=None if returns is None else returns.to(self.device),
+            words=self._read_texts(observations, memories),
         )
         if not self.cameras:
             return [base] * len(self._trunks)
@@ -167,6 +207,21 @@ class TokenPolicy:
             stacked = torch.stack([window(m.features[i], self.history) for m in memories])
             contexts.append(replace(base, features=stacked))
         return contexts
+
+    def _read_texts(
+        self, observations: Sequence[Observation], memories: Sequence[Memory]
+    ) -> Tensor | None:
+        """Remember what was said; the words of the last steps, [b, j, w]."""
+        if not self.text_history:
+            return None
+        for observation, memory in zip(observations, memories, strict=True):
+            said = [observation.texts[key] for key in self.text_keys]
+            memory.words.append(torch.from_numpy(self._frame_words(memory.command, said)))
+        rows = []
+        for memory in memories:
+            missing = self.text_history - len(memory.words)
+            rows.append(F.pad(torch.stack([*memory.words]), (0, 0, missing, 0)))
+        return torch.stack(rows).to(self.device)
 
     def _text(self, instruction: str) -> Tensor:
         if instruction not in self._texts:

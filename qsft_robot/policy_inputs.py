@@ -21,9 +21,10 @@ def check_observation(
     observation: Observation,
     cameras: Mapping[str, Sequence[int]],
     state_keys: Sequence[str],
+    text_keys: Sequence[str] = (),
 ) -> None:
-    """Raise ValueError, naming the key, unless every camera (key -> height, width) and state key is
-    there and the images are uint8 of the right size."""
+    """Raise ValueError, naming the key, unless every camera (key -> height, width), state key and
+    text key is there and the images are uint8 of the right size."""
     for camera, size in cameras.items():
         if camera not in observation.images:
             raise ValueError(
@@ -45,6 +46,12 @@ def check_observation(
             raise ValueError(
                 f"the policy needs the observation key {key!r}; the observation has "
                 f"{sorted(observation.state)}."
+            )
+    for key in text_keys:
+        if key not in observation.texts:
+            raise ValueError(
+                f"the policy needs the text {key!r}; the observation has the texts "
+                f"{sorted(observation.texts)}."
             )
 
 

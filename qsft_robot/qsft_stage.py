@@ -183,6 +183,7 @@ class QSFTStage(ValueStage):
             lam=self.config.lam,
             horizon=data.tokenizer.horizon,
             token_level=self.token_level,
+            real_tokens=data.real_tokens(),
         )
         return table[data.episode_of_step, data.time_of_step]
 
@@ -243,7 +244,6 @@ class QSFTStage(ValueStage):
         n, v = data.tokenizer.n_tokens, data.tokenizer.vocab_size
         self.log_phi = torch.zeros(len(data), n, v, dtype=torch.float16)
         self.log_phi_final = torch.zeros(len(data.names), v, dtype=torch.float16)
-        first_legal = torch.from_numpy(data.tokenizer.legal_tokens(data.action_ids[:1, :0].numpy()))
         with inference(self.networks):
             for steps in my_share(len(data), self.model):
                 batch = self._read(steps)
@@ -251,9 +251,9 @@ class QSFTStage(ValueStage):
                 log_p = legal_log_softmax(logits, batch.legal)
                 self.log_phi[steps] = half(log_p).cpu()
             for episodes in my_share(len(data.names), self.model):
-                context = data.context(data.final_rows[episodes]).to(self.device)
-                logits = first_token(phi, context).logits[:, 0]
-                legal = first_legal.to(self.device).expand_as(logits)
+                rows = data.final_rows[episodes]
+                logits = first_token(phi, data.context(rows).to(self.device)).logits[:, 0]
+                legal = data.legal_first(rows).to(self.device)
                 self.log_phi_final[episodes] = half(legal_log_softmax(logits, legal)).cpu()
         self.log_phi = from_all(self.log_phi, phi)
         self.log_phi_final = from_all(self.log_phi_final, phi)

@@ -18,7 +18,7 @@ from qsft_robot.log_ranges import LogRanges
 from qsft_robot.normalize import NormStats
 from qsft_robot.returns import ReturnRange
 from qsft_robot.token_data import TokenData
-from qsft_robot.types import Episode
+from qsft_robot.types import ADMISSIBLE, Episode
 from qsft_robot.validate import check_cameras
 from qsft_robot.versions import software_versions
 from tokenizers_action.protocol import ActionTokenizer
@@ -48,17 +48,20 @@ def cache_folder() -> Path:
 def read_run_data(config: TrainConfig) -> RunData:
     """Read, check and tokenise the logs that the config names."""
     data = config.data
-    episodes = _read(data, data.filter_key)[: data.max_episodes]
+    episodes = _read(config, data.filter_key)[: data.max_episodes]
     returns = ReturnRange(config.qsft.gamma, data.return_low, data.return_high)
     for episode in episodes:
         where = f"{data.path}: {episode.name}"
         returns.check(episode.rewards, episode.terminated, where)
     keys = (*data.state_keys, *data.auxiliary_keys)
     norm_stats = NormStats.fit(episodes, keys, _action_scale(data))
-    actions = norm_stats.normalize_actions(np.concatenate([e.actions for e in episodes]))
-    tokenizer = build_tokenizer(
-        config.tokenizer.kind, actions, config.tokenizer.horizon, config.tokenizer.n_bins
-    )
+    held_out = _read(config, data.valid_key) if data.valid_key else []
+    wanted = config.tokenizer
+    if wanted.kind == "commands":
+        actions = every_command([*episodes, *held_out])
+    else:
+        actions = norm_stats.normalize_actions(np.concatenate([e.actions for e in episodes]))
+    tokenizer = build_tokenizer(wanted.kind, actions, wanted.horizon, wanted.n_bins, wanted.free)
     size = list(check_cameras(data.path, data.cameras)) if data.cameras else []
     cameras = {camera: size for camera in data.cameras}
 
@@ -85,9 +88,10 @@ def read_run_data(config: TrainConfig) -> RunData:
             hash_words if config.model.reads_words else None,
             config.model.history,
             data.auxiliary_keys,
+            data.text_keys,
         )
 
-    valid = tensors(_read(data, data.valid_key)) if data.valid_key else None
+    valid = tensors(held_out) if held_out else None
     summary = {
         "file": Path(data.path).name,
         "sha256": data_hash(data.path),
@@ -112,6 +116,7 @@ def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> dict[
         "tokenizer": data.tokenizer.to_json(),
         "norm_stats": data.norm_stats.to_json(),
         "state_keys": list(config.data.state_keys),
+        "text_keys": list(config.data.text_keys),
         "cameras": data.cameras,
         "action": {
             "dim": data.tokenizer.action_dim,
@@ -141,11 +146,23 @@ def _action_scale(data: DataConfig) -> tuple[Sequence[float], Sequence[float]] |
     return (data.action_low, data.action_high) if data.action_low else None
 
 
-def _read(data: DataConfig, filter_key: str | None) -> list[Episode]:
-    """State keys only: images are read through the frame cache."""
-    return read_episodes(
+def every_command(episodes: Sequence[Episode]) -> np.ndarray:
+    """All commands that were given or could have been given, each once, object [N] of str."""
+    texts = {text for e in episodes for text in e.texts.get(ADMISSIBLE, ())}
+    found = {line for text in texts for line in text.split("\n")}
+    found.update(command for e in episodes for command in e.actions)
+    return np.array(sorted(found), object)
+
+
+def _read(config: TrainConfig, filter_key: str | None) -> list[Episode]:
+    """State and text keys only: images are read through the frame cache."""
+    data, commands = config.data, config.tokenizer.kind == "commands"
+    listed = (ADMISSIBLE,) if commands and not config.tokenizer.free else ()
+    episodes = read_episodes(
         data.path,
-        keys=(*data.state_keys, *data.auxiliary_keys),
+        keys=tuple(
+            dict.fromkeys((*data.state_keys, *data.auxiliary_keys, *data.text_keys, *listed))
+        ),
         filter_key=filter_key,
         instruction=data.instruction,
         log_end=data.log_ends(),
@@ -153,3 +170,23 @@ def _read(data: DataConfig, filter_key: str | None) -> list[Episode]:
         action_scale=_action_scale(data),
         require_reward=filter_key == data.filter_key,
     )
+    first = episodes[0]
+    if first.has_commands != commands:
+        raise ValueError(
+            f"{data.path}: the actions are "
+            + (
+                "text commands: train on them with --tokenizer.kind commands."
+                if first.has_commands
+                else "numbers, which --tokenizer.kind commands does not take: use quantile or "
+                "uniform."
+            )
+        )
+    for flag, keys, there in (
+        ("text-keys", data.text_keys, first.texts),
+        ("state-keys", (*data.state_keys, *data.auxiliary_keys), first.observations),
+    ):
+        for key in keys:
+            if key not in there:
+                kind = "text" if key in first.texts else "no text"
+                raise ValueError(f"{data.path}: --data.{flag} {key}: this key holds {kind}.")
+    return episodes

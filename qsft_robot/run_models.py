@@ -8,7 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsft_robot.build import build_model, describe_model, load_model, words_of
+from qsft_robot.build import (
+    build_model,
+    describe_model,
+    frame_words_of,
+    load_model,
+    words_of,
+)
 from qsft_robot.checkpoint import read_policy_folder
 from qsft_robot.config import TrainConfig
 from qsft_robot.networks import PolicyNetworks
@@ -18,6 +24,11 @@ from qsft_robot.sharding import has_shards, whole_state
 
 if TYPE_CHECKING:
     from qsft_robot.build import Model
+
+
+# Buckets of hashed words where observations are texts: of the 350 words of a household then 7 pairs
+# share a bucket, with the 4,096 of instructions alone 15.
+TEXT_BUCKETS = 8_192
 
 
 def build_run_model(config: TrainConfig, data: RunData, revision: str | None = None) -> Model:
@@ -35,6 +46,8 @@ def build_run_model(config: TrainConfig, data: RunData, revision: str | None = N
         shape["cameras"] = tuple(data.cameras)
         shape["image_size"] = tuple(next(iter(data.cameras.values())))
     logs = [data.train] if data.valid is None else [data.train, data.valid]
+    if config.tokenizer.kind == "commands" or config.data.text_keys:
+        shape["text_history"] = config.model.text_history
     if config.model.pretrained is None:
         model = _build_rt(config, shape)
     else:
@@ -45,6 +58,8 @@ def build_run_model(config: TrainConfig, data: RunData, revision: str | None = N
     words = words_of(model)
     for part in logs:
         part.read_words(words)
+        if "text_history" in shape:
+            part.read_frames(frame_words_of(model), config.model.text_history)
     return model
 
 
@@ -53,6 +68,11 @@ def _build_rt(config: TrainConfig, shape: dict[str, Any]) -> Model:
     if "cameras" in shape:
         shape["image_encoder"] = settings.image_encoder
         shape["image_weights"] = settings.image_weights
+    if "text_history" in shape:
+        commands = config.tokenizer.kind == "commands"
+        shape["command_length"] = shape["n_tokens"] - 1 if commands else 0
+        shape["frame_text_length"] = settings.frame_text_length if config.data.text_keys else 0
+        shape["text_buckets"] = TEXT_BUCKETS
     shape["text_encoder"] = settings.text_encoder
     shape["text_weights"] = settings.text_weights
     shape["fine_tune_towers"] = settings.fine_tune_towers
@@ -65,6 +85,11 @@ def _build_pretrained(
 ) -> Model:
     settings = config.model
     assert settings.pretrained is not None
+    if "text_history" in shape:
+        raise ValueError(
+            "--model.pretrained does not read text commands or --data.text-keys yet: train the "
+            "RT-style transformer (leave --model.pretrained out)."
+        )
     base = Path(settings.pretrained).expanduser()
     same = (
         "state_as", "action_tokens", "lora_rank", "lora_alpha", "lora_dropout", "text_length",
@@ -103,9 +128,9 @@ def make_whole(networks: PolicyNetworks) -> None:
 def take_behaviour(run: Path, description: Mapping[str, Any], networks: PolicyNetworks) -> None:
     """Load phi of another run, refusing one of other data, tokens or shape."""
     theirs, weights = read_policy_folder(run / "checkpoint")
-    for part in ("model", "tokenizer", "norm_stats", "state_keys", "cameras"):
+    for part in ("model", "tokenizer", "norm_stats", "state_keys", "text_keys", "cameras"):
         ours = json.loads(json.dumps(description[part]))
-        if theirs[part] != ours:
+        if theirs.get(part, []) != ours:
             raise ValueError(
                 f"--behaviour-from {run}: its {part} differs from this run's, so its behaviour "
                 "network can't be taken. Use the same data, model and tokenizer settings."

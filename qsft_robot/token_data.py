@@ -15,10 +15,12 @@ from qsft_robot.loss import TokenBatch
 from qsft_robot.normalize import NormStats
 from qsft_robot.policy_inputs import state_vector
 from qsft_robot.returns import ReturnRange
-from qsft_robot.types import Episode
-from tokenizers_action.protocol import ActionTokenizer, legal_along
+from qsft_robot.types import ADMISSIBLE, Episode
+from tokenizers_action.protocol import ActionTokenizer, RowTokenizer, TextTokenizer, legal_along
 
 Words = Callable[[str], np.ndarray]
+# The command that led to a step and what was said there, as ids [w].
+FrameWords = Callable[[str, Sequence[str]], np.ndarray]
 
 
 class FrameSource(Protocol):
@@ -50,6 +52,7 @@ class TokenData:
         words: Words | None,
         history: int,
         auxiliary_keys: Sequence[str] = (),
+        text_keys: Sequence[str] = (),
     ) -> None:
         self.names = [episode.name for episode in episodes]
         self.cameras, self.frames = tuple(cameras), frames
@@ -98,6 +101,20 @@ class TokenData:
         self.action_ids = torch.from_numpy(tokenizer.encode(actions))
         per_action = tokenizer.n_tokens // tokenizer.horizon
         self.token_mask = torch.from_numpy(np.concatenate(masks).repeat(per_action, -1))
+        # What text commands add: the commands that may be given at every row, and each row's words.
+        self.support: RowTokenizer | None = None
+        self._steps_told: list[tuple[str, tuple[str, ...]]] = []
+        self.words: Int[Tensor, "R w"] | None = None
+        self.text_history = 1
+        if isinstance(tokenizer, TextTokenizer):
+            self.token_mask &= torch.from_numpy(tokenizer.real_tokens(self.action_ids.numpy()))
+            if not tokenizer.free:
+                self.support = tokenizer.within([x for e in episodes for x in admissible_rows(e)])
+        for e in episodes:
+            commands = ["", *(e.actions if e.has_commands else [""] * len(e))]
+            said = zip(*(e.texts[key] for key in text_keys), strict=True)
+            rows = said if text_keys else [()] * (len(e) + 1)
+            self._steps_told += zip(commands, rows, strict=True)
 
     def __len__(self) -> int:
         """Number of steps."""
@@ -107,6 +124,28 @@ class TokenData:
         """Turn the instruction of every log into ids, each instruction once."""
         known = {text: words(text) for text in dict.fromkeys(self.instructions)}
         self.text_ids = torch.from_numpy(np.stack([known[text] for text in self.instructions]))
+
+    def read_frames(self, frame_words: FrameWords, text_history: int) -> None:
+        """Turn the command and the texts of every row into ids, each pair once; a context then
+        has those of its last `text_history` rows."""
+        known = {told: frame_words(*told) for told in dict.fromkeys(self._steps_told)}
+        ids = np.stack([known[told] for told in self._steps_told]).astype(np.int32)
+        self.words, self.text_history = torch.from_numpy(ids), text_history
+
+    def legal_first(self, rows: Int[Tensor, " b"]) -> Bool[Tensor, "b v"]:
+        """Which tokens a decision at observation rows may begin with."""
+        empty = np.zeros((len(rows), 0), np.int64)
+        return torch.from_numpy(self._tokenizer_at(rows).legal_tokens(empty))
+
+    def _tokenizer_at(self, rows: Int[Tensor, " b"]) -> ActionTokenizer:
+        return self.tokenizer if self.support is None else self.support[rows.numpy()]
+
+    def _words(self, rows: Tensor) -> Tensor | None:
+        if self.words is None:
+            return None
+        window = rows[:, None] - torch.arange(self.text_history - 1, -1, -1)
+        begun = window >= self.first_row[self.episode_of_row[rows]][:, None]
+        return self.words[window.clamp(min=0)].long() * begun[..., None]
 
     def context(self, rows: Int[Tensor, " b"]) -> TokenBatch:
         """What the policy sees at observation rows, with no action tokens (n = 0)."""
@@ -125,6 +164,7 @@ class TokenData:
             legal=empty.unsqueeze(-1).bool(),
             features=None if self.features is None else self.features[window].float(),
             images=self._images(window, episode),
+            words=self._words(rows),
         )
 
     def _images(self, window: Tensor, episode: Tensor) -> dict[str, Tensor] | None:
@@ -137,18 +177,26 @@ class TokenData:
     def batch(self, steps: Int[Tensor, " b"], with_returns: bool = False) -> TokenBatch:
         """Contexts and the decisions taken there. `with_returns` adds the return of the log from
         that step on, undiscounted and in [0, 1], for the return-conditioned baseline."""
-        ids = self.action_ids[steps]
-        legal = torch.from_numpy(legal_along(self.tokenizer, ids.numpy()))
+        ids, rows = self.action_ids[steps], self.row_of_step[steps]
+        legal = torch.from_numpy(legal_along(self._tokenizer_at(rows), ids.numpy()))
         returns = None
         if with_returns:
             returns = self.returns_to_go[self.episode_of_step[steps], self.time_of_step[steps]]
         return replace(
-            self.context(self.row_of_step[steps]),
+            self.context(rows),
             action_ids=ids,
             token_mask=self.token_mask[steps],
             legal=legal,
             returns=returns,
         )
+
+    def real_tokens(self) -> Int[Tensor, "e t"] | None:
+        """How many tokens of each decision are no padding, where commands differ in length."""
+        if not isinstance(self.tokenizer, TextTokenizer):
+            return None
+        table = torch.zeros(len(self.steps), int(self.steps.max()), dtype=torch.long)
+        table[self.episode_of_step, self.time_of_step] = self.token_mask.sum(1)
+        return table
 
     def padded(self, flat: Float[Tensor, "N n"], final: Float[Tensor, " e"]) -> Tensor:
         """Numbers of every step and last row as [e, t + 1, n], zero where there is none."""
@@ -188,6 +236,17 @@ class TokenData:
             f"{self.names[self.episode_of_step[i]]}:{int(self.time_of_step[i])}" for i in steps[:8]
         ]
         return ", ".join(names) + (f" and {len(steps) - 8} more" if len(steps) > 8 else "")
+
+
+def admissible_rows(episode: Episode) -> list[str]:
+    """The commands that may be given at each row of a log, one a line, t + 1 rows; the one that was
+    given is among them, whatever the log lists."""
+    listed = episode.texts[ADMISSIBLE]
+    rows = [
+        text if command in text.split("\n") else f"{text}\n{command}"
+        for text, command in zip(listed, episode.actions, strict=False)
+    ]
+    return [*rows, listed[-1]]
 
 
 def action_chunks(

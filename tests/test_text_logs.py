@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from text_environments import Corridor, Player
+from text_environments import Corridor, play
 
 from qsft_robot.array_messages import pack, unpack
 from qsft_robot.demonstration_writer import write_demonstrations
@@ -16,30 +16,11 @@ from qsft_robot.evaluate import evaluate
 from qsft_robot.inspect_data import summarize
 from qsft_robot.merge import merge_files
 from qsft_robot.playback import playback
-from qsft_robot.types import ADMISSIBLE, Decision, Episode, Observation, split_texts
+from qsft_robot.types import ADMISSIBLE, Decision, Episode, Observation
 
 ENV_ARGS = Corridor().env_args
 # What HDF5 keeps: it ends strings at a NUL, and UTF-8 has no surrogates.
 texts = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=30)
-
-
-def play(seed: int, randomness: float = 0.3) -> Episode:
-    env = Corridor(image=True)
-    seen, info = env.reset(seed=seed)
-    player = Player(env, randomness, np.random.default_rng(seed))
-    rows, actions, rewards, over = {key: [x] for key, x in seen.items()}, [], [], False
-    while not over:
-        actions.append(player.act())
-        seen, reward, ended, cut, info = env.step(actions[-1])
-        rewards.append(reward)
-        over = ended or cut
-        for key, x in seen.items():
-            rows[key].append(x)
-    observations, said = split_texts(rows)
-    return Episode(
-        f"demo_{seed}", observations, np.array(actions, object), np.array(rewards, np.float32),
-        True, False, bool(info["success"]), info["instruction"], {"seed": seed}, said,
-    )  # fmt: skip
 
 
 @pytest.fixture

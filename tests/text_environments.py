@@ -5,7 +5,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from qsft_robot.types import ADMISSIBLE
+from qsft_robot.types import ADMISSIBLE, Episode, split_texts
 
 ITEMS = ("coin", "cup")
 
@@ -114,6 +114,26 @@ class Player:
         if f"take {env.goal}" in commands:
             return f"take {env.goal}"
         return f"go to room {self.unseen[0]}" if self.unseen else str(self.rng.choice(commands))
+
+
+def play(seed: int, randomness: float = 0.3, rooms: int = 3, image: bool = True) -> Episode:
+    """One log of the player, until success or the step limit."""
+    env = Corridor(rooms=rooms, image=image)
+    seen, info = env.reset(seed=seed)
+    player = Player(env, randomness, np.random.default_rng(seed))
+    rows, actions, rewards, over = {key: [x] for key, x in seen.items()}, [], [], False
+    while not over:
+        actions.append(player.act())
+        seen, reward, ended, cut, info = env.step(actions[-1])
+        rewards.append(reward)
+        over = ended or cut
+        for key, x in seen.items():
+            rows[key].append(x)
+    observations, said = split_texts(rows)
+    return Episode(
+        f"demo_{seed}", observations, np.array(actions, object), np.array(rewards, np.float32),
+        True, False, bool(info["success"]), info["instruction"], {"seed": seed}, said,
+    )  # fmt: skip
 
 
 gymnasium.register("Corridor-v0", entry_point=Corridor, disable_env_checker=True)

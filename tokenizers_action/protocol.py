@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class ActionTokenizer(Protocol):
-    """A two-way map between action chunks [h, d] in [-1, 1] and n token ids in [0, vocab_size)."""
+    """A two-way map between action chunks [h, d] in [-1, 1] and n token ids in [0, vocab_size).
+
+    Where actions are text commands (d = 0) a chunk is object [h] of str instead.
+    """
 
     @property
     def vocab_size(self) -> int: ...
@@ -56,6 +60,30 @@ class PositionalTokenizer(ActionTokenizer, Protocol):
         self,
     ) -> tuple[Bool[np.ndarray, "n v"], Float32[np.ndarray, "n v"]]:
         """Which ids are legal at each place, and the number that each stands for (0 if illegal)."""
+        ...
+
+
+@runtime_checkable
+class TextTokenizer(ActionTokenizer, Protocol):
+    """One for text commands, whose legal sets may differ from row to row."""
+
+    # Whether policies decode without the rows' own commands: any words.
+    free: bool
+
+    def within(self, admissible: Sequence[str]) -> RowTokenizer:
+        """The tokenizer bound to rows, each with its own commands, one a line."""
+        ...
+
+    def real_tokens(self, ids: Int64[np.ndarray, "b n"]) -> Bool[np.ndarray, "b n"]:
+        """False on ids that only fill a command up to n tokens."""
+        ...
+
+
+class RowTokenizer(ActionTokenizer, Protocol):
+    """A tokenizer bound to b rows: `legal_tokens` takes prefixes of exactly these."""
+
+    def __getitem__(self, rows: np.ndarray) -> RowTokenizer:
+        """The same, bound to some of the rows, int [b']."""
         ...
 
 

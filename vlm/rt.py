@@ -20,6 +20,7 @@ from vlm.blocks import (
     causal_mask,
 )
 from vlm.decision import Cache, RTOutput, decide_together, decode_token, transposed
+from vlm.frame_text import FrameText, frame_words
 from vlm.images import ImageTokens
 from vlm.rt_config import RTConfig
 from vlm.towers import EmbeddedInstruction, TextTower
@@ -29,8 +30,9 @@ from vlm.words import hash_words
 class RTModel(nn.Module):
     """The task (instruction and return), the frames, the action tokens: one causal sequence.
 
-    A frame is its image tokens and then its state token. Action token 0 is predicted at the last
-    context token: the newest state, or a learned readout where there is no state. (One token each
+    A frame is its image tokens and then its state token; where there are texts, one token for each
+    of the last steps follows. Action token 0 is predicted at the last context token: the newest
+    text or state, or a learned readout where there is neither. (One token each
     for instruction, return, state and readout cost 1.4 times as much on state observations.)
 
     `load_image_weights=False` builds the image encoder without reading `image_weights`: for a
@@ -83,7 +85,12 @@ class RTModel(nn.Module):
             self.state_token = nn.Sequential(
                 nn.Linear(config.state_dim, c), nn.SiLU(), nn.Linear(c, c)
             )
-        self.readout = None if config.state_dim else nn.Parameter(torch.randn(c) * 0.5)
+        self.frame_text: FrameText | None = None
+        if config.text_history:
+            self.frame_text = FrameText(
+                config.command_length, config.frame_text_length, config.text_buckets, c
+            )
+        self.readout = nn.Parameter(torch.randn(c) * 0.5) if config.has_readout else None
         self.action_embedding = nn.Embedding(config.vocab_size, c)
         nn.init.normal_(self.action_embedding.weight, std=0.5)
         self.positions = nn.Parameter(torch.randn(slots, c) * 0.5)
@@ -121,6 +128,11 @@ class RTModel(nn.Module):
             return self.text_tower.encode_words(instruction)
         return hash_words(instruction, self.config.text_length, self.config.text_buckets)
 
+    def encode_frame(self, command: str, texts: Sequence[str]) -> Int64[np.ndarray, " w"]:
+        """The command that led to a step, and what was said there, as the model reads them."""
+        c = self.config
+        return frame_words(command, texts, c.command_length, c.frame_text_length, c.text_buckets)
+
     def text(self, text_ids: Int64[Tensor, "b l"]) -> Tensor:
         """What the instruction encoders read: the word ids, or the text tower's embedding."""
         return text_ids if self.text_tower is None else self.text_tower(text_ids)
@@ -145,13 +157,15 @@ class RTModel(nn.Module):
         text_ids: Int64[Tensor, "b l"],
         action_ids: Int64[Tensor, "b n"],
         returns: Float[Tensor, " b"] | None = None,
+        words: Int64[Tensor, "b j w"] | None = None,
     ) -> RTOutput:
         """Hidden states [b, n, c] and logits [b, n, v]; index i has seen action tokens < i only.
 
         `action_ids[:, n - 1]` is never an input. The newest frame is the last; frames whose
-        `frame_mask` is False have no effect.
+        `frame_mask` is False have no effect. `words` are those of `encode_frame` for the last j
+        steps, newest last, all 0 before the episode began.
         """
-        context, mask = self._context(features, state, frame_mask, text_ids, returns)
+        context, mask = self._context(features, state, frame_mask, text_ids, returns, words)
         readout = context.shape[1] - 1
         tokens = self.action_embedding(action_ids[:, :-1])
         x = torch.cat([context, tokens], 1) + self.positions[: context.shape[1] + tokens.shape[1]]
@@ -173,9 +187,10 @@ class RTModel(nn.Module):
         frame_mask: Bool[Tensor, "b k"],
         text_ids: Int64[Tensor, "b l"],
         returns: Float[Tensor, " b"] | None = None,
+        words: Int64[Tensor, "b j w"] | None = None,
     ) -> tuple[RTOutput, Cache]:
         """Read the context: the output for action token 0 (n = 1), and the cache for `decode`."""
-        x, mask = self._context(features, state, frame_mask, text_ids, returns)
+        x, mask = self._context(features, state, frame_mask, text_ids, returns, words)
         b, t, c = x.shape
         x = x + self.positions[:t]
         heads, slots = self.config.heads, len(self.positions)
@@ -233,6 +248,7 @@ class RTModel(nn.Module):
         frame_mask: Tensor,
         text_ids: Tensor,
         returns: Tensor | None,
+        words: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Context tokens [b, t, c] without positions, and what hides unseen frames from attention
         (additive, [b, 1, 1, slots of the whole decision]) or None where nothing is hidden."""
@@ -253,6 +269,12 @@ class RTModel(nn.Module):
         task = self.instruction(self.text(text_ids))
         task = task + (self.no_return if returns is None else self.return_token(returns))
         context = [task[:, None], frames.flatten(1, 2)]
+        if self.frame_text is not None:
+            if words is None or words.shape[:2] != (b, self.config.text_history):
+                given = None if words is None else list(words.shape)
+                wanted = [b, self.config.text_history, "w"]
+                raise ValueError(f"words of shape {given}; the model expects {wanted}.")
+            context.append(self.frame_text(words, text_ids))
         if self.readout is not None:
             context.append(self.readout.expand(b, 1, c))
         return torch.cat(context, 1), mask
@@ -279,6 +301,8 @@ class RTModel(nn.Module):
                 expected = [b, k, config.state_dim]
                 raise ValueError(f"state of shape {given}; the model expects {expected}.")
             parts.append(self.state_token(state.to(dtype))[:, :, None])
+        if not parts:  # a model of texts alone
+            return self.no_return.new_zeros(b, k, 0, config.width)
         return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 

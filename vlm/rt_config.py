@@ -53,13 +53,27 @@ class RTConfig:
     # Words that an instruction may have (l), and rows of the word embeddings: see hash_words.
     text_length: int = 16
     text_buckets: int = 4096
+    # Steps whose commands and texts the decoder sees (j), the current one included; 0: none.
+    text_history: int = 0
+    # Words of a step's command, and of its texts: see frame_words.
+    command_length: int = 0
+    frame_text_length: int = 0
 
     def __post_init__(self) -> None:
         # JSON has lists where Python has tuples.
         object.__setattr__(self, "cameras", tuple(self.cameras))
         object.__setattr__(self, "image_size", tuple(self.image_size))
-        if not self.cameras and self.state_dim == 0:
-            raise ValueError("the model would see nothing: give it cameras, a state_dim, or both.")
+        if not self.cameras and self.state_dim == 0 and self.text_history == 0:
+            raise ValueError(
+                "the model would see nothing: give it cameras, a state_dim, or a text_history."
+            )
+        if self.text_history and not self.command_length + self.frame_text_length:
+            raise ValueError("a text_history needs a command_length or a frame_text_length.")
+        if self.text_history and self.text_encoder != "words":
+            raise ValueError(
+                f"text_encoder {self.text_encoder!r} has other words than those of a step's texts: "
+                "a model with a text_history reads its instruction as 'words'."
+            )
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}.")
         for name in ("vocab_size", "n_tokens", "history", "depth", "image_tokens"):
@@ -75,6 +89,12 @@ class RTConfig:
 
     @property
     def context_length(self) -> int:
-        """Tokens before the first action token: the task, the frames, and a readout if needed."""
-        has_state = self.state_dim > 0
-        return 1 + self.history * (self.frame_image_tokens + has_state) + (not has_state)
+        """Tokens before the first action token: the task, the frames, the texts, and a readout if
+        needed."""
+        frames = self.history * (self.frame_image_tokens + (self.state_dim > 0))
+        return 1 + frames + self.text_history + self.has_readout
+
+    @property
+    def has_readout(self) -> bool:
+        """Whether a learned token stands last, where no state and no text does."""
+        return self.state_dim == 0 and self.text_history == 0

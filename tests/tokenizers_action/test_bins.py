@@ -1,97 +1,27 @@
-"""One conformance suite over every tokenizer, and what is particular to bins."""
+"""What is particular to bins; what they share with other tokenizers is in test_protocol.py."""
 
-import json
 import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizer_cases import BINS, legal_ids, quantile_bins
 
 from tokenizers_action.bins import QuantileBinTokenizer, UniformBinTokenizer
-from tokenizers_action.protocol import ActionTokenizer, legal_along
+from tokenizers_action.protocol import legal_along
 
 
-def _quantile(horizon, n_bins=256):
-    rng = np.random.default_rng(3)
-    actions = np.clip(rng.normal(0, [0.1, 0.5, 2.0], (5000, 3)), -1, 1)
-    actions[:, 1] = 0.25  # constant
-    return QuantileBinTokenizer.fit(actions.astype(np.float32), horizon, n_bins)
-
-
-TOKENIZERS = {
-    "uniform": UniformBinTokenizer(7),
-    "uniform, chunks": UniformBinTokenizer(3, horizon=4, n_bins=32),
-    "uniform, bins by dimension": UniformBinTokenizer(4, horizon=2, n_bins=[5, 256, 1, 3]),
-    "quantile": _quantile(1),
-    "quantile, chunks": _quantile(3, 17),
-}
-
-
-@pytest.fixture(params=TOKENIZERS.values(), ids=TOKENIZERS.keys())
+@pytest.fixture(params=BINS.values(), ids=BINS.keys())
 def tokenizer(request):
     return request.param
 
 
-def _random_legal_ids(tokenizer: ActionTokenizer, rng, batch):
-    ids = np.zeros((batch, 0), np.int64)
-    for _ in range(tokenizer.n_tokens):
-        legal = tokenizer.legal_tokens(ids)
-        scores = np.where(legal, rng.random(legal.shape), -1)
-        ids = np.concatenate([ids, scores.argmax(1)[:, None]], axis=1)
-    return ids
-
-
-def test_it_follows_the_protocol(tokenizer):
-    assert isinstance(tokenizer, ActionTokenizer)
-
-
 def test_masked_random_ids_always_decode_within_the_action_range(tokenizer):
-    ids = _random_legal_ids(tokenizer, np.random.default_rng(0), 500)
-    actions = tokenizer.decode(ids)
+    actions = tokenizer.decode(legal_ids(tokenizer, np.random.default_rng(0), 500))
     assert actions.shape == (500, tokenizer.horizon, tokenizer.action_dim)
     assert actions.dtype == np.float32
     assert np.abs(actions).max() <= 1
-
-
-def test_decoded_actions_encode_to_the_same_ids(tokenizer):
-    ids = _random_legal_ids(tokenizer, np.random.default_rng(1), 500)
-    again = tokenizer.encode(tokenizer.decode(ids))
-    assert again.dtype == np.int64
-    np.testing.assert_array_equal(again, ids)
-
-
-def test_encoded_ids_are_legal_at_every_position(tokenizer):
-    rng = np.random.default_rng(2)
-    actions = rng.uniform(-1, 1, (300, tokenizer.horizon, tokenizer.action_dim))
-    ids = tokenizer.encode(actions)
-    legal = legal_along(tokenizer, ids)
-    assert legal.shape == (300, tokenizer.n_tokens, tokenizer.vocab_size)
-    assert np.take_along_axis(legal, ids[..., None], axis=2).all()
-
-
-def test_json_gives_back_the_same_tokenizer(tokenizer):
-    value = json.loads(json.dumps(tokenizer.to_json()))
-    again = type(tokenizer).from_json(value)
-    assert again.to_json() == tokenizer.to_json()
-    actions = np.random.default_rng(4).uniform(-1, 1, (50, tokenizer.horizon, tokenizer.action_dim))
-    np.testing.assert_array_equal(again.encode(actions), tokenizer.encode(actions))
-    np.testing.assert_array_equal(
-        again.decode(again.encode(actions)), tokenizer.decode(tokenizer.encode(actions))
-    )
-
-
-def test_json_of_another_kind_is_refused(tokenizer):
-    with pytest.raises(ValueError, match="fast_bpe"):
-        type(tokenizer).from_json({**tokenizer.to_json(), "kind": "fast_bpe"})
-
-
-def test_ids_without_a_bin_and_overlong_prefixes_are_refused(tokenizer):
-    ids = np.full((1, tokenizer.n_tokens), tokenizer.vocab_size)
-    with pytest.raises(ValueError, match="legal"):
-        tokenizer.decode(ids)
-    with pytest.raises(ValueError, match=str(tokenizer.n_tokens)):
-        tokenizer.legal_tokens(ids)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1.01, -3.0])
@@ -136,7 +66,7 @@ def test_quantile_bins_round_trip_within_half_a_bin_between_q01_and_q99(spread, 
     inside = actions[(actions >= edges[0]) & (actions <= edges[-1])].reshape(-1, 1, 1)
     error = np.abs(tokenizer.decode(tokenizer.encode(inside)) - inside)
     assert (error <= tokenizer.bin_width / 2 + 1.1e-6).all()
-    ids = _random_legal_ids(tokenizer, rng, 300)
+    ids = legal_ids(tokenizer, rng, 300)
     np.testing.assert_array_equal(tokenizer.encode(tokenizer.decode(ids)), ids)
 
 
@@ -148,7 +78,7 @@ def test_quantile_bins_span_q01_to_q99_and_clip_what_lies_beyond():
 
 
 def test_a_constant_dimension_has_one_legal_token_that_decodes_to_the_constant():
-    tokenizer = _quantile(2)
+    tokenizer = quantile_bins(2)
     assert tokenizer.n_bins[1] == 1
     legal = legal_along(tokenizer, np.zeros((1, 6), np.int64))[0]
     assert legal.sum(1).tolist() == [256, 1, 256] * 2

@@ -1,0 +1,222 @@
+"""Q-SFT over text commands: legal sets row by row, texts and commands remembered, closed loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from text_environments import Corridor, play
+
+from qsft_robot.config import (
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    QSFTConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+from qsft_robot.demonstration_writer import write_demonstrations
+from qsft_robot.evaluate import evaluate
+from qsft_robot.loss import lambda_returns
+from qsft_robot.networks import PolicyNetworks, teacher_forced
+from qsft_robot.policy import TokenPolicy, load_policy
+from qsft_robot.policy_folder import PolicySpec
+from qsft_robot.presets import with_settings
+from qsft_robot.qsft_stage import QSFTStage
+from qsft_robot.run_data import RunData, describe, read_run_data
+from qsft_robot.run_models import build_run_model
+from qsft_robot.train import train
+from qsft_robot.types import ADMISSIBLE, Decision, Observation
+
+
+@pytest.fixture(scope="module")
+def text_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """180 logs of the corridor, one in three by a player that errs in a tenth of its commands, the
+    others in nine tenths; the last one is cut."""
+    path = tmp_path_factory.mktemp("text") / "corridor.hdf5"
+    logs = [play(i, (0.1, 0.9, 0.9)[i % 3]) for i in range(180)]
+    cut = replace(play(180, 0.9), terminated=False, truncated=True, success=False)
+    write_demonstrations(path, [*logs, cut], Corridor(image=True).env_args)
+    return path
+
+
+def settings(path: Path, out: Path, **changes: object) -> TrainConfig:
+    base = TrainConfig(
+        out=out,
+        data=DataConfig(path, text_keys=("feedback",)),
+        model=ModelConfig(width=32, depth=2, dropout=0.1, text_history=6, frame_text_length=10),
+        tokenizer=TokenizerConfig(kind="commands"),
+        qsft=QSFTConfig(gamma=0.95),
+        optim=OptimConfig(
+            batch_size=64, behaviour_steps=80, value_steps=120, learning_rate=4e-3,
+            value_learning_rate=4e-3, warmup_steps=10,
+        ),
+        log_every=50,
+    )  # fmt: skip
+    return with_settings(base, {k.replace("__", "."): x for k, x in changes.items()})
+
+
+def prepared(config: TrainConfig) -> tuple[RunData, PolicyNetworks, dict]:
+    data = read_run_data(config)
+    torch.manual_seed(0)
+    networks = PolicyNetworks(build_run_model(config, data))
+    from qsft_robot.build import describe_model
+
+    return data, networks, describe(config, data, describe_model(networks.behaviour))
+
+
+def test_every_row_has_its_own_legal_sets_and_padding_is_masked(text_logs, tmp_path):
+    data, _, _ = prepared(settings(text_logs, tmp_path))
+    tokens, tokenizer = data.train, data.tokenizer
+    batch = tokens.batch(torch.arange(60))
+    at = 0
+    for log in (play(i, (0.1, 0.9, 0.9)[i % 3]) for i in range(3)):
+        for t, command in enumerate(log.actions):
+            row = batch.action_ids[at][None].numpy()
+            assert tokenizer.decode(row)[0, 0] == command
+            assert batch.token_mask[at].sum() == 1 + len(command.split())
+            first = {text.split()[0] for text in log.texts[ADMISSIBLE][t].split("\n")}
+            legal = batch.legal[at, 0].nonzero()[:, 0] - 1
+            assert {tokenizer.words[i] for i in legal} == first
+            at += 1
+    final = tokens.legal_first(tokens.final_rows[:5])
+    for i in range(5):
+        listed = play(i, (0.1, 0.9, 0.9)[i % 3]).texts[ADMISSIBLE][-1].split("\n")
+        legal = final[i].nonzero()[:, 0] - 1
+        assert {tokenizer.words[k] for k in legal} == {text.split()[0] for text in listed}
+
+
+def test_a_command_that_the_log_does_not_list_is_legal_where_it_was_given(tmp_path):
+    log = play(0)
+    log.actions[1] = "look around"
+    write_demonstrations(tmp_path / "a.hdf5", [log, play(3, 0.0)], Corridor(image=True).env_args)
+    data, _, _ = prepared(settings(tmp_path / "a.hdf5", tmp_path))
+    batch = data.train.batch(torch.arange(3))
+    assert batch.legal.gather(-1, batch.action_ids[..., None]).all()
+    assert "around" in data.tokenizer.words
+
+
+@pytest.mark.parametrize("keys", [("feedback",), ()], ids=["texts", "commands alone"])
+def test_the_policy_remembers_what_training_reads(text_logs, tmp_path, keys):
+    cameras = () if keys else ("view_image",)
+    config = settings(text_logs, tmp_path, data__text_keys=keys, data__cameras=cameras)
+    data, networks, description = prepared(config)
+    policy = TokenPolicy({**description, "networks": ["behaviour"], "acting": {
+        **description["acting"], "rule": "behaviour"}}, networks)  # fmt: skip
+    log, memory = play(1, 0.9), policy.begin_episode(0)
+    first = int(data.train.first_row[1])
+    for t in range(len(log)):
+        seen = Observation(
+            {key: log.observations[key][t] for key in cameras}, {}, log.instruction,
+            {key: log.texts[key][t] for key in ("feedback", ADMISSIBLE)},
+        )  # fmt: skip
+        (context,) = policy.contexts([seen], [memory])
+        memory.command = log.actions[t]
+        stored = data.train.context(torch.tensor([first + t]))
+        assert torch.equal(context[5], stored.words)
+        assert torch.equal(context[3], stored.text_ids)
+
+
+def test_what_was_said_before_changes_the_logits_and_an_earlier_log_does_not(text_logs, tmp_path):
+    data, networks, _ = prepared(settings(text_logs, tmp_path))
+    model = networks.behaviour.eval()
+    steps = torch.arange(40)
+    batch = data.train.batch(steps)
+    assert (batch.words[data.train.time_of_step[steps] == 0, :-1] == 0).all()
+    base = teacher_forced(model, batch).logits
+    for place in range(batch.words.shape[1]):
+        words = batch.words.clone()
+        words[:, place, 0] = 77
+        changed = teacher_forced(model, replace(batch, words=words)).logits
+        assert ((changed - base).abs().amax((1, 2)) > 1e-6).all()
+
+
+def test_targets_of_tokens_follow_each_command_s_own_length():
+    """Two decisions of 2 and 3 real tokens of 4, reward 1 at the end, backups told apart."""
+    backups = torch.arange(12.0).reshape(1, 3, 4) / 100
+    table = lambda_returns(
+        torch.tensor([[0.0, 1.0]]), torch.tensor([2]), torch.tensor([True]), backups,
+        gamma=0.5, lam=0.0, token_level=True, real_tokens=torch.tensor([[2, 3]]),
+    )  # fmt: skip
+    first = [0.01, *[0.5 * 0.04] * 3]  # its 2nd token is its last: gamma * backup of the next step
+    second = [0.05, 0.06, 1.0, 1.0]
+    np.testing.assert_allclose(table[0], [first, second], rtol=1e-6)
+
+
+@pytest.mark.parametrize("backup", ["soft", "max"])
+def test_the_support_at_the_next_state_is_the_next_row_s_own(text_logs, tmp_path, backup):
+    config = settings(text_logs, tmp_path, qsft__backup=backup, qsft__lam=0.5, data__max_episodes=8)
+    data, networks, _ = prepared(config)
+    networks.start_value_stage("void", 32, data.tokenizer.vocab_size)
+    stage = QSFTStage(networks, data.train, "cpu", config.qsft)
+    rows = torch.cat([data.train.row_of_step[1:9], data.train.final_rows[:3]])
+    phi = stage._phi_at_rows(rows)
+    legal = data.train.legal_first(rows)
+    assert ((phi > -1e8) == legal).all()
+    np.testing.assert_allclose(phi.exp().masked_fill(~legal, 0).sum(-1), 1.0, atol=5e-3)
+    assert torch.isfinite(stage.table).all()
+    assert 0 < float(stage.table.mean()) < 1
+
+
+def rate(policy: TokenPolicy, path: Path) -> float:
+    args = {**Corridor().env_args, "env_kwargs": {"image": True}}
+    result = evaluate(policy, args, range(500, 560), workers=1, envs_per_worker=30, progress=False)
+    return result.success_any.rate
+
+
+def test_q_sft_beats_sft_on_mixed_logs_of_commands(text_logs, tmp_path):
+    train(settings(text_logs, tmp_path / "run"))
+    policy = load_policy(tmp_path / "run" / "policy")
+    sft = load_policy(tmp_path / "run" / "checkpoint").with_acting(rule="behaviour")
+    assert rate(policy, text_logs) > rate(sft, text_logs) + 0.2
+    with pytest.raises(ValueError, match="text commands, not"):
+        PolicySpec.of(policy.description)
+
+
+class Counted:
+    """Counts the commands of a policy that its observation did not list."""
+
+    def __init__(self, policy: TokenPolicy) -> None:
+        self.policy, self.foreign, self.given = policy, 0, 0
+        self.begin_episode = policy.begin_episode
+
+    def infer_batch(self, observations, memories) -> list[Decision]:
+        decisions = self.policy.infer_batch(observations, memories)
+        for seen, decision in zip(observations, decisions, strict=True):
+            self.given += 1
+            self.foreign += decision.actions[0] not in seen.texts[ADMISSIBLE].split("\n")
+        return decisions
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_free_decoding_says_what_is_not_admissible_and_the_evaluator_counts_it(
+    text_logs, tmp_path, free
+):
+    changes = {"method": "sft", "optim__behaviour_steps": 5, "optim__value_steps": 1}
+    config = settings(
+        text_logs, tmp_path / "run", tokenizer__free=free, data__max_episodes=20, **changes
+    )
+    policy = Counted(load_policy(train(config)).with_acting(min_p=0.0))
+    args = {**Corridor().env_args, "env_kwargs": {"image": True}}
+    result = evaluate(policy, args, range(6), workers=1, envs_per_worker=6, progress=False)
+    assert result.summary["refused_commands"]["count"] == policy.foreign
+    assert (policy.foreign > 0) == free
+
+
+def test_bad_input_is_refused_by_name(text_logs, tmp_path, logs):
+    with pytest.raises(ValueError, match=r"text commands.*--tokenizer.kind commands"):
+        read_run_data(settings(text_logs, tmp_path, tokenizer__kind="uniform"))
+    with pytest.raises(ValueError, match=r"numbers, which --tokenizer.kind commands"):
+        read_run_data(settings(logs, tmp_path, tokenizer__free=True, data__text_keys=("proprio",)))
+    with pytest.raises(ValueError, match=r"no observation key 'feedbak'.*feedback"):
+        read_run_data(settings(text_logs, tmp_path, data__text_keys=("feedbak",)))
+    with pytest.raises(ValueError, match=r"--data.text-keys view_image: this key holds no text"):
+        read_run_data(settings(text_logs, tmp_path, data__text_keys=("view_image",)))
+    _, networks, description = prepared(settings(text_logs, tmp_path))
+    acting = {**description["acting"], "rule": "behaviour"}
+    policy = TokenPolicy({**description, "acting": acting}, networks)
+    with pytest.raises(ValueError, match=f"needs the text '{ADMISSIBLE}'"):
+        policy.infer(Observation({}, {}, "bring the cup to room 1", {"feedback": "hello"}))

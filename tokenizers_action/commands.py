@@ -1,0 +1,248 @@
+"""Text commands as word tokens, each closed by an end token, within the commands of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int64
+
+# The token that closes a command, and fills it up to n tokens: "go to cabinet 1" begins "go to
+# cabinet 10", so without it the longer command could never be told from the shorter.
+END = 0
+# Sets of commands that a tokenizer remembers the ids of.
+_MAX_SETS = 200_000
+
+
+class CommandTokenizer:
+    """A command of up to n - 1 words to n ids: its words, then `END` to the last place.
+
+    Actions are text, object [b, 1] of str (horizon 1, action_dim 0). By itself the tokenizer takes
+    any words in any order; `within` binds it to the commands that may be given in each row.
+    `free`: policies decode with the tokenizer by itself.
+    """
+
+    kind: ClassVar[str] = "commands"
+
+    def __init__(self, words: Sequence[str], n_tokens: int, free: bool = False) -> None:
+        if n_tokens < 2:
+            raise ValueError(
+                f"a command needs a word and its end, so n_tokens >= 2, got {n_tokens}."
+            )
+        wrong = [word for word in words if word.split() != [word]]
+        if wrong or not words or len(set(words)) < len(words):
+            raise ValueError(
+                "a word vocabulary is one or more different words without spaces, got "
+                f"{wrong[:3] or list(words)[:5]}."
+            )
+        self.words, self.free = tuple(words), free
+        self._n = n_tokens
+        self._id_of = {word: i + 1 for i, word in enumerate(words)}
+        self._known: dict[str, np.ndarray | None] = {}
+        self._sets: dict[str, np.ndarray] = {}
+
+    @classmethod
+    def fit(cls, commands: Iterable[str], free: bool = False) -> Self:
+        """The words of all commands, in alphabetical order, and places for the longest one."""
+        split = [command.split() for command in dict.fromkeys(commands)]
+        words = sorted({word for command in split for word in command})
+        return cls(words, 1 + max((len(command) for command in split), default=0), free)
+
+    @property
+    def vocab_size(self) -> int:
+        return 1 + len(self.words)
+
+    @property
+    def n_tokens(self) -> int:
+        return self._n
+
+    @property
+    def horizon(self) -> int:
+        return 1
+
+    @property
+    def action_dim(self) -> int:
+        return 0
+
+    def encode(self, actions: np.ndarray) -> Int64[np.ndarray, "b n"]:
+        """Ids of commands, object [b, 1] of str; ValueError on a wrong shape, a word that is not in
+        the vocabulary, a command that is empty or too long, or spaces that ids would lose."""
+        actions = np.asarray(actions)
+        if actions.ndim != 2 or actions.shape[1] != 1 or actions.dtype != object:
+            raise ValueError(
+                f"commands of shape {actions.shape} and dtype {actions.dtype}; this tokenizer "
+                "takes object [b, 1] of str."
+            )
+        found = [self._ids(command) for command in actions[:, 0]]
+        for command, ids in zip(actions[:, 0], found, strict=True):
+            if ids is None:
+                raise ValueError(self._reason(command))
+        return np.array(found, np.int64).reshape(len(actions), self._n)
+
+    def decode(self, ids: Int64[np.ndarray, "b n"]) -> np.ndarray:
+        """The commands, object [b, 1] of str; ValueError on a wrong shape, an id without a word, or
+        ids that are not words, then `END` to the last place."""
+        ids = np.asarray(ids)
+        if ids.ndim != 2 or ids.shape[1] != self._n:
+            raise ValueError(f"Ids have shape {ids.shape}; expected [b, n={self._n}].")
+        lengths = (ids != END).sum(1)
+        closed = (ids != END) == (np.arange(self._n) < lengths[:, None])
+        illegal = (ids < 0) | (ids >= self.vocab_size) | ~closed
+        illegal |= ((lengths == 0) | (lengths == self._n))[:, None]
+        if illegal.any():
+            row = int(np.argwhere(illegal)[0][0])
+            raise ValueError(
+                f"the ids {ids[row].tolist()} (row {row}) are not a legal command: 1 to "
+                f"{self._n - 1} words with ids 1 to {len(self.words)}, then {END}. Mask the logits "
+                "with legal_tokens before choosing."
+            )
+        found = np.empty((len(ids), 1), object)
+        for i, (row, length) in enumerate(zip(ids.tolist(), lengths, strict=True)):
+            found[i, 0] = " ".join(self.words[k - 1] for k in row[:length])
+        return found
+
+    def legal_tokens(self, prefix: Int64[np.ndarray, "b i"]) -> Bool[np.ndarray, "b v"]:
+        """Which ids may follow where any command may be given: a word first, then words or the end,
+        and after the end, or at the last place, only the end."""
+        batch, position = self._position(prefix)
+        legal = np.ones((batch, self.vocab_size), bool)
+        legal[:, END] = position > 0
+        over = (prefix == END).any(1) | (position == self._n - 1)
+        legal[over] = np.arange(self.vocab_size) == END
+        return legal
+
+    def real_tokens(self, ids: Int64[np.ndarray, "b n"]) -> Bool[np.ndarray, "b n"]:
+        """The words and the end that closes them; False on what only fills up."""
+        return np.cumsum(ids == END, axis=1) - (ids == END) == 0
+
+    def within(self, admissible: Sequence[str]) -> BoundCommands:
+        """The tokenizer bound to rows, each with its own commands, one a line.
+
+        Commands with a word that is not in the vocabulary, or too long, can't be said and are left
+        out; ValueError, with the row, where none is left.
+        """
+        texts = list(dict.fromkeys(admissible))
+        number = {text: i for i, text in enumerate(texts)}
+        sets = [self._set(text) for text in texts]
+        for text, ids in zip(texts, sets, strict=True):
+            if not len(ids):
+                lines = text.split("\n")
+                raise ValueError(
+                    f"row {list(admissible).index(text)}: none of its {len(lines)} commands can be "
+                    f"said; the first: {self._reason(lines[0])}"
+                )
+        index = np.array([number[text] for text in admissible], np.int64)
+        return BoundCommands(self, sets, index)
+
+    def to_json(self) -> dict[str, Any]:
+        """kind, words, n_tokens, free."""
+        return {
+            "kind": self.kind,
+            "words": list(self.words),
+            "n_tokens": self._n,
+            "free": self.free,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The tokenizer that `to_json` described; ValueError when it is of another kind."""
+        if value.get("kind") != cls.kind:
+            raise ValueError(
+                f"This describes a tokenizer of kind {value.get('kind')!r}; "
+                f"{cls.__name__} reads kind {cls.kind!r}."
+            )
+        return cls(value["words"], int(value["n_tokens"]), bool(value["free"]))
+
+    def __repr__(self) -> str:
+        return f"CommandTokenizer({len(self.words)} words, n_tokens={self._n}, free={self.free})"
+
+    def _position(self, prefix: np.ndarray) -> tuple[int, int]:
+        batch, position = prefix.shape
+        if position >= self._n:
+            raise ValueError(f"The prefix has {position} ids, but a decision has {self._n} tokens.")
+        return batch, position
+
+    def _ids(self, command: str) -> np.ndarray | None:
+        """Ids [n] of a command, or None where it can't be said."""
+        if command not in self._known:
+            if len(self._known) >= _MAX_SETS:
+                self._known.clear()
+            words = command.split()
+            ids = [self._id_of.get(word, -1) for word in words]
+            sayable = 0 < len(words) < self._n and min(ids) > 0 and " ".join(words) == command
+            padded = np.array(ids + [END] * (self._n - len(ids)), np.int64)
+            self._known[command] = padded if sayable else None
+        return self._known[command]
+
+    def _reason(self, command: str) -> str:
+        words = command.split()
+        strange = [word for word in words if word not in self._id_of]
+        if strange:
+            return (
+                f"the command {command!r} has the word {strange[0]!r}, which is none of the "
+                f"{len(self.words)} words of the vocabulary (those of the logs)."
+            )
+        return (
+            f"the command {command!r} is not 1 to {self._n - 1} words with single spaces between."
+        )
+
+    def _set(self, text: str) -> np.ndarray:
+        """Ids [m, n] of the commands of a text that can be said."""
+        if text not in self._sets:
+            if len(self._sets) >= _MAX_SETS:
+                self._sets.clear()
+            found = [ids for line in text.split("\n") if (ids := self._ids(line)) is not None]
+            ids = np.array(found, np.int32).reshape(-1, self._n)
+            self._sets[text] = ids.astype(np.int16) if self.vocab_size < 2**15 else ids
+        return self._sets[text]
+
+
+class BoundCommands:
+    """A CommandTokenizer bound to b rows: the same map, and legal sets by each row's own commands
+    (their trie, walked by comparing prefixes). `rows[index]` binds to some of them."""
+
+    def __init__(
+        self, tokenizer: CommandTokenizer, sets: Sequence[np.ndarray], index: np.ndarray
+    ) -> None:
+        self.tokenizer, self.index = tokenizer, index
+        self.vocab_size, self.n_tokens = tokenizer.vocab_size, tokenizer.n_tokens
+        self.horizon, self.action_dim = tokenizer.horizon, tokenizer.action_dim
+        self.encode, self.decode = tokenizer.encode, tokenizer.decode
+        self.to_json, self.from_json = tokenizer.to_json, tokenizer.from_json
+        self._sets = sets
+        self._flat: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: np.ndarray) -> BoundCommands:
+        return BoundCommands(self.tokenizer, self._sets, self.index[rows])
+
+    def legal_tokens(self, prefix: Int64[np.ndarray, "b i"]) -> Bool[np.ndarray, "b v"]:
+        """Which ids go on from the prefix to a command of the row; ValueError, naming the row, for
+        a prefix that none of its commands has."""
+        batch, position = self.tokenizer._position(prefix)
+        if batch != len(self):
+            raise ValueError(f"a prefix of {batch} rows, but this is bound to {len(self)} rows.")
+        row, ids = self._commands()
+        alive = (ids[:, :position] == prefix[row]).all(1)
+        legal = np.zeros((batch, self.vocab_size), bool)
+        legal[row[alive], ids[alive, position]] = True
+        if not legal.any(1).all():
+            lost = int(np.argmin(legal.any(1)))
+            raise ValueError(
+                f"row {lost}: the prefix {prefix[lost].tolist()} begins none of its "
+                f"{int((row == lost).sum())} commands."
+            )
+        return legal
+
+    def _commands(self) -> tuple[np.ndarray, np.ndarray]:
+        """All commands of all rows: the row of each, [m], and its ids, [m, n]."""
+        if self._flat is None:
+            sets = [self._sets[i] for i in self.index]
+            row = np.repeat(np.arange(len(sets)), [len(ids) for ids in sets])
+            self._flat = row, np.concatenate(sets)
+        return self._flat
