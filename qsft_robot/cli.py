@@ -19,7 +19,7 @@ from qsft_robot.cli_data import collect, inspect, playback
 from qsft_robot.cli_robot import run
 from qsft_robot.cli_serve import serve
 from qsft_robot.config import TrainConfig
-from qsft_robot.flag_words import acting_changes
+from qsft_robot.flag_words import acting_changes, env_changes
 from qsft_robot.presets import EVALUATION_SEED, PRESETS, RECIPES, apply_presets, recipe
 
 
@@ -62,6 +62,7 @@ def evaluate(
     episodes: int = 100,
     seed: int = EVALUATION_SEED,
     env: str | None = None,
+    env_kwargs: tuple[str, ...] = (),
     acting: tuple[str, ...] = (),
     workers: int = 2,
     envs_per_worker: int = 8,
@@ -81,6 +82,7 @@ def evaluate(
         episodes: Number of episodes.
         seed: Seed of the first episode; the others follow. Use the same for every policy.
         env: Recipe that names another simulator than the one the logs came from.
+        env_kwargs: Changes of the simulator's arguments, e.g. split=valid_unseen.
         acting: Changes of the acting rule, e.g. k=4 min_p=0.1.
         workers: Simulator processes.
         envs_per_worker: Episodes that one process runs side by side.
@@ -114,7 +116,8 @@ def evaluate(
         run_to_limit=run_to_limit,
         execute_steps=execute_steps,
         out=out,
-        env_overrides={} if max_steps is None else {"max_steps": max_steps},
+        env_overrides=env_changes(env_kwargs)
+        | ({} if max_steps is None else {"max_steps": max_steps}),
     )
     print(f"{result}\n{out / 'summary.json'}")
 

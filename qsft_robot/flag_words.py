@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,18 @@ def shares(words: Sequence[str]) -> dict[str, float]:
     """The words of --mixture, e.g. expert=0.5; ValueError names the one that is wrong."""
     pairs = _pairs(words, "--mixture")
     return {name: _number(value, f"--mixture {name}") for name, value in pairs.items()}
+
+
+def env_changes(words: Sequence[str]) -> dict[str, Any]:
+    """The words of --env-kwargs, e.g. split=valid_unseen: values are JSON, or text where they are
+    not."""
+    changes: dict[str, Any] = {}
+    for name, value in _pairs(words, "--env-kwargs").items():
+        try:
+            changes[name] = json.loads(value)
+        except json.JSONDecodeError:
+            changes[name] = value
+    return changes
 
 
 def acting_changes(words: Sequence[str]) -> dict[str, Any]:

@@ -12,6 +12,19 @@ from qsft_robot.config import TrainConfig
 
 # First seed of evaluation episodes: far from the seeds that logs are collected with.
 EVALUATION_SEED = 100_000
+# What the presets of ALFWorld share. 50 steps at most: the discount keeps gamma ** 50 at .2.
+_ALFWORLD: dict[str, Any] = {
+    "tokenizer.kind": "commands",
+    "model.width": 128,
+    "model.depth": 2,
+    "model.text_history": 16,
+    "qsft.gamma": 0.97,
+    "optim.batch_size": 128,
+    "optim.behaviour_steps": 2000,
+    "optim.value_steps": 2000,
+    "optim.learning_rate": 1e-3,
+    "optim.value_learning_rate": 1e-3,
+}
 # Preset -> flag (as on the command line, with underscores) -> value. Later presets win.
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper's own settings: uniform residual of Eq. 3, slow target network, one-step targets,
@@ -88,6 +101,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optim.learning_rate": 2e-3,
         "optim.value_learning_rate": 2e-3,
     },
+    # Text commands on two cores: what the engine says, and the image.
+    "alfworld/text_image": {
+        **_ALFWORLD,
+        "data.cameras": ("view_image",),
+        "data.text_keys": ("feedback",),
+    },
+    # The image, the goal and the commands given before; no text of the engine.
+    "alfworld/image": {**_ALFWORLD, "data.cameras": ("view_image",)},
+    "alfworld/text": {**_ALFWORLD, "data.text_keys": ("feedback",)},
     "robosuite/pixels": {
         "data.state_keys": ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"),
         "data.cameras": ("agentview_image", "robot0_eye_in_hand_image"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from qsft_robot.study_rows import merge_rows, result_row, row_text, run_verb
@@ -23,7 +25,7 @@ class Setting:
     """One data set and the settings that all methods share on it."""
 
     task: str
-    observations: str  # "low_dim" or "pixels"
+    observations: str  # "low_dim", "pixels", "text+image" or "image"
     name: str
     # Words after `qsft-robot collect`; the seed is added.
     collect: str
@@ -32,6 +34,9 @@ class Setting:
     episodes: int = 200
     # Words of `train` for the run whose frozen image encoder every method takes; "" for none.
     encoder: str = ""
+    # Splits of a benchmark -> seeds that are evaluated on each. All seeds then train on one set of
+    # logs, and a row is written for each kind of task and for their average.
+    splits: Mapping[str, int] = field(default_factory=dict)
 
 
 _LOW_DIM = "--preset tabletop/low_dim"
@@ -44,6 +49,8 @@ _ON_FEATURES = (
     "--optim.value-learning-rate 2e-3 --optim.batch-size 256 --model.dropout 0.3 --optim.no-bf16"
 )
 _LIFT = "robosuite/Lift"
+# Of each split: every one of its games once.
+ALFWORLD_GAMES = 120
 SETTINGS = [
     Setting("tabletop/place", "low_dim", "few", "tabletop/place --episodes 200", _LOW_DIM),
     Setting("tabletop/place", "low_dim", "rare", "tabletop/place-rare --episodes 600", _LOW_DIM),
@@ -100,6 +107,21 @@ SETTINGS = [
             ("NutAssemblySquare", "--preset robosuite/low_dim"),
         )
     ),
+    *(
+        Setting(
+            "alfworld",
+            observations,
+            "mixed",
+            "alfworld",
+            f"--preset {preset} --data.frame-cache-gib 24",
+            episodes=ALFWORLD_GAMES,
+            splits={"valid_unseen": 3, "valid_seen": 1},
+        )
+        for observations, preset in (
+            ("text+image", "alfworld/text_image"),
+            ("image", "alfworld/image"),
+        )
+    ),
     Setting(_LIFT, "pixels", "mixed", f"{_LIFT} --episodes 600", "--preset robosuite/pixels", 70),
 ]
 # The same number of updates in all, split for methods that act by phi, whose phi has to be good.
@@ -118,6 +140,8 @@ METHODS = {
 SHARED = {
     "low_dim": {"qsft_paper": "ilql"},
     "pixels": {"sft": "qsft", "filtered_sft": "qsft"},
+    "text+image": {"sft": "qsft", "filtered_sft": "qsft"},
+    "image": {"sft": "qsft", "filtered_sft": "qsft"},
 }
 # Sweep around the defaults of Q-SFT: name -> words of `train`.
 SWEEP = {
@@ -147,15 +171,19 @@ class Study:
 
     def __init__(self, out: Path, seeds: int) -> None:
         self.out, self.seeds = out, seeds
+        self.collecting: defaultdict[Path, Lock] = defaultdict(Lock)  # seeds may share their logs
 
     def logs(self, setting: Setting, seed: int) -> Path:
-        """Collect a setting's logs for one seed."""
-        cameras = "" if setting.observations == "pixels" else " --cameras"
+        """Collect a setting's logs for one seed; those of a benchmark with splits serve all."""
+        cameras = " --cameras" if setting.observations == "low_dim" else ""
+        kind = "all" if setting.splits else setting.observations
+        seed = 0 if setting.splits else seed
         words = f"{setting.collect}{cameras} --seed {seed + 1}"
         name = setting.collect.replace("/", "-").replace(" --episodes ", "-")
-        path = self.out / "logs" / f"{name}-{setting.observations}-{seed}.hdf5"
-        if not path.exists():
-            run_verb(f"collect {words} --out {path}", path.with_suffix(".log"), ROOT)
+        path = self.out / "logs" / f"{name}-{kind}-{seed}.hdf5"
+        with self.collecting[path]:
+            if not path.exists():
+                run_verb(f"collect {words} --out {path}", path.with_suffix(".log"), ROOT)
         return path
 
     def folder(self, setting: Setting, method: str, seed: int) -> Path:
@@ -185,11 +213,10 @@ class Study:
             )
         return run
 
-    def evaluate(self, setting: Setting, run: Path, name: str, acting: str = "") -> dict[str, Any]:
+    def evaluate(self, setting: Setting, run: Path, name: str, flags: str = "") -> dict[str, Any]:
         """Evaluate a run unless it was; returns its summary."""
         summary = run / "evaluation" / name / "summary.json"
         if not summary.exists():
-            flags = f"--acting {acting}" if acting else ""
             run_verb(
                 f"evaluate {run} --name {name} --episodes {setting.episodes} --workers 1 "
                 f"--envs-per-worker 16 {flags}",
@@ -207,11 +234,11 @@ def behaviours(setting: Setting) -> dict[str, str]:
 def jobs(study: Study, setting: Setting, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Train and evaluate every method of a setting, seeds side by side; yields finished rows."""
 
-    def one(method: str, words: str, seed: int, evaluations: dict[str, str]) -> dict[str, Any]:
+    def one(method: str, words: str, seed: int, wanted: dict[str, str]) -> dict[str, Any]:
         run = study.train(setting, method, words, seed, options.train)
         return {
-            name: study.evaluate(setting, run, name.replace(" ", "_").replace("=", ""), acting)
-            for name, acting in evaluations.items()
+            name: study.evaluate(setting, run, name.replace(" ", "_").replace("=", ""), flags)
+            for name, flags in wanted.items()
         }
 
     seeds = range(options.first_seed, options.first_seed + options.seeds)
@@ -227,23 +254,50 @@ def jobs(study: Study, setting: Setting, options: argparse.Namespace) -> Iterato
         for wave in waves:
             tasks = {}
             for method in wave:
-                evaluations = {method: ""}
-                if method == "qsft" and options.sweep:
-                    evaluations |= ACTING
                 words = METHODS.get(method) or f"--method qsft {SWEEP[method]}"
                 for seed in seeds:
-                    tasks[method, seed] = pool.submit(one, method, words, seed, evaluations)
+                    wanted = evaluations(setting, method, seed, options.sweep)
+                    tasks[method, seed] = pool.submit(one, method, words, seed, wanted)
             for method in wave:
                 found = [tasks[method, seed].result() for seed in seeds]
-                for name in found[0]:
-                    yield result_row(
-                        setting.task,
-                        setting.observations,
-                        setting.name,
-                        name,
-                        [each[name] for each in found],
-                        SCRIPT,
-                    )
+                yield from rows_of(setting, method, found)
+
+
+def evaluations(setting: Setting, method: str, seed: int, sweep: bool) -> dict[str, str]:
+    """Name of an evaluation -> words of `evaluate`; with splits the name is the split."""
+    if setting.splits:
+        return {
+            split: f"--env-kwargs split={split}"
+            for split, seeds in setting.splits.items()
+            if seed < seeds
+        }
+    acting = {name: f"--acting {words}" for name, words in ACTING.items()}
+    return {method: ""} | (acting if sweep and method == "qsft" else {})
+
+
+def rows_of(
+    setting: Setting, method: str, found: Sequence[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """The rows of one method from its evaluations, one mapping a seed."""
+    for name in found[0]:
+        summaries = [each[name] for each in found if name in each]
+        if not setting.splits:
+            yield result_row(
+                setting.task, setting.observations, setting.name, name, summaries, SCRIPT
+            )
+            continue
+        kinds = sorted({kind for summary in summaries for kind in summary["tasks"]})
+        of_kind = {
+            kind: [
+                {"n": rate["n"], "success_rate": rate["rate"]}
+                for summary in summaries
+                if (rate := summary["tasks"].get(kind)) is not None
+            ]
+            for kind in kinds
+        }
+        for kind, part in {"average": summaries, **of_kind}.items():
+            task = f"{setting.task}/{kind}"
+            yield result_row(task, setting.observations, name, method, part, SCRIPT)
 
 
 def asked_for(name: str, words: Sequence[str]) -> bool:
