@@ -8,14 +8,16 @@ test bench: export OMP_NUM_THREADS = 1
 demo: export OMP_WAIT_POLICY = PASSIVE
 BIN := .venv/bin
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test alfworld check format bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.installed  ## logs -> three policies -> success rates, video and report in runs/demo
 	$(BIN)/qsft-robot demo --out runs/demo
 
-test: .venv/.installed  ## every test, on two worker processes
+test: .venv/.installed .venv/.alfworld  ## every test, on two worker processes
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+alfworld: .venv/.alfworld  ## ALFWorld's text engine, which is compiled: minutes, and a C++ compiler
 
 check: .venv/.installed  ## lint, format, types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -32,4 +34,8 @@ clean:  ## caches and build leftovers; runs/ and .venv/ stay
 
 .venv/.installed: requirements.lock pyproject.toml scripts/set_up.sh
 	PYTHON=$(PYTHON) bash scripts/set_up.sh
+	touch $@
+
+.venv/.alfworld: .venv/.installed requirements-alfworld.lock scripts/set_up_alfworld.sh
+	bash scripts/set_up_alfworld.sh
 	touch $@

@@ -27,6 +27,7 @@ Model: TypeAlias = Any
 GYMNASIUM_PREFIX = "gymnasium:"
 ROBOSUITE_TASKS = ("Lift", "PickPlaceCan", "Stack", "NutAssemblySquare")
 TABLETOP = "tabletop"
+ALFWORLD = "alfworld"
 TOKENIZERS: dict[str, Any] = {
     "uniform_bins": UniformBinTokenizer,
     "quantile_bins": QuantileBinTokenizer,
@@ -56,6 +57,10 @@ def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
         from sim.tabletop import TabletopEnv
 
         return TabletopEnv(**kwargs)
+    if name == ALFWORLD:
+        from sim.alfworld_env import AlfworldEnv
+
+        return AlfworldEnv(**kwargs)
     if name in ROBOSUITE_TASKS:
         from sim.robosuite_env import build_robosuite_env
 
@@ -65,7 +70,9 @@ def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
 
         return gymnasium.make(name.removeprefix(GYMNASIUM_PREFIX), **kwargs)
     raise unknown(
-        "environment", name, (TABLETOP, *ROBOSUITE_TASKS, f"{GYMNASIUM_PREFIX}<installed id>")
+        "environment",
+        name,
+        (TABLETOP, ALFWORLD, *ROBOSUITE_TASKS, f"{GYMNASIUM_PREFIX}<installed id>"),
     )
 
 
@@ -91,6 +98,8 @@ def build_expert(
     build: Any
     if name == TABLETOP:
         from sim.tabletop_expert import build_expert as build
+    elif name == ALFWORLD:
+        from sim.alfworld_expert import build_expert as build
     else:
         from sim.robosuite_expert import build_expert as build
     return build(simulator, failure, noise, rng, **kwargs)
@@ -100,11 +109,30 @@ def failure_modes(env_name: str) -> dict[str, str]:
     """The named ways in which the scripted expert of an environment can fail, in plain words."""
     if env_name == TABLETOP:
         from sim.tabletop_expert import FAILURE_MODES
+    elif env_name == ALFWORLD:
+        from sim.alfworld_expert import FAILURE_MODES
     elif env_name in ROBOSUITE_TASKS:
         from sim.robosuite_expert import FAILURE_MODES
     else:
         raise ValueError(f"{env_name!r} has no scripted expert, so nothing can be collected in it.")
     return FAILURE_MODES
+
+
+def generate_games(
+    world: str,
+    folder: Path | None,
+    games: Mapping[str, int],
+    *,
+    seed: int,
+    workers: int,
+    on_game: Callable[[int, int], None] | None = None,
+) -> Any:
+    """Make the games of a world that ships none; returns a report that prints itself."""
+    if world != ALFWORLD:
+        raise unknown("world of games", world, (ALFWORLD,))
+    from sim.alfworld_games import generate_games as generate
+
+    return generate(folder, games, seed=seed, workers=workers, on_game=on_game)
 
 
 def build_tokenizer(

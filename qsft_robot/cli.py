@@ -15,7 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 from qsft_robot.cli_convert import export_lerobot, import_lerobot, merge, relabel
-from qsft_robot.cli_data import collect, inspect, playback
+from qsft_robot.cli_data import collect, generate, inspect, playback
 from qsft_robot.cli_robot import run
 from qsft_robot.cli_serve import serve
 from qsft_robot.config import TrainConfig
@@ -212,6 +212,7 @@ def demo(out: Path = Path("runs/demo"), quick: bool = False, seed: int = 0) -> N
 
 
 VERBS: dict[str, Callable[..., Any]] = {
+    "generate": generate,
     "collect": collect,
     "inspect": inspect,
     "playback": playback,

@@ -1,4 +1,4 @@
-"""Verbs of the command line that make and look at logs: collect, inspect, playback."""
+"""Verbs of the command line that make and look at logs: generate, collect, inspect, playback."""
 
 from __future__ import annotations
 
@@ -115,6 +115,37 @@ def _with_policy(
         workers=workers,
         attributes={"policy": folder.name},
     )
+
+
+def generate(
+    world: Positional[str],
+    out: Path | None = None,
+    train: int = 1200,
+    valid_seen: int = 120,
+    valid_unseen: int = 120,
+    seed: int = 0,
+    workers: int = 2,
+) -> None:
+    """Generate the games of a text world, each solved by its engine's expert (alfworld).
+
+    Games that are there already stay, so an interrupted run goes on where it was.
+
+    Args:
+        world: alfworld.
+        out: Folder of the split folders; $ALFWORLD_DATA/generated when not given.
+        train: Games of split train, of all six task types evenly (rounded up to a multiple of 6).
+        valid_seen: Other tasks in the same rooms.
+        valid_unseen: Games in rooms that are never trained on.
+        seed: A game depends on this, its split, type and number alone.
+        workers: Processes.
+    """
+    from qsft_robot.build import generate_games
+    from qsft_robot.progress import StepProgress
+
+    games = {"train": train, "valid_seen": valid_seen, "valid_unseen": valid_unseen}
+    with StepProgress("generate", "games") as tell:
+        report = generate_games(world, out, games, seed=seed, workers=workers, on_game=tell)
+    print(report)
 
 
 def inspect(

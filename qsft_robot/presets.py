@@ -232,6 +232,27 @@ def _robosuite(task: str) -> Recipe:
     )
 
 
+def _alfworld(split: str) -> Recipe:
+    # The noise is the share of commands drawn at random.
+    mixture = {
+        "expert": 0.25,
+        "random_command": 0.25,
+        "wrong_object": 0.14,
+        "wrong_receptacle": 0.14,
+        "give_up": 0.12,
+        "cut_short": 0.1,
+    }
+    return Recipe(
+        f"ALFWorld's six household tasks, rooms of {split}; about a third of the logs succeed",
+        "alfworld",
+        {"split": split},
+        (RecipePart(1.0, mixture, 0.05),),
+        episodes=3600,
+        cameras=("view",),
+        image_size=128,
+    )
+
+
 RECIPES: dict[str, Recipe] = {
     "tabletop/pick": _tabletop(
         "pick",
@@ -282,6 +303,9 @@ RECIPES: dict[str, Recipe] = {
     "robosuite/PickPlaceCan": _robosuite("PickPlaceCan"),
     "robosuite/Stack": _robosuite("Stack"),
     "robosuite/NutAssemblySquare": _robosuite("NutAssemblySquare"),
+    "alfworld": _alfworld("train"),
+    "alfworld/valid_seen": _alfworld("valid_seen"),
+    "alfworld/valid_unseen": _alfworld("valid_unseen"),
 }
 
 

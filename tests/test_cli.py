@@ -17,6 +17,7 @@ from qsft_robot.presets import PRESETS, RECIPES
 
 # verb -> flags and arguments that its help has to name
 HELP = {
+    "generate": ("--out", "--valid-unseen", "--seed"),
     "collect": ("--out", "--episodes", "--mixture", "--noise", "--seed", "--policy"),
     "inspect": ("PATH", "--filter-key", "--log-end", "--success-reward"),
     "playback": ("PATH", "--demo", "--video"),
