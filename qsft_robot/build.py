@@ -28,6 +28,7 @@ GYMNASIUM_PREFIX = "gymnasium:"
 ROBOSUITE_TASKS = ("Lift", "PickPlaceCan", "Stack", "NutAssemblySquare")
 TABLETOP = "tabletop"
 ALFWORLD = "alfworld"
+ALFWORLD_THOR = "alfworld_thor"
 TOKENIZERS: dict[str, Any] = {
     "uniform_bins": UniformBinTokenizer,
     "quantile_bins": QuantileBinTokenizer,
@@ -61,6 +62,10 @@ def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
         from sim.alfworld_env import AlfworldEnv
 
         return AlfworldEnv(**kwargs)
+    if name == ALFWORLD_THOR:
+        from sim.alfworld_thor import AlfworldThorEnv
+
+        return AlfworldThorEnv(**kwargs)
     if name in ROBOSUITE_TASKS:
         from sim.robosuite_env import build_robosuite_env
 
@@ -72,7 +77,7 @@ def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
     raise unknown(
         "environment",
         name,
-        (TABLETOP, ALFWORLD, *ROBOSUITE_TASKS, f"{GYMNASIUM_PREFIX}<installed id>"),
+        (TABLETOP, ALFWORLD, ALFWORLD_THOR, *ROBOSUITE_TASKS, f"{GYMNASIUM_PREFIX}<installed id>"),
     )
 
 
