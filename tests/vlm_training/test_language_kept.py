@@ -66,7 +66,7 @@ def config_of(base: Path, logs: Path, out: Path, rate: float) -> TrainConfig:
             cameras=("front_image", "wrist_image"),
         ),
         model=ModelConfig(pretrained=str(base), lora_rank=0),
-        tokenizer=TokenizerConfig("uniform", 32),
+        tokenizer=TokenizerConfig("uniform", n_bins=32),
         optim=OptimConfig(
             batch_size=8, behaviour_steps=2, value_steps=2, learning_rate=rate, warmup_steps=1
         ),
