@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,6 +63,17 @@ def play_demonstration(
     }
 
 
+def play_surely(env: Any, **order: Any) -> dict[str, Any]:
+    """`play_demonstration`, once more where the simulator fails: the same order gives the same
+    episode, and an engine that hung or died has a fresh one after a reset. A second failure is
+    raised."""
+    try:
+        return play_demonstration(env, **order)
+    except RuntimeError:
+        traceback.print_exc()
+        return play_demonstration(env, **order)
+
+
 def serve_demonstrations(channel: WorkerChannel, settings: Mapping[str, Any]) -> None:
     """Answer each message {"index", "timeout_s", and the arguments of `play_demonstration`}."""
     env = build_env(settings["env_args"], **settings["env_overrides"])
@@ -71,7 +83,7 @@ def serve_demonstrations(channel: WorkerChannel, settings: Mapping[str, Any]) ->
     while (order := channel.receive()) is not None:
         index, timeout_s = order.pop("index"), order.pop("timeout_s")
         channel.begin(index, timeout_s)
-        episode = play_demonstration(env, **order)
+        episode = play_surely(env, **order)
         channel.end()
         channel.send({"index": index, "episode": episode})
     env.close()

@@ -235,11 +235,11 @@ def _robosuite(task: str) -> Recipe:
 def _alfworld(split: str) -> Recipe:
     # The noise is the share of commands drawn at random.
     mixture = {
-        "expert": 0.25,
+        "expert": 0.22,
         "random_command": 0.25,
         "wrong_object": 0.14,
         "wrong_receptacle": 0.14,
-        "give_up": 0.12,
+        "give_up": 0.15,
         "cut_short": 0.1,
     }
     return Recipe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -224,6 +225,10 @@ def serve(connection: int) -> None:
     # The planner prints; nothing of it may reach the output of the program.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     session = _Session()
+    # Translating a game makes millions of small objects that die by themselves; looking for
+    # circles among them took a third of the time (.28 s a game, .19 s like this).
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
     channel.send_bytes(b"{}")
     while True:
         try:

@@ -12,6 +12,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from qsft_robot.build import build_env, build_expert
+from qsft_robot.collect_worker import play_demonstration, play_surely
 from sim.alfworld_env import AlfworldEnv
 from sim.alfworld_process import EngineError
 
@@ -139,6 +140,35 @@ def test_an_engine_that_hangs_or_dies_costs_one_episode(env, what):
     with pytest.raises(RuntimeError, match="call reset first"):
         env.step("look")
     assert env.reset(seed=1) == first
+
+
+class Fragile(AlfworldEnv):
+    """Its engine is killed at the third step of all; counts resets."""
+
+    deaths = resets = 0
+
+    def reset(self, **arguments):
+        self.resets += 1
+        return super().reset(**arguments)
+
+    def step(self, action):
+        if self._steps == 3 and not self.deaths:
+            self.deaths = 1
+            os.kill(self.engine.pid, signal.SIGKILL)
+        return super().step(action)
+
+
+def test_a_log_whose_engine_dies_is_played_again_and_comes_out_the_same(env):
+    order = {"seed": 1, "expert_seed": [0], "expert": "random_command", "noise": 0.0}
+    order |= {"reset_options": {"max_steps": 12}, "expert_options": {}}
+    fragile = Fragile("train", cameras=())
+    log, same = play_surely(fragile, **order), play_demonstration(env, **order)
+    assert fragile.resets == 2
+    assert list(log["actions"]) == list(same["actions"])
+    assert {k: list(v) for k, v in log["texts"].items()} == {
+        k: list(v) for k, v in same["texts"].items()
+    }
+    fragile.close()
 
 
 def test_a_corrupt_game_is_named_and_the_next_one_goes_on(alfworld_games, tmp_path):
