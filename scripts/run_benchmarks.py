@@ -28,9 +28,9 @@ from qsft_robot.versions import software_versions
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = (
     "loader", "training", "towers", "decision", "adapters",
-    "rendering", "evaluation", "server", "onnx",
+    "rendering", "evaluation", "server", "onnx", "alfworld",
 )  # fmt: skip
-PEERS = ("robomimic", "transformers")
+PEERS = ("robomimic", "transformers", "alfworld", "textworld")
 
 
 def machine() -> dict[str, Any]:

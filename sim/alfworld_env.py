@@ -207,12 +207,13 @@ class AlfworldEnv(gymnasium.Env[dict[str, Any], str]):
     def _observation(self) -> dict[str, Any]:
         observation: dict[str, Any] = {}
         if self.cameras:
-            observation["view_image"] = self._view()
+            observation["view_image"] = self.view()
         observation["feedback"] = self.feedback
         observation["admissible_commands"] = "\n".join(self.commands)
         return observation
 
-    def _view(self) -> np.ndarray:
+    def view(self) -> np.ndarray:
+        """What the agent sees from where it stands, at the size of the observations."""
         from sim.alfworld_view import draw_view
 
         return draw_view(self.state, self.image_size)

@@ -182,7 +182,7 @@ class Bounds:
 
 
 def room_bounds(state: RoomState) -> Bounds:
-    """Walls around everything that can be stood at or reached."""
+    """Walls around all furniture and everywhere that can be stood at."""
     return _bounds(state.receptacles, state.reachable)
 
 
@@ -190,11 +190,20 @@ def room_bounds(state: RoomState) -> Bounds:
 def _bounds(
     receptacles: tuple[Receptacle, ...], reachable: tuple[tuple[float, float], ...]
 ) -> Bounds:
-    points = [(x.position[0], x.position[2]) for x in receptacles]
-    stood = [*reachable, *((x.stand.x, x.stand.z) for x in receptacles)]
-    low = [min(min(p[i] for p in points) - 0.3, min(p[i] for p in stood) - 0.5) for i in (0, 1)]
-    high = [max(max(p[i] for p in points) + 0.3, max(p[i] for p in stood) + 0.5) for i in (0, 1)]
-    return Bounds((low[0], low[1]), (high[0], high[1]))
+    low, high = [], []
+    for placed in _placed(receptacles):
+        # Not its bounding box, which an open drawer or door would push outwards.
+        wide, deep = placed.furniture.extent
+        if placed.facing % 180 == 90:
+            wide, deep = deep, wide
+        x, y = placed.foot[:2]
+        low.append((x - wide - 0.06, y - deep - 0.06))
+        high.append((x + wide + 0.06, y + deep + 0.06))
+    for x, y in [*reachable, *((r.stand.x, r.stand.z) for r in receptacles)]:
+        low.append((x - 0.5, y - 0.5))
+        high.append((x + 0.5, y + 0.5))
+    (x0, y0), (x1, y1) = np.min(low, axis=0), np.max(high, axis=0)
+    return Bounds((float(x0), float(y0)), (float(x1), float(y1)))
 
 
 def draw_walls(state: RoomState, eye: np.ndarray) -> Parts:

@@ -81,7 +81,8 @@ class AlfworldThorEnv(AlfworldEnv):
         frame = np.frombuffer(base64.b64decode(told["frame"]), np.uint8)
         self._frame = frame.reshape(told["shape"])
 
-    def _view(self) -> np.ndarray:
+    def view(self) -> np.ndarray:
+        """What the agent sees, at the size of the observations."""
         return scaled(self._frame, self.image_size)
 
 

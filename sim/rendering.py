@@ -166,9 +166,13 @@ class Camera:
         """[3, 3]: right, forward and up of the image as columns."""
         level, up = math.cos(self.elevation), math.sin(self.elevation)
         east, north = math.cos(self.azimuth), math.sin(self.azimuth)
-        forward = np.array([level * east, level * north, up])
-        right = np.array([north, -east, 0.0])
-        return np.stack([right, forward, np.cross(right, forward)], axis=1)
+        return np.array(
+            [
+                [north, level * east, -up * east],
+                [-east, level * north, -up * north],
+                [0.0, up, level],
+            ]
+        )
 
     @property
     def forward(self) -> np.ndarray:
