@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # What keeps the training contract: an RTModel or a PretrainedModel.
 Model: TypeAlias = Any
+# Instruction, and the last steps: the command that led to each and what was said there.
+StepPrompt: TypeAlias = Callable[[str, Sequence[tuple[str, Sequence[str]]]], np.ndarray]
 # Any installed gymnasium environment, e.g. "gymnasium:Pendulum-v1".
 GYMNASIUM_PREFIX = "gymnasium:"
 ROBOSUITE_TASKS = ("Lift", "PickPlaceCan", "Stack", "NutAssemblySquare")
@@ -254,9 +256,15 @@ def words_of(model: Model) -> Callable[[str], np.ndarray]:
     return model.encode_words
 
 
-def frame_words_of(model: Model) -> Callable[[str, Sequence[str]], np.ndarray]:
-    """How a model reads a step: the command that led there and what was said -> int64 [w]."""
-    return model.encode_frame
+def frame_words_of(model: Model) -> Callable[[str, Sequence[str]], np.ndarray] | None:
+    """How a model reads a step: the command that led there and what was said -> int64 [w]; None
+    for one that reads its steps in the prompt."""
+    return getattr(model, "encode_frame", None)
+
+
+def step_prompt_of(model: Model) -> StepPrompt:
+    """How a model reads its steps in the prompt: instruction, last steps -> int64 [l]."""
+    return model.encode_steps
 
 
 def open_policy(

@@ -13,7 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qsft_robot.build import frame_words_of, load_model, load_tokenizer, unknown, words_of
+from qsft_robot.build import (
+    frame_words_of,
+    load_model,
+    load_tokenizer,
+    step_prompt_of,
+    unknown,
+    words_of,
+)
 from qsft_robot.checkpoint import read_policy_folder
 from qsft_robot.config import ActingConfig, from_json
 from qsft_robot.deciding import Decider
@@ -32,8 +39,10 @@ class Memory:
     states: deque[Tensor]  # normalised state vectors, newest last
     features: list[deque[Tensor]]  # image tokens, one history a network
     generator: np.random.Generator
-    # Where the model reads texts: words of the last steps, newest last, and the last command.
+    # Where the model reads texts: its last steps, newest last, as words or as they were said, and
+    # the last command.
     words: deque[Tensor]
+    steps: deque[tuple[str, list[str]]]
     command: str = ""
 
 
@@ -65,8 +74,7 @@ class TokenPolicy:
         self.decider = Decider(networks, self.acting)
         self._trunks = self.decider.trunks
         self._words, self._texts = words_of(self._trunks[0]), dict[str, Tensor]()
-        if self.text_history:
-            self._frame_words = frame_words_of(self._trunks[0])
+        self._frame_words = frame_words_of(self._trunks[0])
         self.reset()
 
     @property
@@ -96,6 +104,7 @@ class TokenPolicy:
             deque(maxlen=self.history),
             [deque(maxlen=self.history) for _ in range(trunks)],
             np.random.default_rng(seed),
+            deque(maxlen=self.text_history),
             deque(maxlen=self.text_history),
         )
 
@@ -150,7 +159,7 @@ class TokenPolicy:
         """Remember the observations; what each network's prefill then reads."""
         batches = self._context(observations, memories)
         contexts = [(c.features, c.state, c.frame_mask, c.text_ids, c.returns) for c in batches]
-        if not self.text_history:
+        if batches[0].words is None:
             return contexts
         return [(*context, c.words) for context, c in zip(contexts, batches, strict=True)]
 
@@ -168,7 +177,11 @@ class TokenPolicy:
                 ]
             )
         )
-        text_ids = torch.stack([self._text(o.instruction) for o in observations]).to(self.device)
+        if self.text_history and self._frame_words is None:
+            text_ids = self._prompts(observations, memories)
+        else:
+            text_ids = torch.stack([self._text(o.instruction) for o in observations])
+        text_ids = text_ids.to(self.device)
         for memory, row in zip(memories, state, strict=True):
             memory.states.append(row)
         empty = torch.zeros(len(observations), 0, device=self.device)
@@ -212,7 +225,7 @@ class TokenPolicy:
         self, observations: Sequence[Observation], memories: Sequence[Memory]
     ) -> Tensor | None:
         """Remember what was said; the words of the last steps, [b, j, w]."""
-        if not self.text_history:
+        if not self.text_history or self._frame_words is None:
             return None
         for observation, memory in zip(observations, memories, strict=True):
             said = [observation.texts[key] for key in self.text_keys]
@@ -222,6 +235,15 @@ class TokenPolicy:
             missing = self.text_history - len(memory.words)
             rows.append(F.pad(torch.stack([*memory.words]), (0, 0, missing, 0)))
         return torch.stack(rows).to(self.device)
+
+    def _prompts(self, observations: Sequence[Observation], memories: Sequence[Memory]) -> Tensor:
+        """Remember what was said; the ids of the prompts with the last steps, [b, l]."""
+        prompt, found = step_prompt_of(self._trunks[0]), []
+        for observation, memory in zip(observations, memories, strict=True):
+            said = [observation.texts[key] for key in self.text_keys]
+            memory.steps.append((memory.command, said))
+            found.append(torch.from_numpy(prompt(observation.instruction, [*memory.steps])))
+        return torch.stack(found)
 
     def _text(self, instruction: str) -> Tensor:
         if instruction not in self._texts:

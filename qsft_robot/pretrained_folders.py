@@ -16,7 +16,7 @@ from torch import Tensor
 from qsft_robot.build import carry_base, load_model, load_tokenizer, save_processor, words_of
 from qsft_robot.loss import TokenBatch, legal_log_softmax
 from qsft_robot.networks import PolicyNetworks, inference, teacher_forced
-from tokenizers_action.protocol import legal_along
+from tokenizers_action.protocol import TextTokenizer, legal_along
 
 # Folders inside a checkpoint and an exported policy.
 PROCESSOR, BASE = "processor", "base"
@@ -96,10 +96,16 @@ def probe(model: Any, description: Mapping[str, Any]) -> TokenBatch:
     tokenizer, words = load_tokenizer(description["tokenizer"]), words_of(model)
     texts = (list(description["data"]["instructions"]) or [""])[:PROBES]
     text_ids = torch.stack([torch.from_numpy(words(texts[i % len(texts)])) for i in range(PROBES)])
-    actions = (
-        2 * torch.rand(PROBES, tokenizer.horizon, tokenizer.action_dim, generator=generator) - 1
-    )
-    ids = torch.from_numpy(tokenizer.encode(actions.numpy()))
+    if isinstance(tokenizer, TextTokenizer):
+        ids = torch.zeros(PROBES, 0, dtype=torch.long)
+        for _ in range(tokenizer.n_tokens):
+            weight = torch.from_numpy(tokenizer.legal_tokens(ids.numpy())).float()
+            ids = torch.cat([ids, torch.multinomial(weight, 1, generator=generator)], 1)
+    else:
+        actions = (
+            2 * torch.rand(PROBES, tokenizer.horizon, tokenizer.action_dim, generator=generator) - 1
+        )
+        ids = torch.from_numpy(tokenizer.encode(actions.numpy()))
     images = {
         camera: torch.randint(
             256,

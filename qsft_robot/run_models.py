@@ -13,6 +13,7 @@ from qsft_robot.build import (
     describe_model,
     frame_words_of,
     load_model,
+    step_prompt_of,
     words_of,
 )
 from qsft_robot.checkpoint import read_policy_folder
@@ -21,6 +22,7 @@ from qsft_robot.networks import PolicyNetworks
 from qsft_robot.policy_folder import read_description
 from qsft_robot.run_data import RunData
 from qsft_robot.sharding import has_shards, whole_state
+from tokenizers_action.protocol import TextTokenizer
 
 if TYPE_CHECKING:
     from qsft_robot.build import Model
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 # Buckets of hashed words where observations are texts: of the 350 words of a household then 7 pairs
 # share a bucket, with the 4,096 of instructions alone 15.
 TEXT_BUCKETS = 8_192
+# Words of an instruction there: goals that people wrote run to two dozen.
+TEXT_LENGTH = 32
 
 
 def build_run_model(config: TrainConfig, data: RunData, revision: str | None = None) -> Model:
@@ -52,14 +56,18 @@ def build_run_model(config: TrainConfig, data: RunData, revision: str | None = N
         model = _build_rt(config, shape)
     else:
         texts = {text for part in logs for text in part.instructions}
-        model = _build_pretrained(config, shape, tuple(sorted(texts)), revision)
+        model = _build_pretrained(config, data, shape, tuple(sorted(texts)), revision)
     if config.model.checkpoint_activations:
         model.gradient_checkpointing(True)
     words = words_of(model)
     for part in logs:
         part.read_words(words)
         if "text_history" in shape:
-            part.read_frames(frame_words_of(model), config.model.text_history)
+            frame_words = frame_words_of(model)
+            if frame_words is not None:
+                part.read_frames(frame_words, config.model.text_history)
+            else:
+                part.read_steps(step_prompt_of(model), config.model.text_history)
     return model
 
 
@@ -73,6 +81,7 @@ def _build_rt(config: TrainConfig, shape: dict[str, Any]) -> Model:
         shape["command_length"] = shape["n_tokens"] - 1 if commands else 0
         shape["frame_text_length"] = settings.frame_text_length if config.data.text_keys else 0
         shape["text_buckets"] = TEXT_BUCKETS
+        shape["text_length"] = TEXT_LENGTH
     shape["text_encoder"] = settings.text_encoder
     shape["text_weights"] = settings.text_weights
     shape["fine_tune_towers"] = settings.fine_tune_towers
@@ -81,15 +90,21 @@ def _build_rt(config: TrainConfig, shape: dict[str, Any]) -> Model:
 
 
 def _build_pretrained(
-    config: TrainConfig, shape: dict[str, Any], texts: tuple[str, ...], revision: str | None
+    config: TrainConfig,
+    data: RunData,
+    shape: dict[str, Any],
+    texts: tuple[str, ...],
+    revision: str | None,
 ) -> Model:
     settings = config.model
     assert settings.pretrained is not None
-    if "text_history" in shape:
+    if "text_history" in shape and settings.action_tokens != "added":
         raise ValueError(
-            "--model.pretrained does not read text commands or --data.text-keys yet: train the "
-            "RT-style transformer (leave --model.pretrained out)."
+            "--data.text-keys and text commands may hold any words, so no entry of the pretrained "
+            "vocabulary is free for action tokens: use --model.action-tokens added."
         )
+    if isinstance(data.tokenizer, TextTokenizer):
+        shape["action_words"] = ("", *data.tokenizer.to_json()["words"])
     base = Path(settings.pretrained).expanduser()
     same = (
         "state_as", "action_tokens", "lora_rank", "lora_alpha", "lora_dropout", "text_length",

@@ -21,6 +21,7 @@ from tokenizers_action.protocol import ActionTokenizer, RowTokenizer, TextTokeni
 Words = Callable[[str], np.ndarray]
 # The command that led to a step and what was said there, as ids [w].
 FrameWords = Callable[[str, Sequence[str]], np.ndarray]
+StepPrompt = Callable[[str, Sequence[tuple[str, Sequence[str]]]], np.ndarray]
 
 
 class FrameSource(Protocol):
@@ -105,6 +106,7 @@ class TokenData:
         self.support: RowTokenizer | None = None
         self._steps_told: list[tuple[str, tuple[str, ...]]] = []
         self.words: Int[Tensor, "R w"] | None = None
+        self.prompt_ids: Int[Tensor, "R l"] | None = None
         self.text_history = 1
         if isinstance(tokenizer, TextTokenizer):
             self.token_mask &= torch.from_numpy(tokenizer.real_tokens(self.action_ids.numpy()))
@@ -132,6 +134,16 @@ class TokenData:
         ids = np.stack([known[told] for told in self._steps_told]).astype(np.int32)
         self.words, self.text_history = torch.from_numpy(ids), text_history
 
+    def read_steps(self, prompt: StepPrompt, text_history: int) -> None:
+        """Turn every row into the ids of a prompt with its last `text_history` steps."""
+        found = []
+        for row in range(self.rows):
+            episode = int(self.episode_of_row[row])
+            first = max(int(self.first_row[episode]), row + 1 - text_history)
+            told = self._steps_told[first : row + 1]
+            found.append(prompt(self.instructions[episode], told).astype(np.int32))
+        self.prompt_ids = torch.from_numpy(np.stack(found))
+
     def legal_first(self, rows: Int[Tensor, " b"]) -> Bool[Tensor, "b v"]:
         """Which tokens a decision at observation rows may begin with."""
         empty = np.zeros((len(rows), 0), np.int64)
@@ -158,7 +170,9 @@ class TokenData:
         return TokenBatch(
             state=self.state[window],
             frame_mask=frame_mask,
-            text_ids=self.text_ids[episode],
+            text_ids=(
+                self.text_ids[episode] if self.prompt_ids is None else self.prompt_ids[rows].long()
+            ),
             action_ids=empty.long(),
             token_mask=empty.bool(),
             legal=empty.unsqueeze(-1).bool(),

@@ -176,6 +176,8 @@ class ContextTokens(nn.Module):
                 token = model.state_token(state.to(next(model.state_token.parameters()).dtype))
                 parts.append(token[:, :, None].to(dtype))
                 visible.append(seen)
+        if not parts:  # a model of texts alone
+            return embed.weight.new_zeros(b, k, 0, embed.weight.shape[1]), seen[:, :, :0]
         return torch.cat(parts, 2), torch.cat(visible, 2)
 
     def _deep(self, features: Tensor | None, frame_mask: Tensor) -> tuple[Tensor, ...]:

@@ -116,6 +116,12 @@ class PretrainedModel(nn.Module):
         """The prompt's text with the instruction, as ids padded by -1: see `Prompt`."""
         return self.prompt.encode_words(instruction)
 
+    def encode_steps(
+        self, instruction: str, steps: Sequence[tuple[str, Sequence[str]]]
+    ) -> Int64[np.ndarray, " l"]:
+        """The same with the last steps in the prompt, each a command and what was said then."""
+        return self.prompt.encode_steps(instruction, steps)
+
     def train(self, mode: bool = True) -> PretrainedModel:
         super().train(mode)
         if not self.config.train_images:

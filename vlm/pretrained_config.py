@@ -39,6 +39,11 @@ class PretrainedConfig:
     lora_dropout: float = 0.0
     # Tokens that the text of a prompt may have (l), chat template included.
     text_length: int = 48
+    # Steps whose commands and texts stand in the prompt, the current one included; 0: none.
+    text_history: int = 0
+    # What each action token says, where it says something ("" where not): its row then starts as
+    # the mean of the rows of these words.
+    action_words: tuple[str, ...] = ()
     # Numeric type of the base's weights; what is trained beside them stays float32.
     dtype: str = "float32"
     # Train the vision tower and the projector too.
@@ -66,7 +71,7 @@ class PretrainedConfig:
 
     def __post_init__(self) -> None:
         # JSON has lists where Python has tuples.
-        for name in ("cameras", "image_size", "instructions"):
+        for name in ("cameras", "image_size", "instructions", "action_words"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.random_weights:
             if self.lora_rank:
@@ -74,8 +79,15 @@ class PretrainedConfig:
             object.__setattr__(self, "train_images", True)
         if not self.base:
             raise ValueError("base is empty: name a Hugging Face model or a local folder of one.")
-        if not self.cameras and self.state_dim == 0:
-            raise ValueError("the model would see nothing: give it cameras, a state_dim, or both.")
+        if not self.cameras and self.state_dim == 0 and self.text_history == 0:
+            raise ValueError(
+                "the model would see nothing: give it cameras, a state_dim, or a text_history."
+            )
+        if self.text_history and self.action_tokens != "added":
+            raise ValueError(
+                "texts of an environment may produce any id of the vocabulary, so none can stand "
+                "for an action token: use action_tokens 'added'."
+            )
         if len(set(self.cameras)) < len(self.cameras):
             raise ValueError(f"a camera is named twice: {list(self.cameras)}.")
         for name in ("vocab_size", "n_tokens", "history", "text_length"):

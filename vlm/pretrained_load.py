@@ -40,7 +40,7 @@ class LoadedBase:
 
         A row that the table does not have yet starts at the mean of the table, with a fifth of its
         deviation; with `random_action_rows` every row starts with its deviation alone. Both are
-        drawn from one fixed seed.
+        drawn from one fixed seed. A row with `action_words` starts as the mean of their rows.
         """
         table = self.model.get_input_embeddings().weight
         head = self.model.get_output_embeddings().weight
@@ -58,6 +58,10 @@ class LoadedBase:
             return noise * table.float().std()
         fresh = mean + 0.2 * std * noise
         fresh[there] = table[ids[there]].float()
+        for row, words in enumerate(self.config.action_words):
+            said = self.prompt.tokenizer.encode(f" {words}", add_special_tokens=False)
+            if words and said:
+                fresh[row] = table[torch.tensor(said)].float().mean(0)
         return fresh
 
 

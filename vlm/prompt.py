@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,22 @@ class Prompt:
         padded = np.full(self.length, PADDING, np.int64)
         padded[: len(ids)] = ids
         return padded
+
+    def encode_steps(
+        self, instruction: str, steps: Sequence[tuple[str, Sequence[str]]]
+    ) -> Int64[np.ndarray, " l"]:
+        """The ids of the prompt with the last steps, each a command and the texts that followed,
+        newest last. The oldest are left out, then the newest is cut at its end, until it fits."""
+        lines = [_step_text(command, texts) for command, texts in steps]
+        while (
+            len(lines) > 1 and len(self._text_ids("\n".join([instruction, *lines]))) > self.length
+        ):
+            del lines[0]
+        text = "\n".join([instruction, *lines])
+        while len(ids := self._text_ids(text)) > self.length and " " in text[len(instruction) :]:
+            over = max(1, (len(ids) - self.length) // 2)
+            text = " ".join(text.split(" ")[:-over])
+        return self.encode_words(text)
 
     def describe(self) -> dict[str, Any]:
         """What a reader needs to build the same prompt elsewhere; JSON types."""
@@ -209,6 +226,11 @@ class Prompt:
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+
+def _step_text(command: str, texts: Sequence[str]) -> str:
+    said = " ".join(" ".join(texts).split())
+    return f"> {command}\n{said}" if command else said
 
 
 def _plain(value: Any) -> Any:

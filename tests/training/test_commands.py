@@ -220,3 +220,39 @@ def test_bad_input_is_refused_by_name(text_logs, tmp_path, logs):
     policy = TokenPolicy({**description, "acting": acting}, networks)
     with pytest.raises(ValueError, match=f"needs the text '{ADMISSIBLE}'"):
         policy.infer(Observation({}, {}, "bring the cup to room 1", {"feedback": "hello"}))
+
+
+@pytest.mark.parametrize(("family", "cameras"), [("smolvlm", ("view_image",)), ("llama", ())])
+def test_a_pretrained_model_reads_the_steps_in_its_prompt(
+    text_logs, tmp_path, tiny_folder, family, cameras
+):
+    changes = {
+        "model__pretrained": str(tiny_folder(family)), "model__action_tokens": "added",
+        "model__text_length": 120, "model__text_history": 3, "model__width": None,
+        "model__depth": None, "model__lora_rank": 4, "data__max_episodes": 12,
+        "optim__behaviour_steps": 2, "optim__value_steps": 2, "optim__batch_size": 8,
+        "data__cameras": cameras,
+    }  # fmt: skip
+    config = settings(text_logs, tmp_path / "run", **changes)
+    with pytest.raises(ValueError, match=r"--model.action-tokens added"):
+        train(with_settings(config, {"model.action_tokens": "least_used"}))
+    policy = load_policy(train(config))
+    data = read_run_data(config)
+    model = build_run_model(config, data)
+    log, memory = play(1, 0.9), policy.begin_episode(0)
+    first = int(data.train.first_row[1])
+    for t in range(5):
+        said = {key: log.texts[key][t] for key in ("feedback", ADMISSIBLE)}
+        seen = {camera: log.observations[camera][t] for camera in cameras}
+        (context,) = policy.contexts([Observation(seen, {}, log.instruction, said)], [memory])
+        memory.command = log.actions[t]
+        stored = data.train.context(torch.tensor([first + t])).text_ids
+        assert torch.equal(context[3], stored)
+        text = model.prompt.tokenizer.decode(stored[0][stored[0] >= 0])
+        assert log.instruction in text
+        assert log.texts["feedback"][t] in text
+        assert (f"> {log.actions[max(t - 1, 0)]}" in text) == (t > 0)
+    policy.reset(3)
+    seen, info = Corridor(image=True).reset(seed=3)
+    command = policy.infer(Observation.from_env(seen, info["instruction"]))
+    assert command[0] in seen[ADMISSIBLE].split("\n")
