@@ -14,6 +14,7 @@ from qsft_robot.config import TrainConfig
 EVALUATION_SEED = 100_000
 # What the presets of ALFWorld share. 50 steps at most: the discount keeps gamma ** 50 at .2.
 _ALFWORLD: dict[str, Any] = {
+    "data.state_keys": (),
     "tokenizer.kind": "commands",
     "model.width": 128,
     "model.depth": 2,
