@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from difflib import get_close_matches
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -59,15 +60,15 @@ def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
     if name == TABLETOP:
         from sim.tabletop import TabletopEnv
 
-        return TabletopEnv(**kwargs)
+        return TabletopEnv(**_known_kwargs(name, TabletopEnv, kwargs))
     if name == ALFWORLD:
         from sim.alfworld_env import AlfworldEnv
 
-        return AlfworldEnv(**kwargs)
+        return AlfworldEnv(**_known_kwargs(name, AlfworldEnv, kwargs))
     if name == ALFWORLD_THOR:
         from sim.alfworld_thor import AlfworldThorEnv
 
-        return AlfworldThorEnv(**kwargs)
+        return AlfworldThorEnv(**_known_kwargs(name, AlfworldThorEnv, kwargs))
     if name in ROBOSUITE_TASKS:
         from sim.robosuite_env import build_robosuite_env
 
@@ -81,6 +82,21 @@ def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
         name,
         (TABLETOP, ALFWORLD, ALFWORLD_THOR, *ROBOSUITE_TASKS, f"{GYMNASIUM_PREFIX}<installed id>"),
     )
+
+
+def _known_kwargs(name: str, kind: type, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The kwargs; ValueError with the nearest name for one that the environment does not take."""
+    known = dict.fromkeys(
+        each.name
+        for base in kind.__mro__
+        if base.__module__.startswith("sim.")
+        for each in signature(base).parameters.values()
+        if each.kind is not each.VAR_KEYWORD
+    )
+    for key in kwargs:
+        if key not in known:
+            raise unknown(f"argument of the environment {name}", key, known)
+    return kwargs
 
 
 def build_motion(env: gymnasium.Env, control_hz: float) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from qsft_robot.flag_words import acting_changes, shares
+from qsft_robot.flag_words import acting_changes, env_changes, shares
 from qsft_robot.presets import Recipe, recipe
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def collect(
     episodes: int | None = None,
     cameras: tuple[str, ...] | None = None,
     image_size: int | None = None,
+    env_kwargs: tuple[str, ...] = (),
     mixture: tuple[str, ...] = (),
     noise: float | None = None,
     seed: int = 0,
@@ -36,6 +37,7 @@ def collect(
         cameras: Cameras to record; none: `--cameras` alone. The recipe's cameras when not given,
             with --policy those of the logs that it learnt from.
         image_size: Height and width of the images, in pixels.
+        env_kwargs: Changes of the simulator's arguments, e.g. split=valid_seen.
         mixture: Shares that replace the recipe's, e.g. expert=0.5 miss_grasp=0.5.
         noise: Standard deviation of the noise on the expert's actions.
         seed: The file is the same for the same seed, whatever the number of workers.
@@ -52,7 +54,7 @@ def collect(
     if policy is not None:
         if mixture or noise is not None:
             raise ValueError("--mixture and --noise are the expert's; a --policy takes --acting.")
-        see = {"cameras": cameras, "image_size": image_size}
+        see = {"cameras": cameras, "image_size": image_size, **env_changes(env_kwargs)}
         print(_with_policy(policy, acting, chosen, see, total, out, seed, workers))
         return
     if acting:
@@ -75,6 +77,7 @@ def collect(
         **chosen.env_kwargs,
         "cameras": list(chosen.cameras if cameras is None else cameras),
         "image_size": chosen.image_size if image_size is None else image_size,
+        **env_changes(env_kwargs),
     }
     env_args = {"env_name": chosen.env_name, "env_kwargs": kwargs}
     print(run(env_args, out, parts, seed=seed, workers=workers))

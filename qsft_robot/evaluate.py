@@ -61,7 +61,14 @@ class EvaluationResult:
     def __str__(self) -> str:
         text = f"success {self.success_any}, at the last step {self.success_last.rate:.3f}"
         if self.broken:
+            first = next(e.error for e in self.episodes if e.failure_reason in BROKEN)
             text += f"; {self.broken} episodes broke off ({_count_reasons(self.episodes)})"
+            if first:
+                text += f", the first with: {first.strip().splitlines()[-1]}"
+        for task, rate in self.summary.get("tasks", {}).items():
+            text += f"\n  {task}: {rate['successes']} of {rate['n']}"
+        if (refused := self.summary.get("refused_commands")) is not None:
+            text += f"\n{refused['count']} commands were refused (share {refused['rate']:.3f})"
         return text
 
 

@@ -78,8 +78,9 @@ def _subtitle(run: Run) -> Iterator[str]:
 def _task(env_args: Any) -> str:
     if not isinstance(env_args, Mapping):
         return ""
-    task = env_args.get("env_kwargs", {}).get("task")
-    return "/".join(str(part) for part in (env_args.get("env_name"), task) if part)
+    kwargs = env_args.get("env_kwargs", {})
+    parts = (env_args.get("env_name"), kwargs.get("task"), kwargs.get("split"))
+    return "/".join(str(part) for part in parts if part)
 
 
 def _interval(summary: Mapping[str, Any]) -> str:
@@ -100,8 +101,10 @@ def _success(run: Run) -> Iterator[str]:
         f"<strong>{percent(best.summary['success_rate'])}</strong> of {best.summary['n']} episodes "
         f"(95 % interval {_interval(best.summary)})"
     )
-    if len(run.evaluations) > 1:
-        second = run.evaluations[1]
+    task = _task(best.summary.get("env_args"))
+    rivals = [e for e in run.evaluations[1:] if _task(e.summary.get("env_args")) == task]
+    if rivals:
+        second = rivals[0]
         apart = best.summary["low"] > second.summary["high"]
         line += (
             f"; next is {escape(second.name)} with {percent(second.summary['success_rate'])} "
@@ -118,13 +121,16 @@ def _success(run: Run) -> Iterator[str]:
     yield f"<figure>{success_bars(bars)}<figcaption>Share of episodes with success at any step. "
     yield "Whiskers: Wilson's 95 % interval.</figcaption></figure>"
     yield from _success_table(run.evaluations)
+    yield from _kinds_of_task(run.evaluations)
 
 
 def _success_table(evaluations: list[Evaluation]) -> Iterator[str]:
     yield '<div class="scroll"><table><thead><tr><th>policy</th>'
-    for heading in ("n", "success", "95 % interval", "at last step", "mean steps", "ms a decision"):
+    headings = ["n", "success", "95 % interval", "at last step", "mean steps", "ms a decision"]
+    by_text = any("refused_commands" in e.summary for e in evaluations)
+    for heading in headings + ["refused commands"] * by_text:
         yield f'<th class="number">{heading}</th>'
-    yield "<th>failures</th></tr></thead><tbody>"
+    yield "<th>failures</th><th>task</th></tr></thead><tbody>"
     best = evaluations[0].summary["success_rate"]
     for e in evaluations:
         s = e.summary
@@ -138,9 +144,32 @@ def _success_table(evaluations: list[Evaluation]) -> Iterator[str]:
             f"{s['mean_steps']:.0f}" if s.get("mean_steps") is not None else "",
             f"{s['median_decision_ms']:.2g}" if s.get("median_decision_ms") is not None else "",
         ]
+        if by_text:
+            refused = s.get("refused_commands")
+            cells.append(percent(refused["rate"]) if isinstance(refused, Mapping) else "")
         yield f'<tr class="{"best" if s["success_rate"] == best else ""}"><td>{escape(e.name)}</td>'
         yield "".join(f'<td class="number">{escape(c)}</td>' for c in cells)
-        yield f"<td>{escape(reasons)}</td></tr>"
+        yield f"<td>{escape(reasons)}</td><td>{escape(_task(s.get('env_args')))}</td></tr>"
+    yield "</tbody></table></div>"
+
+
+def _kinds_of_task(evaluations: list[Evaluation]) -> Iterator[str]:
+    """Success by kind of task, where the simulator tells kinds."""
+    told = [e for e in evaluations if isinstance(e.summary.get("tasks"), Mapping)]
+    kinds = sorted({kind for e in told for kind in e.summary["tasks"]})
+    if not kinds:
+        return
+    yield '<h3>By kind of task</h3><div class="scroll"><table><thead><tr><th>kind</th>'
+    yield from (f'<th class="number">{escape(e.name)}</th>' for e in told)
+    yield "</tr></thead><tbody>"
+    for kind in kinds:
+        yield f"<tr><td>{escape(kind)}</td>"
+        for e in told:
+            rate = e.summary["tasks"].get(kind)
+            words = "" if rate is None else f"{percent(rate['rate'])} ({_interval(rate)})"
+            words += "" if rate is None else f", {rate['successes']} of {rate['n']}"
+            yield f'<td class="number">{escape(words)}</td>'
+        yield "</tr>"
     yield "</tbody></table></div>"
 
 

@@ -78,6 +78,9 @@ class _Slot:
         self._values: list[float | None] = []
         self.seconds = 0.0
         self._video: VideoFile | None = None
+        # The newest frame, the outcome, the command that led to it and whether it was refused; its
+        # own value is known at the next decision.
+        self._frame: tuple[np.ndarray, bool | None, str | None, bool] | None = None
         # What is logged, where logs are asked for: observation rows, actions, rewards.
         self._rows: dict[str, list[Any]] = {}
         self._actions: list[np.ndarray | str] = []
@@ -95,7 +98,6 @@ class _Slot:
             self._video = VideoFile(self._settings["video_folder"], fps)
         self.seconds += time.monotonic() - started
         self._log(observation)
-        # The first frame is drawn at the first action, when its value is known.
         return {"observation": as_mapping(observation), "instruction": self._instruction}
 
     def act(self, actions: np.ndarray, value: float | None) -> dict[str, Any]:
@@ -103,8 +105,8 @@ class _Slot:
         started = time.monotonic()
         limit = self._settings["episode_timeout_s"]
         if self._video is not None and not self._steps:
-            self._film(value, None, "" if isinstance(actions[0], str) else None)
-        over = None
+            self._film(None, "" if isinstance(actions[0], str) else None, False)
+        over, refused = None, False
         for action in actions:
             observation, reward, terminated, truncated, info = self.env.step(action)
             self._steps += 1
@@ -113,15 +115,17 @@ class _Slot:
             self._last = succeeded(info)
             self._any |= self._last
             if isinstance(action, str):
-                self._refused = (self._refused or 0) + bool(info.get("invalid_command", False))
+                refused = bool(info.get("invalid_command", False))
+                self._refused = (self._refused or 0) + refused
             self._instruction = str(info.get("instruction", self._instruction))
             if terminated or truncated:
                 over = "terminated" if terminated else "step_limit"
             elif self.seconds + time.monotonic() - started > limit:
                 over = "timeout"
             if self._video is not None:
+                self._append(value)
                 command = action if isinstance(action, str) else None
-                self._film(value, self._any or (None if over is None else False), command)
+                self._film(self._any or (None if over is None else False), command, refused)
             if over is not None:
                 break
         self.seconds += time.monotonic() - started
@@ -169,16 +173,25 @@ class _Slot:
             "instruction": self._instruction,
         }
 
-    def _film(self, value: float | None, outcome: bool | None, command: str | None) -> None:
+    def _film(self, outcome: bool | None, command: str | None, refused: bool) -> None:
+        self._frame = np.asarray(self.env.render()), outcome, command, refused
+
+    def _append(self, value: float | None) -> None:
+        """Put the newest frame into the video, with the value of the decision that it led to (the
+        last one led to none: with that of the decision before)."""
+        if self._video is None or self._frame is None:
+            return
+        frame, outcome, command, refused = self._frame
         self._values.append(value)
-        frame = np.asarray(self.env.render())
-        assert self._video is not None
-        frame = draw_overlay(frame, self._instruction, self._values, outcome, command)
-        self._video.append(frame)
+        self._video.append(
+            draw_overlay(frame, self._instruction, self._values, outcome, command, refused)
+        )
+        self._frame = None
 
     def _end(self, failure_reason: str | None, error: str | None) -> dict[str, Any]:
         path = None
         if self._video is not None:
+            self._append(self._values[-1] if self._values else None)
             video, self._video = self._video, None
             if video.frames:
                 word = "success" if self._any else "fail"

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-BAR_HEIGHT, COMMAND_HEIGHT = 40, 16
+BAR_HEIGHT, LINE_HEIGHT = 40, 13
+COMMAND_HEIGHT = 3 + 2 * LINE_HEIGHT
 _DIM = (150, 150, 150)
 _WHITE = (255, 255, 255)
 _GREEN = (80, 220, 100)
 _RED = (240, 90, 80)
 _BLUE = (90, 170, 255)
+_YELLOW = (250, 220, 110)
 
 
 def draw_overlay(
@@ -25,12 +27,14 @@ def draw_overlay(
     values: Sequence[float | None],
     outcome: bool | None,
     command: str | None = None,
+    refused: bool = False,
 ) -> np.ndarray:
     """Return `frame` uint8 [h, w, 3] with a bar below it, uint8 [h', w', 3], both sizes even.
 
     The bar holds the instruction, the curve of `values` so far (in [0, 1], one a frame, None where
     the policy has no value) with the newest as a number, and SUCCESS or FAIL once `outcome` says.
-    A policy that acts by text has a line for its last `command` as well, None for no such line.
+    A policy that acts by text has two lines for its last `command` as well, red where the
+    environment `refused` it; None for no such lines.
     """
     from PIL import Image, ImageDraw
 
@@ -41,12 +45,11 @@ def draw_overlay(
     draw = ImageDraw.Draw(canvas)
     top = height + height % 2
     if command:
-        said = f"> {command}".encode("latin-1", "replace").decode("latin-1")
-        draw.text((4, top + 3), _cut(draw, said, width - 8), fill=_WHITE)
+        said = f"> {command} (refused)" if refused else f"> {command}"
+        for i, text in enumerate(_wrapped(draw, said, width - 8, 2)):
+            draw.text((4, top + 3 + i * LINE_HEIGHT), text, fill=_RED if refused else _YELLOW)
     top += line
-    # PIL's own bitmap font draws Latin-1 alone.
-    text = instruction.encode("latin-1", "replace").decode("latin-1")
-    draw.text((4, top + 3), _cut(draw, text, width - 8), fill=_WHITE)
+    draw.text((4, top + 3), _wrapped(draw, instruction, width - 8, 1)[0], fill=_WHITE)
     newest = values[-1] if values else None
     if newest is not None:
         draw.text((4, top + 22), f"V {newest:.2f}", fill=_BLUE)
@@ -57,12 +60,21 @@ def draw_overlay(
     return np.asarray(canvas)
 
 
-def _cut(draw: Any, text: str, width: float) -> str:
+def _wrapped(draw: Any, text: str, width: float, lines: int) -> list[str]:
+    """The text on at most so many lines, broken between words where it can be, then cut."""
+    # PIL's own bitmap font draws Latin-1 alone.
+    text = text.encode("latin-1", "replace").decode("latin-1")
     if draw.textlength(text) <= width:
-        return text
+        return [text]
+    if lines > 1:
+        kept = text.rsplit(" ", 1)[0]
+        while " " in kept and draw.textlength(kept) > width:
+            kept = kept.rsplit(" ", 1)[0]
+        if draw.textlength(kept) <= width:
+            return [kept, *_wrapped(draw, text[len(kept) + 1 :], width, lines - 1)]
     while text and draw.textlength(text + "...") > width:
         text = text[:-1]
-    return text + "..."
+    return [text + "..."]
 
 
 def _draw_curve(

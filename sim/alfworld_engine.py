@@ -26,6 +26,8 @@ from alfworld.agents.expert.handcoded_expert import HandCodedAgentFailed, HandCo
 from textworld.core import GameState
 from textworld.envs import PddlEnv
 
+from sim.alfworld_folders import TRAJ_DATA
+
 # What the games' grammars say where no task has been filled in; the package's own words.
 _NO_TASK = "UNKNOWN GOAL"
 _TASK = re.compile(r"Your task is to: ([^\"\\]*?)\.\"")
@@ -34,6 +36,7 @@ _BOUND_LIST = re.compile(r"\[\{(\w+)\.name \|[^}]*\}\]")
 # What the handcoded expert looks for among hundreds of facts that never change.
 _WATCHED = frozenset({"holds", "inreceptacle", "ishot", "iscool", "isclean"})
 _EXPERT_STEPS = 150
+_MEND = "delete the game's folder, then generate or download it again"
 
 
 @lru_cache(maxsize=4)
@@ -117,22 +120,21 @@ class AlfworldPddlEnv(PddlEnv):
 def read_game(path: str | Path) -> tuple[dict[str, Any], str]:
     """A game.tw-pddl and its instruction, the latter taken out of the grammar; ValueError names
     the file when it is cut, is no game or is known to be unsolvable."""
-    mend = "generate or download the game again"
     try:
         game = json.loads(Path(path).read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); {mend}.") from None
+        raise ValueError(f"{path}: not valid JSON ({error}); {_MEND}.") from None
     except OSError as error:
-        raise ValueError(f"{path}: can't be read ({error.strerror}); {mend}.") from None
+        raise ValueError(f"{path}: can't be read ({error.strerror}); {_MEND}.") from None
     needed = ("pddl_domain", "grammar", "pddl_problem")
     missing = [key for key in needed if not isinstance(game, dict) or key not in game]
     if missing:
-        raise ValueError(f"{path}: no {', '.join(missing)} in it, so it is no game; {mend}.")
+        raise ValueError(f"{path}: no {', '.join(missing)} in it, so it is no game; {_MEND}.")
     if game.get("solvable") is False:
         raise ValueError(f"{path}: marked as unsolvable, so it can't be played.")
     task = _TASK.search(game["grammar"])
     if task is None:
-        raise ValueError(f"{path}: its grammar says no 'Your task is to: ...'; {mend}.")
+        raise ValueError(f"{path}: its grammar says no 'Your task is to: ...'; {_MEND}.")
     grammar = game["grammar"]
     return {**game, "grammar": f"{grammar[: task.start(1)]}{_NO_TASK}{grammar[task.end(1) :]}"}, (
         task[1]
@@ -187,15 +189,13 @@ class _Session:
         if "game" in request:
             self.adviser = None
             self.game = Path(request["game"])
-            self.env.load(str(self.game))
-            state = self.env.reset()
+            state = self._start(str(self.game))
             self.last_command = "look"
         elif "command" in request:
             state, _, _ = self.env.step(request["command"])
             self.last_command = request["command"]
         else:
-            traj_data = json.loads((self.game.parent / "traj_data.json").read_text())
-            self.adviser = Adviser(traj_data, request["task"], request["seed"])
+            self.adviser = self._adviser(request["task"], request["seed"])
             return {"advice": self.adviser.advise(self.env, self.last_command)}
         told = {
             "feedback": state.feedback,
@@ -212,6 +212,27 @@ class _Session:
         if self.adviser is not None:
             told["advice"] = self.adviser.advise(self.env, self.last_command)
         return told
+
+    def _start(self, file: str) -> GameState:
+        try:
+            self.env.load(file)
+            return self.env.reset()
+        except MemoryError:
+            raise
+        except (Exception, SystemExit) as error:  # the planner's translator leaves by sys.exit
+            if isinstance(error, ValueError) and file in str(error):
+                raise  # read_game's own
+            print(traceback.format_exc(), file=sys.stderr)
+            why = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{file}: the engine can't start it ({why}); {_MEND}.") from None
+
+    def _adviser(self, task: Mapping[str, str], seed: int) -> Adviser:
+        file = self.game.parent / TRAJ_DATA
+        try:
+            return Adviser(json.loads(file.read_text()), task, seed)
+        except Exception as error:  # what the package raises on a task that it does not know
+            why = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{file}: it tells the expert no task ({why}); {_MEND}.") from None
 
 
 def serve(connection: int) -> None:

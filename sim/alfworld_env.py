@@ -75,7 +75,7 @@ class AlfworldEnv(gymnasium.Env[dict[str, Any], str]):
             raise ValueError(f"max_steps {max_steps} must be at least 1.")
         self.split, self.cameras = split, tuple(cameras)
         self.image_size: tuple[int, int] = (int(size[0]), int(size[1]))
-        self.games = find_games(split, tuple(task_types), data)
+        self.games = find_games(split, task_types, data)
         self.terminate_on_success, self.render_mode = terminate_on_success, render_mode
         self._default_max_steps = self.max_steps = int(max_steps)
         self.env_args: dict[str, Any] = {

@@ -16,6 +16,7 @@ OFFICIAL = "json_2.1.1"
 GENERATED = "generated"
 GAME_FILE = "game.tw-pddl"
 TRAJ_DATA = "traj_data.json"
+PROBLEM = "initial_state.pddl"
 _GENERATE = "qsft-robot generate alfworld"
 _DOWNLOAD = "alfworld-download (a command of the alfworld package)"
 
@@ -61,6 +62,11 @@ def games_folder(data: str | Path | None = None) -> Path:
 
 def check_names(split: str, task_types: Sequence[str]) -> None:
     """ValueError, with the nearest name, unless these are a split and types of tasks."""
+    if isinstance(task_types, str):
+        raise ValueError(
+            f"task_types is the text {task_types!r}; give a list of names, on the command line "
+            f"task_types='[\"{task_types}\"]'."
+        )
     for what, names, known in (("split", [split], SPLITS), ("task type", task_types, TASK_TYPES)):
         for name in names:
             if name not in known:
@@ -90,27 +96,35 @@ def find_games(
             f"{_mend(folder)}"
         )
     by_type: dict[str, list[Game]] = {name: [] for name in task_types}
-    without_game = 0
+    without_game = unsolvable = 0
     for trial in sorted((folder / split).glob("*/trial_*")):
         kind, *_, room = trial.parent.name.split("-")
         # As ALFWorld does: tasks with a movable receptacle or a sliced object are not played.
         if "movable" in trial.parent.name or "Sliced" in trial.parent.name or kind not in by_type:
             continue
         if not (trial / GAME_FILE).is_file():
-            without_game += 1
+            without_game += 1  # so it is for every second task of the official data
         elif not (trial / TRAJ_DATA).is_file():
             raise ValueError(
                 f"{trial}: it has a {GAME_FILE} but no {TRAJ_DATA}, so the data is incomplete. "
                 f"{_mend(folder)}"
             )
+        elif not room.isdecimal():
+            raise ValueError(
+                f"{trial.parent}: the name of a task's folder ends with the number of its floor "
+                f"plan, not with {room!r}."
+            )
         elif _is_solvable(trial / GAME_FILE):
             game = Game(f"{trial.parent.name}/{trial.name}", trial, kind, int(room))
             by_type[kind].append(game)
+        else:
+            unsolvable += 1
     empty = [name for name, games in by_type.items() if not games]
     if empty:
-        seen = f" ({without_game} folders have no {GAME_FILE})" if without_game else ""
         raise ValueError(
-            f"{folder / split}: no playable game of {', '.join(empty)}{seen}. {_mend(folder)}"
+            f"{folder / split}: no playable game of {', '.join(empty)} ({without_game} folders "
+            f"have no {GAME_FILE}, {unsolvable} games are cut off or not marked as solvable). "
+            f"{_mend(folder)}"
         )
     return _in_turns(by_type)
 
@@ -121,6 +135,12 @@ def _mend(folder: Path) -> str:
             f"Complete the official data with {_DOWNLOAD}, or move it away to use generated games."
         )
     return f"Make what is missing with `{_GENERATE} --out {folder}`; finished games stay."
+
+
+def is_whole(trial: Path) -> bool:
+    """Whether a game's folder holds all its files and the game can be solved."""
+    files = (GAME_FILE, TRAJ_DATA, PROBLEM)
+    return all((trial / name).is_file() for name in files) and _is_solvable(trial / GAME_FILE)
 
 
 def _is_solvable(file: Path) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from sim.alfworld_folders import GAME_FILE, GENERATED, OFFICIAL, data_root
+from sim.alfworld_folders import GENERATED, OFFICIAL, data_root, is_whole
 from sim.alfworld_layouts import package_folder
 from sim.alfworld_problem import SPLITS, TASK_TYPES, trial_name
 from sim.alfworld_process import EngineProcess
@@ -48,7 +48,8 @@ def generate_games(
     """Make games of all six types, as many of each: games[split] rounded up to a multiple of six.
 
     A game depends on seed, split, type and number alone, so that neither `workers` nor an earlier
-    run changes it; games that are there stay, more are added. Each appears whole or not at all.
+    run changes it; games that are there stay, more are added, what is there in part is made again.
+    Each appears whole or not at all.
     `folder` is $ALFWORLD_DATA/generated when not given; `on_game(done, total)` tells progress.
     Raises ValueError on bad arguments and on a folder that holds other games, ImportError without
     the alfworld package.
@@ -67,7 +68,7 @@ def generate_games(
     there = {
         (trial.parts[-3], trial.parts[-2].split("-")[0], trial.name)
         for trial in place.glob("*/*/trial_*")
-        if (trial / GAME_FILE).is_file()
+        if is_whole(trial)
     }
     left = [o for o in orders if (o[0], o[1], trial_name(seed, o[2])) not in there]
     done = found = len(orders) - len(left)

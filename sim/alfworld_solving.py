@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.alfworld_engine import Adviser
-from sim.alfworld_folders import GAME_FILE, TRAJ_DATA
+from sim.alfworld_folders import GAME_FILE, PROBLEM, TRAJ_DATA
 from sim.alfworld_layouts import package_folder
 from sim.alfworld_problem import SPLITS, TASK_TYPES, draw_problem, trial_name
 
@@ -54,10 +54,11 @@ def make_game(
                 continue
             game |= {"solvable": True, "walkthrough": walkthrough}
             (temporary / GAME_FILE).write_text(json.dumps(game))
-            (temporary / "initial_state.pddl").write_text(problem.pddl)
+            (temporary / PROBLEM).write_text(problem.pddl)
             (temporary / TRAJ_DATA).write_text(json.dumps(problem.traj_data, indent=2))
             place = folder / split / problem.task.folder / trial_name(seed, index)
             place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(place, ignore_errors=True)  # what is left of a game that lost a file
             os.replace(temporary, place)
             return {
                 "id": f"{place.parent.name}/{place.name}",

@@ -157,6 +157,26 @@ def test_the_key_result_comes_first_and_says_whether_the_intervals_part(page: st
     assert "do not overlap" in key
 
 
+def test_text_tasks_are_told_by_kind_and_rivals_are_of_the_same_split(tmp_path: Path) -> None:
+    for name, successes, split in (("seen", 18, "a_seen"), ("unseen", 12, "b"), ("sft", 6, "b")):
+        write_evaluation(tmp_path, name, successes, n=20)
+        file = tmp_path / "evaluation" / name / "summary.json"
+        kwargs = {"split": split}
+        kinds = {"heat <it>": asdict(wilson(successes, 20))}
+        refused = {"count": 7, "rate": 0.07}
+        words = {"env_args": {"env_name": "alfworld", "type": 2, "env_kwargs": kwargs}}
+        more = words | ({"tasks": kinds, "refused_commands": refused} if name != "sft" else {})
+        file.write_text(json.dumps(json.loads(file.read_text()) | more))
+    page = write_report(tmp_path).read_text()
+    assert "next is" not in page[: page.index("<h2>")]  # nothing else was measured on that split
+    assert page.count("<td>alfworld/b</td>") == 2
+    assert "refused commands" in page
+    assert ">7 %<" in page
+    row = page[page.index("<td>heat &lt;it&gt;</td>") :]
+    assert "90 % (69.9 % to 97.2 %), 18 of 20" in row
+    assert "60 % (38.7 % to 78.1 %), 12 of 20" in row
+
+
 def test_instructions_and_names_are_escaped(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "run", "a<script>alert(1)<", 7, n=20, films=1)
     page = write_report(tmp_path / "run").read_text()

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from text_environments import Corridor, play
 
+from qsft_robot import rollout_worker
 from qsft_robot.array_messages import pack, unpack
 from qsft_robot.demonstration_writer import write_demonstrations
 from qsft_robot.demonstrations import iter_episodes, read_episodes
@@ -17,6 +18,7 @@ from qsft_robot.inspect_data import summarize
 from qsft_robot.merge import merge_files
 from qsft_robot.playback import playback
 from qsft_robot.types import ADMISSIBLE, Decision, Episode, Observation
+from qsft_robot.video import draw_overlay
 
 ENV_ARGS = Corridor().env_args
 # What HDF5 keeps: it ends strings at a NUL, and UTF-8 has no surrogates.
@@ -158,5 +160,33 @@ def test_an_evaluation_counts_refused_commands_and_tells_success_by_task(tmp_pat
     assert result.summary["refused_commands"] == {"count": 8, "rate": 8 / 40}
     tasks = result.summary["tasks"]
     assert sum(row["n"] for row in tasks.values()) == 8
+    for task, row in tasks.items():
+        assert f"{task}: {row['successes']} of {row['n']}" in str(result)
+    assert "8 commands were refused (share 0.200)" in str(result)
     assert {e.task for e in result.episodes} == set(tasks)
     assert len(result.videos) == 1
+
+
+def test_a_frame_shows_its_command_and_the_value_of_the_decision_made_in_it(tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(frame, instruction, values, outcome, command, refused):
+        drawn.append((values[-1], outcome, command, refused))
+        return draw_overlay(frame, instruction, values, outcome, command, refused)
+
+    monkeypatch.setattr(rollout_worker, "draw_overlay", draw)
+    settings = {"env_args": ENV_ARGS, "env_overrides": {"max_steps": 3}, "reset_options": None}
+    slot = rollout_worker._Slot(
+        {**settings, "video_folder": str(tmp_path), "episode_timeout_s": 60.0}
+    )
+    slot.build()
+    slot.clear(0)
+    slot.begin(record=True)
+    for value, command in ((0.1, "look"), (0.2, "dance"), (0.3, "look")):
+        reply = slot.act(np.array([command], object), value)
+    assert reply["result"]["video"] == "seed_0_fail.mp4"
+    assert drawn == [
+        (0.1, None, "", False), (0.2, None, "look", False), (0.3, None, "dance", True),
+        (0.3, False, "look", False),
+    ]  # fmt: skip
+    slot.drop()

@@ -2,7 +2,7 @@ import imageio
 import numpy as np
 import pytest
 
-from qsft_robot.video import BAR_HEIGHT, VideoFile, draw_overlay
+from qsft_robot.video import BAR_HEIGHT, COMMAND_HEIGHT, VideoFile, draw_overlay
 
 FRAME = np.full((50, 121, 3), 90, np.uint8)
 
@@ -24,6 +24,21 @@ def test_instruction_value_and_outcome_are_each_seen_in_the_bar():
         assert bar(*arguments).any()
     assert (bar("", [], True) != bar("", [], False)).any()
     assert (bar("", [0.3], None) != bar("", [0.8], None)).any()
+
+
+def test_a_command_is_wrapped_below_the_picture_and_shows_that_it_was_refused():
+    words = "take the very long peppershaker 3 from the diningtable 1"
+    rows = []
+    for command in ("", "look", words, words * 9):
+        drawn = draw_overlay(FRAME, "", [], None, command)
+        assert drawn.shape == (50 + COMMAND_HEIGHT + BAR_HEIGHT, 122, 3)
+        said = drawn[50 : 50 + COMMAND_HEIGHT].any((1, 2))
+        rows.append((said[:16].any(), said[16:].any()))
+        assert not drawn[50 + COMMAND_HEIGHT :].any()
+    assert rows == [(False, False), (True, False), (True, True), (True, True)]
+    given, refused = (draw_overlay(FRAME, "", [], None, "look", no) for no in (False, True))
+    assert (given != refused).any()
+    assert (draw_overlay(FRAME, "", [], None, "x" * 200)[50:] != 0).any()
 
 
 def test_the_curve_rises_with_the_value_and_skips_what_is_unknown():

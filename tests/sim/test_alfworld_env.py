@@ -178,17 +178,22 @@ def test_a_corrupt_game_is_named_and_the_next_one_goes_on(alfworld_games, tmp_pa
     whole = file.read_text()
     problem = json.loads(whole) | {"pddl_problem": "(define (problem nothing"}
     keyless = {key: value for key, value in json.loads(whole).items() if key != "grammar"}
+    unsolvable = json.loads(whole) | {"solvable": False}
     for broken, message in (
         (whole[: len(whole) // 2], "not valid JSON"),
         (json.dumps(keyless), "no grammar"),
+        (json.dumps(unsolvable), "marked as unsolvable"),
+        (json.dumps(problem), "the engine can't start it.*generate or download it again"),
     ):
         file.write_text(broken)
         with pytest.raises(ValueError, match=f"{env.games[0].folder.name}.*{message}"):
             env.reset(seed=0)
-    file.write_text(json.dumps(problem))
-    with pytest.raises(EngineError):
-        env.reset(seed=0)
     assert env.reset(seed=1)[1]["game"] == env.games[1].id
+    for broken in ("{", "[]", '{"task_type": "fly", "pddl_params": {}}'):
+        (env.games[2].folder / "traj_data.json").write_text(broken)
+        env.reset(seed=2)
+        with pytest.raises(ValueError, match=r"traj_data.json: it tells the expert no task"):
+            env.ask_expert({}, 0)
     env.close()
 
 
@@ -198,9 +203,12 @@ def test_bad_arguments_are_named():
         ({"image_size": 4}, "8 or more"),
         ({"max_steps": 0}, "at least 1"),
         ({"split": "test"}, "valid_unseen"),
+        ({"task_types": "pick_and_place_simple"}, "give a list of names"),
     ):
         with pytest.raises(ValueError, match=message):
             AlfworldEnv(**arguments)
+    with pytest.raises(ValueError, match=r"argument of the environment alfworld 'splt'.*'split'"):
+        build_env({"env_name": "alfworld", "env_kwargs": {"splt": "train"}})
 
 
 def play(env: AlfworldEnv, failure: str | None, noise: float, seed: int) -> tuple[list[str], bool]:

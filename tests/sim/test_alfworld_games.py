@@ -136,6 +136,11 @@ def test_an_interrupted_generation_goes_on_and_makes_the_same_games(alfworld_gam
     assert (report.made, report.found, told) == (1, 11, [(12, 12)])
     assert {path.name: path.read_bytes() for path in lost.folder.iterdir()} == before
     assert not list(folder.glob(".*.tmp"))
+    (lost.folder / "traj_data.json").unlink()
+    lost.file.write_bytes(lost.file.read_bytes()[:1000])
+    report = generate_games(folder, {"train": 6, "valid_unseen": 6}, workers=1)
+    assert (report.made, report.found) == (1, 11)
+    assert {path.name: path.read_bytes() for path in lost.folder.iterdir()} == before
     with pytest.raises(ValueError, match="two kinds don't mix"):
         generate_games(folder, {"train": 6}, seed=1)
 
@@ -191,6 +196,10 @@ def test_incomplete_official_data_says_what_is_missing(alfworld_games, tmp_path,
         find_games("train")
     game.file.unlink()
     with pytest.raises(ValueError, match=r"no playable game of pick_heat.*1 folders have no game"):
+        find_games("train")
+    game.file.write_text('{"pddl_problem": "(define')
+    (game.folder / "traj_data.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"no playable game of pick_heat.*1 games are cut off"):
         find_games("train")
 
 
