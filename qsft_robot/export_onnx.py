@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,8 @@ from tokenizers_action.protocol import PositionalTokenizer
 
 # The lowest that has every operation of the graphs, so that old onnxruntimes run them too.
 OPSET = 18
+# A protobuf file holds 2 GiB; a tenth is left to the graph itself.
+MOST_BYTES = int(0.9 * 2**31)
 INSTALL = "pip install 'qsft-robot[onnx]'"
 
 
@@ -88,17 +91,24 @@ def feature_trunks(policy: TokenPolicy) -> list[Any]:
     return policy.decider.trunks[:1] if shared else policy.decider.trunks
 
 
+def tensors_of(model: nn.Module) -> list[Tensor]:
+    """Parameters and buffers, each tensor once."""
+    return list({id(x): x for x in (*model.parameters(), *model.buffers())}.values())
+
+
 def refuse(policy: TokenPolicy) -> None:
     """Raise NotExportable, naming the part, unless the policy can be a fixed pair of graphs and the
     exporter is installed."""
     for package in ("onnx", "onnxscript"):
         if find_spec(package) is None:
             raise NotExportable(f"the exporter needs {package}, which is not installed: {INSTALL}.")
-    model = policy.description["model"]
-    if model["kind"] != "rt":
+    size = sum(x.nbytes for model in policy.decider.trunks for x in tensors_of(model))
+    if size > MOST_BYTES:
         raise NotExportable(
-            f"a model of kind {model['kind']!r} has no ONNX form here; torch runs it."
+            f"the acting networks have {size / 1e9:.1f} GB of weights, and an ONNX file holds "
+            f"{MOST_BYTES / 1e9:.1f} GB; torch runs this policy."
         )
+    model = policy.description["model"]
     if model["config"].get("text_encoder", "words") != "words":
         raise NotExportable(
             f"the text encoder {model['config']['text_encoder']!r} needs its own tokenizer, which "
@@ -121,9 +131,9 @@ def write_graphs(policy: TokenPolicy, folder: Path) -> dict[str, Any]:
     tokenizer, k = policy.tokenizer, policy.history
     batch = 2  # 0 and 1 would be taken for constants
     trunks = feature_trunks(policy)
-    text_ids = torch.zeros(batch, config["text_length"], dtype=torch.int64)
-    text_ids[:, :2] = 1
-    given = {"text_ids": text_ids}
+    texts = known_texts(policy)
+    text_ids = torch.from_numpy(next(iter(texts.values())))
+    given = {"text_ids": text_ids.expand(batch, -1).clone()}
     if trunks:
         images = {
             f"image_{i}": torch.zeros(batch, *size, 3, dtype=torch.uint8)
@@ -143,11 +153,21 @@ def write_graphs(policy: TokenPolicy, folder: Path) -> dict[str, Any]:
     outputs = ["actions", "token_ids", *(["value"] if policy.decider.has_value else [])]
     _write(DecisionGraph(policy, list(given)), given, outputs, folder / DECISION)
     packages = ("torch", "onnx", "onnxscript", "onnxruntime")
+    # Hashed words need no list. A pretrained model's tokenizer is not at hand without torch.
+    listed = {} if description["model"]["kind"] == "rt" else {"texts": texts}
     return {
+        **{name: {text: ids.tolist() for text, ids in x.items()} for name, x in listed.items()},
         "opset": OPSET,
         "graphs": [FRAME, DECISION] if trunks else [DECISION],
         "versions": {name: version(name) for name in packages},
     }
+
+
+def known_texts(policy: TokenPolicy) -> dict[str, np.ndarray]:
+    """The instructions that the policy was trained on, and their ids as its model reads them."""
+    known = policy.description["data"]["instructions"] or [""]
+    words = policy.decider.trunks[0].encode_words
+    return {text: words(text) for text in known}
 
 
 def _write(graph: nn.Module, given: dict[str, Tensor], outputs: list[str], path: Path) -> None:
@@ -192,4 +212,5 @@ def _write(graph: nn.Module, given: dict[str, Tensor], outputs: list[str], path:
 
 def _encoder(graph: nn.Module) -> str:
     assert isinstance(graph, FrameGraph)
-    return graph.encoders[0].config.image_encoder
+    config = graph.encoders[0].config
+    return getattr(config, "image_encoder", None) or config.base

@@ -57,8 +57,11 @@ class OnnxPolicy:
         self.cameras: dict[str, list[int]] = description["cameras"]
         config = description["model"]["config"]
         self.history: int = config["history"]
-        self._text_length, self._text_buckets = config["text_length"], config["text_buckets"]
-        self._texts: dict[str, np.ndarray] = {}
+        self._text_length, self._text_buckets = config["text_length"], config.get("text_buckets")
+        # A pretrained model's graphs list the instructions they know; else words are hashed.
+        listed = description["onnx"].get("texts")
+        self._only_listed = listed is not None
+        self._texts = {text: np.array(ids, np.int64) for text, ids in (listed or {}).items()}
         self.reset()
 
     @property
@@ -148,6 +151,12 @@ class OnnxPolicy:
         return np.stack([m.generator.gumbel(size=size).astype(np.float32) for m in memories])
 
     def _text(self, instruction: str) -> np.ndarray:
+        if instruction not in self._texts and self._only_listed:
+            raise ValueError(
+                f"the graphs know {len(self._texts)} instructions and not {instruction!r}: "
+                f"{'; '.join(map(repr, list(self._texts)[:5]))} ... Any other needs the model's "
+                "tokenizer: run the policy with torch."
+            )
         if instruction not in self._texts:
             ids = hash_words(instruction, self._text_length, self._text_buckets)
             if len(self._texts) >= MAX_TEXTS:

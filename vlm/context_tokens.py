@@ -240,7 +240,9 @@ def compact(
     longest = x.shape[1]
     if not torch.compiler.is_compiling():
         longest = int(visible.sum(1).max())
-    order = visible.long().argsort(dim=1, stable=True)[:, x.shape[1] - longest :]
+    # All keys differ, so that the order is the same by any sort (ONNX has no stable one).
+    keys = visible * x.shape[1] + torch.arange(x.shape[1], device=x.device)
+    order = keys.argsort(dim=1)[:, x.shape[1] - longest :]
     image_slots = slots.gather(1, order) if deep else None
     return Context(
         x.gather(1, order[..., None].expand(-1, -1, x.shape[2])),
