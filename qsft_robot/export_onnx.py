@@ -119,6 +119,11 @@ def refuse(policy: TokenPolicy) -> None:
             f"{policy.tokenizer.to_json()['kind']} tokens are not legal by their place alone, so a "
             "decision is no fixed graph; torch runs this policy."
         )
+    if policy.text_history:
+        raise NotExportable(
+            f"it reads {', '.join(policy.text_keys)} as text, which no list of ids can foresee; "
+            "torch runs this policy."
+        )
 
 
 def write_graphs(policy: TokenPolicy, folder: Path) -> dict[str, Any]:

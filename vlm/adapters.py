@@ -94,10 +94,13 @@ class PairedLinear(nn.Module):
         halves = x.reshape(2, -1, x.shape[-1])
         changes = out.view(2, -1, out.shape[-1])
         adapters: Any = zip(self.down, self.up, strict=True)
+        made = []
         for change, half, (down, up) in zip(changes, halves, adapters, strict=True):
             low = torch.mm(half, down.weight.t().to(half.dtype))
-            change.addmm_(low, up.weight.t().to(half.dtype), alpha=self.scaling)
-        return out
+            # In place is faster, and has no form in an ONNX graph.
+            add = change.addmm if torch.compiler.is_compiling() else change.addmm_
+            made.append(add(low, up.weight.t().to(half.dtype), alpha=self.scaling))
+        return torch.stack(made).view_as(out) if torch.compiler.is_compiling() else out
 
 
 def _is_transposed(module: nn.Module) -> bool:
