@@ -17,7 +17,9 @@ demo: .venv/.installed  ## logs -> three policies -> success rates, video and re
 test: .venv/.installed .venv/.alfworld  ## every test, on two worker processes
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-alfworld: .venv/.alfworld  ## ALFWorld's text engine, which is compiled: minutes, and a C++ compiler
+alfworld: .venv/.installed  ## ALFWorld's text engine, which is compiled: minutes, and a C++ compiler
+	bash scripts/set_up_alfworld.sh
+	touch .venv/.alfworld
 
 check: .venv/.installed  ## lint, format, types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -37,5 +39,5 @@ clean:  ## caches and build leftovers; runs/ and .venv/ stay
 	touch $@
 
 .venv/.alfworld: .venv/.installed requirements-alfworld.lock scripts/set_up_alfworld.sh
-	bash scripts/set_up_alfworld.sh
+	bash scripts/set_up_alfworld.sh || echo "Going on without it: the tests of ALFWorld are skipped."
 	touch $@

@@ -20,7 +20,14 @@ from qsft_robot.cli_robot import run
 from qsft_robot.cli_serve import serve
 from qsft_robot.config import TrainConfig
 from qsft_robot.flag_words import acting_changes, env_changes
-from qsft_robot.presets import EVALUATION_SEED, PRESETS, RECIPES, apply_presets, recipe
+from qsft_robot.presets import (
+    EVALUATION_SEED,
+    PRESETS,
+    RECIPES,
+    apply_presets,
+    recipe,
+    with_settings,
+)
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -38,10 +45,9 @@ def train(arguments: Sequence[str]) -> None:
         config = resume_config(Path(arguments[1]))
     else:
         names, arguments = _take_presets(arguments)
-        default = apply_presets(_defaults_for(arguments), names)
         config = tyro.cli(
             TrainConfig,
-            default=default,
+            default=_defaults_for(arguments, names),
             args=arguments,
             prog="qsft-robot train",
             description=(
@@ -295,14 +301,18 @@ def _take_presets(arguments: list[str]) -> tuple[list[str], list[str]]:
     return names, rest
 
 
-def _defaults_for(arguments: Sequence[str]) -> TrainConfig:
-    """The default config; value heads need their own acting rule."""
+def _defaults_for(arguments: Sequence[str], presets: Sequence[str]) -> TrainConfig:
+    """What flags change: the presets' values over the default config. Value heads have their own
+    acting rule, and a pretrained model its own sizes."""
     config = TrainConfig()
     pairs = [*pairwise(arguments)]
     if ("--method", "ilql") in pairs or "--method=ilql" in arguments:
-        return replace(
+        config = replace(
             config, method="ilql", acting=replace(config.acting, rule="advantage", beta=8.0)
         )
+    config = apply_presets(config, presets)
+    if any(word.split("=")[0] == "--model.pretrained" for word in arguments):
+        config = with_settings(config, {"model.width": None, "model.depth": None})
     return config
 
 

@@ -88,6 +88,7 @@ def run(
     from qsft_robot.control.run_words import RunSettings, print_result
     from qsft_robot.files import write_json
     from qsft_robot.flag_words import acting_changes
+    from qsft_robot.policy_folder import PolicySpec
 
     token = None
     if policy.startswith(SERVED):
@@ -97,6 +98,7 @@ def run(
     loaded, description = open_local_or_remote(
         policy, acting=acting_changes(acting), token=token, timeout_s=policy_timeout
     )
+    PolicySpec.of(description)  # ValueError for one that acts by text
     hz = control_hz or description["action"]["control_hz"]
     if hz is None:
         raise ValueError("the policy's logs do not tell their rate; give --control-hz.")

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from qsft_robot import cli
-from qsft_robot.cli import VERBS, main
+from qsft_robot.cli import VERBS, _defaults_for, main
 from qsft_robot.files import read_json
 from qsft_robot.presets import PRESETS, RECIPES
 
@@ -170,6 +170,10 @@ MISTAKES = [
     (["collect", "tabletop/plcae", "--out", "a.hdf5"], "Did you mean 'tabletop/place'?"),
     (["collect", "tabletop/place", "--out", "a.hdf5", "--mixture", "expert"], "give name=value"),
     (["collect", "tabletop/place", "--out", "a.hdf5", "--mixture", "expert=x"], "not a number"),
+    (["collect", "alfwrld", "--out", "a.hdf5"], "Did you mean 'alfworld'?"),
+    (["collect", "alfworld", "--out", "a.hdf5", "--env-kwargs", "train"], "give name=value"),
+    (["collect", "tabletop/pick", "--out", "a.hdf5", "--env-kwargs", "tsk=1"], "mean 'task'"),
+    (["generate", "alfred"], "Did you mean 'alfworld'?"),
     (["evaluate", "runs/a", "--acting", "minp=1"], "Did you mean 'min_p'?"),
     (["evaluate", "runs/a", "--acting", "k=four"], "'four' is not a number"),
     (["evaluate", "runs/a"], "no such folder"),
@@ -223,6 +227,16 @@ def test_a_flag_that_does_not_exist_or_fit_is_answered_with_those_that_do(words,
 def test_unknown_acting_settings_are_listed_before_any_policy_is_read(ran, capsys):
     error = assert_refused(["export", str(ran.run), "--acting", "kk=3"], "'k'", capsys)
     assert "temperature" in error
+
+
+@pytest.mark.parametrize("flag", [("--model.pretrained", "some/model"), ("--model.pretrained=x",)])
+def test_a_preset_sizes_the_rt_model_alone(flag):
+    for preset in ("alfworld/text_image", "tabletop/low_dim"):
+        sized = PRESETS[preset]["model.width"]
+        assert _defaults_for((), (preset,)).model.width == sized
+        found = _defaults_for(flag, (preset,))
+        assert (found.model.width, found.model.depth) == (None, None)
+        assert found.tokenizer.kind == PRESETS[preset]["tokenizer.kind"]
 
 
 def test_a_break_says_what_became_of_the_work(capsys, monkeypatch):

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from text_environments import Corridor, play
+from text_environments import ITEMS, Corridor, play
 
+from qsft_robot.cli import main
 from qsft_robot.config import (
     DataConfig,
     ModelConfig,
@@ -174,6 +175,35 @@ def test_q_sft_beats_sft_on_mixed_logs_of_commands(text_logs, tmp_path):
     assert rate(policy, text_logs) > rate(sft, text_logs) + 0.2
     with pytest.raises(ValueError, match="text commands, not"):
         PolicySpec.of(policy.description)
+
+
+def test_the_exported_policy_gives_the_checkpoints_commands_and_drives_no_arm(
+    text_logs, tmp_path, capsys
+):
+    few = {"optim__behaviour_steps": 10, "optim__value_steps": 5, "data__max_episodes": 20}
+    run = tmp_path / "run"
+    train(settings(text_logs, run, data__cameras=("view_image",), **few))
+    policies = [load_policy(run / "checkpoint"), load_policy(run / "policy")]
+    for seed in range(3):
+        corridor, told = Corridor(image=True), []
+        seen, info = corridor.reset(seed=seed)
+        memories = [policy.begin_episode(seed) for policy in policies]
+        for _ in range(6):
+            observation = Observation.from_env(seen, info["instruction"])
+            given = [
+                policy.infer_batch([observation], [memory])[0]
+                for policy, memory in zip(policies, memories, strict=True)
+            ]
+            assert given[0].actions[0] == given[1].actions[0]
+            assert given[0].value == given[1].value
+            told.append(given[0].actions[0])
+            seen, *_ = corridor.step(told[-1])
+        assert set(told) <= {"look"} | {f"{w} {x}" for w in ("take", "drop") for x in ITEMS} | {
+            f"go to room {i}" for i in (1, 2, 3)
+        }
+    for words in (["run", str(run), "--out", str(tmp_path / "arm")], ["serve", str(run)]):
+        assert main(words) == 2
+        assert "answers with text commands, not" in capsys.readouterr().err
 
 
 class Counted:
