@@ -307,6 +307,12 @@ RECIPES: dict[str, Recipe] = {
     "alfworld": _alfworld("train"),
     "alfworld/valid_seen": _alfworld("valid_seen"),
     "alfworld/valid_unseen": _alfworld("valid_unseen"),
+    # For policies alone: its expert would need the engine's facts, which AI2-THOR doesn't tell.
+    "alfworld_thor": dataclasses.replace(
+        _alfworld("valid_unseen"),
+        description="rooms of valid_unseen in AI2-THOR's own pictures, for evaluate --env",
+        env_name="alfworld_thor",
+    ),
 }
 
 

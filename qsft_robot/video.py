@@ -46,8 +46,10 @@ def draw_overlay(
     top = height + height % 2
     if command:
         said = f"> {command} (refused)" if refused else f"> {command}"
-        for i, text in enumerate(_wrapped(draw, said, width - 8, 2)):
-            draw.text((4, top + 3 + i * LINE_HEIGHT), text, fill=_RED if refused else _YELLOW)
+        said_lines = _wrapped(draw, said, width - 8, 2)
+        for i, text in enumerate(reversed(said_lines), 1):
+            at = (4, top + COMMAND_HEIGHT - i * LINE_HEIGHT)
+            draw.text(at, text, fill=_RED if refused else _YELLOW)
     top += line
     draw.text((4, top + 3), _wrapped(draw, instruction, width - 8, 1)[0], fill=_WHITE)
     newest = values[-1] if values else None

@@ -35,7 +35,7 @@ def test_a_command_is_wrapped_below_the_picture_and_shows_that_it_was_refused():
         said = drawn[50 : 50 + COMMAND_HEIGHT].any((1, 2))
         rows.append((said[:16].any(), said[16:].any()))
         assert not drawn[50 + COMMAND_HEIGHT :].any()
-    assert rows == [(False, False), (True, False), (True, True), (True, True)]
+    assert rows == [(False, False), (False, True), (True, True), (True, True)]
     given, refused = (draw_overlay(FRAME, "", [], None, "look", no) for no in (False, True))
     assert (given != refused).any()
     assert (draw_overlay(FRAME, "", [], None, "x" * 200)[50:] != 0).any()
