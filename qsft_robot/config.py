@@ -31,6 +31,9 @@ class DataConfig:
     # Low-dimensional keys that only the logs have (poses from a simulator or a tracker). The image
     # tokens learn to tell them in training; the policy neither gets nor needs them.
     auxiliary_keys: tuple[str, ...] = ()
+    # The same for logs of text commands: the image tokens learn to tell what could be done, from
+    # the admissible commands that the logs list.
+    auxiliary_commands: bool = False
     # Train on the logs of this mask (mask/<name> in the file). None: all logs.
     filter_key: str | None = None
     # Held-out logs for the calibration picture and the validation loss. None: none held out.
@@ -86,6 +89,10 @@ class DataConfig:
         require(
             bool(self.cameras) or not self.auxiliary_keys,
             "--data.auxiliary-keys teaches image tokens: it needs --data.cameras.",
+        )
+        require(
+            bool(self.cameras) or not self.auxiliary_commands,
+            "--data.auxiliary-commands teaches image tokens: it needs --data.cameras.",
         )
         require(
             self.return_low < self.return_high,
@@ -304,9 +311,15 @@ class TrainConfig:
         require(self.log_every >= 1, "--log-every must be at least 1.")
         require(self.checkpoint_every >= 1, "--checkpoint-every must be at least 1.")
         require(
-            self.model.train_images or not self.data.auxiliary_keys,
+            self.model.train_images
+            or not (self.data.auxiliary_keys or self.data.auxiliary_commands),
             "--data.auxiliary-keys teaches an image encoder, but a pretrained one is frozen: use "
             "--model.no-frozen-features to train it, or leave the keys out.",
+        )
+        require(
+            self.tokenizer.kind == "commands" or not self.data.auxiliary_commands,
+            "--data.auxiliary-commands is for logs of text commands: use --tokenizer.kind commands "
+            "or leave it out.",
         )
         if self.features_from is not None:
             require(bool(self.data.cameras), "--features-from needs --data.cameras.")

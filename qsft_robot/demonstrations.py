@@ -24,7 +24,6 @@ from qsft_robot.demonstration_checks import (
     select_demos,
     unknown,
 )
-from qsft_robot.files import sha256_of
 from qsft_robot.log_ends import (
     LogEnd,
     ends_by_name,
@@ -37,11 +36,6 @@ from qsft_robot.types import Episode, is_text
 
 # Attributes with a meaning of their own, or (model_file) too large to carry along
 _NOT_CARRIED = {"num_samples", "model_file", "lang", "success", "ep_meta"}
-
-
-def data_hash(path: str | Path) -> str:
-    """SHA-256 of the whole file, for checkpoints."""
-    return sha256_of(Path(path))
 
 
 def read_env_args(path: str | Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a frozen image tower makes of every frame, computed once and kept on disk as float16."""
+"""What a frozen image encoder makes of every frame, computed once and kept on disk as float16."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from rich.progress import Progress
 from torch import Tensor
 
 from qsft_robot.config import TrainConfig
-from qsft_robot.files import SUMS, atomic_folder, write_json
+from qsft_robot.distributed import processes
+from qsft_robot.files import SUMS, atomic_folder, cache_folder, write_json
 from qsft_robot.frames import GIB, FrameCache
+from qsft_robot.networks import PolicyNetworks
 from qsft_robot.row_file import RowFile
-from qsft_robot.run_data import RunData, cache_folder
+from qsft_robot.run_data import RunData
+from qsft_robot.stages import image_features
 from qsft_robot.token_data import TokenData
 
 if TYPE_CHECKING:
@@ -161,3 +164,29 @@ def on_tower_features(config: TrainConfig, data: RunData, model: Any) -> RunData
 
     valid = None if data.valid is None else featured(data.valid)
     return replace(data, train=featured(data.train), valid=valid)
+
+
+def image_tokens_of(config: TrainConfig, networks: PolicyNetworks, data: TokenData) -> Tensor:
+    """Image tokens of phi for every row of the data, float16 [R, m, c], on the CPU.
+
+    Those of an encoder that came from another run are kept on disk for the runs that follow, but
+    not more than --data.feature-cache-gib. The key hashes the key of the frames, the logs, their
+    instructions and the encoder's weights.
+    """
+    taken = config.features_from is not None or config.behaviour_from is not None
+    if not (taken and isinstance(data.frames, FrameCache)):
+        return image_features(networks, data, config.device)
+    assert networks.behaviour is not None
+    key = hashlib.sha256(json.dumps([data.frames.folder.name, data.names]).encode())
+    key.update(data.text_ids.numpy().tobytes())
+    for parameter in networks.behaviour.image_parameters():
+        key.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
+    folder = cache_folder() / "features" / key.hexdigest()[:16]
+    if (folder / FEATURES).is_file():
+        return torch.from_numpy(np.load(folder / FEATURES))
+    features = image_features(networks, data, config.device)
+    room = features.nbytes <= int(config.data.feature_cache_gib * GIB)
+    if room and processes().is_main:
+        with atomic_folder(folder) as temporary:
+            np.save(temporary / FEATURES, features.numpy())
+    return features

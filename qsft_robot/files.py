@@ -16,6 +16,11 @@ from typing import Any
 SUMS = "SHA256SUMS"
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $QSFT_CACHE, else ~/.cache/qsft-robot."""
+    return Path(os.environ.get("QSFT_CACHE", Path.home() / ".cache" / "qsft-robot"))
+
+
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

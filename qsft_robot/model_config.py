@@ -66,13 +66,16 @@ class ModelConfig:
     text_encoder: str = "words"
     # Weights of the text half, as above; often the very file of the image half.
     text_weights: str | None = None
+    # Our image encoder reads images so many times smaller than they are (means over squares): 2 is
+    # four times as fast.
+    image_shrink: int = 1
     # Train pretrained towers too. False leaves them as they are, and computes their image features
     # once per frame.
     fine_tune_towers: bool = False
     # Shift training images by up to so many pixels (replicated edges). 0: off.
     random_shift: int = 0
     # Weight of the auxiliary task of the behaviour stage: image tokens regress the keys that
-    # --data.auxiliary-keys names.
+    # --data.auxiliary-keys names, or tell the commands of --data.auxiliary-commands.
     auxiliary_weight: float = 3.0
     # Dropout in the decoder while training.
     dropout: float = 0.1
@@ -86,6 +89,11 @@ class ModelConfig:
         require(self.text_history >= 1, "--model.text-history must be at least 1.")
         require(self.frame_text_length >= 1, "--model.frame-text-length must be at least 1.")
         require(0 <= self.dropout < 1, "--model.dropout must lie in [0, 1).")
+        require(self.image_shrink >= 1, "--model.image-shrink must be at least 1.")
+        require(
+            self.image_shrink == 1 or (self.image_encoder == "small" and self.pretrained is None),
+            "--model.image-shrink is for our own image encoder: a pretrained one has its own size.",
+        )
         require(self.random_shift >= 0, "--model.random-shift must not be negative.")
         require(self.auxiliary_weight >= 0, "--model.auxiliary-weight must not be negative.")
         require(self.lora_rank >= 0, "--model.lora-rank must not be negative.")

@@ -16,15 +16,22 @@ EVALUATION_SEED = 100_000
 _ALFWORLD: dict[str, Any] = {
     "data.state_keys": (),
     "tokenizer.kind": "commands",
-    "model.width": 128,
+    "model.width": 64,
     "model.depth": 2,
     "model.text_history": 16,
     "qsft.gamma": 0.97,
-    "optim.batch_size": 128,
-    "optim.behaviour_steps": 2000,
-    "optim.value_steps": 2000,
-    "optim.learning_rate": 1e-3,
-    "optim.value_learning_rate": 1e-3,
+    "optim.batch_size": 64,
+    "optim.behaviour_steps": 500,
+    "optim.value_steps": 700,
+    "optim.learning_rate": 2e-3,
+    "optim.value_learning_rate": 2e-3,
+}
+# Its images: things are told apart in 64 x 64 of 128 x 128 pixels too, in a quarter of the time.
+_ALFWORLD_VIEW: dict[str, Any] = {
+    "data.cameras": ("view_image",),
+    "data.auxiliary_commands": True,
+    "data.frame_cache_gib": 24.0,
+    "model.image_shrink": 2,
 }
 # Preset -> flag (as on the command line, with underscores) -> value. Later presets win.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -105,11 +112,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Text commands on two cores: what the engine says, and the image.
     "alfworld/text_image": {
         **_ALFWORLD,
-        "data.cameras": ("view_image",),
+        **_ALFWORLD_VIEW,
         "data.text_keys": ("feedback",),
     },
     # The image, the goal and the commands given before; no text of the engine.
-    "alfworld/image": {**_ALFWORLD, "data.cameras": ("view_image",)},
+    "alfworld/image": {**_ALFWORLD, **_ALFWORLD_VIEW},
     "alfworld/text": {**_ALFWORLD, "data.text_keys": ("feedback",)},
     "robosuite/pixels": {
         "data.state_keys": ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from qsft_robot.auxiliary_commands import command_columns
 from qsft_robot.build import build_tokenizer
 from qsft_robot.config import DataConfig, TrainConfig, to_json
-from qsft_robot.demonstrations import data_hash, read_env_args, read_episodes
+from qsft_robot.data_hash import data_hash
+from qsft_robot.demonstrations import read_env_args, read_episodes
+from qsft_robot.files import cache_folder
 from qsft_robot.frames import FrameCache
 from qsft_robot.log_ranges import LogRanges
 from qsft_robot.normalize import NormStats
@@ -38,11 +41,6 @@ class RunData:
     summary: dict[str, Any]
     # What actions and states the logs saw, for the limits of a control loop.
     ranges: LogRanges
-
-
-def cache_folder() -> Path:
-    """Where decoded frames are kept: $QSFT_CACHE, else ~/.cache/qsft-robot."""
-    return Path(os.environ.get("QSFT_CACHE", Path.home() / ".cache" / "qsft-robot"))
 
 
 def read_run_data(config: TrainConfig) -> RunData:
@@ -102,7 +100,11 @@ def read_run_data(config: TrainConfig) -> RunData:
         "instructions": sorted({e.instruction for e in episodes})[:100],
     }
     ranges = LogRanges.of(episodes, keys)
-    return RunData(tensors(episodes), valid, tokenizer, norm_stats, cameras, summary, ranges)
+    train = tensors(episodes)
+    if data.auxiliary_commands and config.behaviour_from is None and config.features_from is None:
+        columns = torch.from_numpy(command_columns(episodes))
+        train.auxiliary = torch.cat([train.auxiliary, columns], 1)
+    return RunData(train, valid, tokenizer, norm_stats, cameras, summary, ranges)
 
 
 def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +159,9 @@ def every_command(episodes: Sequence[Episode]) -> np.ndarray:
 def _read(config: TrainConfig, filter_key: str | None) -> list[Episode]:
     """State and text keys only: images are read through the frame cache."""
     data, commands = config.data, config.tokenizer.kind == "commands"
-    listed = (ADMISSIBLE,) if commands and not config.tokenizer.free else ()
+    listed = (
+        (ADMISSIBLE,) if commands and (data.auxiliary_commands or not config.tokenizer.free) else ()
+    )
     episodes = read_episodes(
         data.path,
         keys=tuple(

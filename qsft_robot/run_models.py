@@ -22,7 +22,8 @@ from qsft_robot.networks import PolicyNetworks
 from qsft_robot.policy_folder import read_description
 from qsft_robot.run_data import RunData
 from qsft_robot.sharding import has_shards, whole_state
-from tokenizers_action.protocol import TextTokenizer
+from tokenizers_action.protocol import ActionTokenizer, TextTokenizer
+from vlm.words import hash_text
 
 if TYPE_CHECKING:
     from qsft_robot.build import Model
@@ -53,7 +54,7 @@ def build_run_model(config: TrainConfig, data: RunData, revision: str | None = N
     if config.tokenizer.kind == "commands" or config.data.text_keys:
         shape["text_history"] = config.model.text_history
     if config.model.pretrained is None:
-        model = _build_rt(config, shape)
+        model = _build_rt(config, data.tokenizer, shape)
     else:
         texts = {text for part in logs for text in part.instructions}
         model = _build_pretrained(config, data, shape, tuple(sorted(texts)), revision)
@@ -71,16 +72,20 @@ def build_run_model(config: TrainConfig, data: RunData, revision: str | None = N
     return model
 
 
-def _build_rt(config: TrainConfig, shape: dict[str, Any]) -> Model:
+def _build_rt(config: TrainConfig, tokenizer: ActionTokenizer, shape: dict[str, Any]) -> Model:
     settings = config.model
     if "cameras" in shape:
         shape["image_encoder"] = settings.image_encoder
         shape["image_weights"] = settings.image_weights
+        shape["image_shrink"] = settings.image_shrink
     if "text_history" in shape:
         commands = config.tokenizer.kind == "commands"
         shape["command_length"] = shape["n_tokens"] - 1 if commands else 0
         shape["frame_text_length"] = settings.frame_text_length if config.data.text_keys else 0
         shape["text_buckets"] = TEXT_BUCKETS
+        if commands:
+            spoken = ["", *tokenizer.to_json()["words"]]
+            shape["action_words"] = [int(hash_text(w, 1, TEXT_BUCKETS)[0]) for w in spoken]
         shape["text_length"] = TEXT_LENGTH
     shape["text_encoder"] = settings.text_encoder
     shape["text_weights"] = settings.text_weights

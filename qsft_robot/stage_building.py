@@ -7,11 +7,12 @@ from pathlib import Path
 from qsft_robot.checkpoint import read_policy_folder
 from qsft_robot.config import TrainConfig
 from qsft_robot.distributed import processes
+from qsft_robot.feature_cache import image_tokens_of
 from qsft_robot.ilql_stage import ILQLStage
 from qsft_robot.networks import PolicyNetworks
 from qsft_robot.qsft_stage import QSFTStage
 from qsft_robot.run_data import RunData
-from qsft_robot.stages import BehaviourStage, Stage, image_features, on_features
+from qsft_robot.stages import BehaviourStage, Stage, on_features
 from qsft_robot.token_data import TokenData
 
 # A one-stage method that starts from another run's behaviour goes on with its own loss ("tuning").
@@ -34,7 +35,7 @@ def build_stage(
     def on_frozen_features() -> TokenData:
         if tokens.features is not None:
             return tokens
-        return on_features(tokens, image_features(networks, tokens, config.device))
+        return on_features(tokens, image_tokens_of(config, networks, tokens))
 
     if name != VALUE:
         assert networks.behaviour is not None

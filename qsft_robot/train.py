@@ -23,7 +23,7 @@ from qsft_robot.checkpoint import (
 from qsft_robot.config import OptimConfig, TrainConfig, from_json, to_json
 from qsft_robot.distributed import join, processes
 from qsft_robot.export import export_policy
-from qsft_robot.feature_cache import on_tower_features
+from qsft_robot.feature_cache import image_tokens_of, on_tower_features
 from qsft_robot.files import read_json, write_json
 from qsft_robot.loss import Metrics
 from qsft_robot.metrics import MetricsLog
@@ -40,7 +40,7 @@ from qsft_robot.run_models import (
 )
 from qsft_robot.sharding import clip_norm_, shard, spread_state, whole, whole_state
 from qsft_robot.stage_building import BEHAVIOUR, TUNING, VALUE, build_stage
-from qsft_robot.stages import Stage, image_features, on_features
+from qsft_robot.stages import Stage, on_features
 
 
 class NoLog:
@@ -98,7 +98,7 @@ def train(config: TrainConfig, resume: bool = False, stop_after: int | None = No
         source = checkpoint if resume else config.features_from / "checkpoint"
         take_image_encoder(source, description, networks)
     if config.features_from is not None or (data.cameras and not config.model.train_images):
-        features = image_features(networks, data.train, config.device)
+        features = image_tokens_of(config, networks, data.train)
         data = replace(data, train=on_features(data.train, features))
     plan = [(BEHAVIOUR, _behaviour_steps(config))]
     if config.two_stages or config.behaviour_from is not None:

@@ -35,7 +35,7 @@ class Setting:
     # Words of `train` for the run whose frozen image encoder every method takes; "" for none.
     encoder: str = ""
     # Splits of a benchmark -> seeds that are evaluated on each. All seeds then train on one set of
-    # logs, and a row is written for each kind of task and for their average.
+    # logs, by one image encoder, and a row is written for each kind of task and for their average.
     splits: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -47,6 +47,11 @@ _ENCODER = f"{_PIXELS} --method sft --optim.behaviour-steps 1499 --optim.value-s
 _ON_FEATURES = (
     f"{_PIXELS} --optim.behaviour-steps 200 --optim.value-steps 400 --optim.learning-rate 2e-3 "
     "--optim.value-learning-rate 2e-3 --optim.batch-size 256 --model.dropout 0.3 --optim.no-bf16"
+)
+# One for both settings: taught from images and commands alone.
+_ALFWORLD_ENCODER = (
+    "--preset alfworld/image --method sft --optim.behaviour-steps 1499 --optim.value-steps 1 "
+    "--optim.learning-rate 1.5e-3"
 )
 _LIFT = "robosuite/Lift"
 # Of each split: every one of its games once.
@@ -113,8 +118,9 @@ SETTINGS = [
             observations,
             "mixed",
             "alfworld",
-            f"--preset {preset} --data.frame-cache-gib 24",
+            f"--preset {preset}",
             episodes=ALFWORLD_GAMES,
+            encoder=_ALFWORLD_ENCODER,
             splits={"valid_unseen": 3, "valid_seen": 1},
         )
         for observations, preset in (
@@ -191,19 +197,24 @@ class Study:
         part = f"{setting.task}/{setting.observations}/{setting.name}".replace(" ", "_")
         return self.out / part / method.replace(" ", "_") / str(seed)
 
+    def encoder(self, setting: Setting, seed: int) -> Path:
+        """The run whose image encoder one seed takes; with splits all seeds take one."""
+        if setting.splits:
+            return self.out / setting.task / "encoder" / "0"
+        return self.folder(setting, "encoder", seed)
+
     def train(self, setting: Setting, method: str, words: str, seed: int, extra: str) -> Path:
         """Train one method unless it is there."""
-        run = self.folder(setting, method, seed)
+        is_encoder = method == "encoder"
+        run = self.encoder(setting, seed) if is_encoder else self.folder(setting, method, seed)
         if not (run / "policy").is_dir():
             shared = ""
             source = "qsft" if method in SWEEP else behaviours(setting).get(method)
-            if source is not None:
+            settings = setting.encoder if is_encoder else setting.train
+            if source is not None:  # it brings its image encoder
                 shared = f" --behaviour-from {self.folder(setting, source, seed)}"
-            settings = setting.train
-            if method == "encoder":
-                settings = setting.encoder
-            elif setting.encoder:
-                shared += f" --features-from {self.folder(setting, 'encoder', seed)}"
+            elif setting.encoder and not is_encoder:
+                shared = f" --features-from {self.encoder(setting, seed)}"
             logs = self.logs(setting, seed)
             run_verb(
                 f"train {settings} {words} {extra} --data.path {logs} --seed {seed} "
@@ -228,7 +239,8 @@ class Study:
 
 def behaviours(setting: Setting) -> dict[str, str]:
     """Method -> the method whose behaviour stage it takes."""
-    return {} if setting.encoder else SHARED[setting.observations]
+    own = setting.encoder and not setting.splits
+    return {} if own else SHARED[setting.observations]
 
 
 def jobs(study: Study, setting: Setting, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -245,7 +257,8 @@ def jobs(study: Study, setting: Setting, options: argparse.Namespace) -> Iterato
     with ThreadPoolExecutor(options.processes) as pool:
         list(pool.map(lambda seed: study.logs(setting, seed), seeds))
         if setting.encoder:
-            list(pool.map(lambda seed: study.train(setting, "encoder", "", seed, ""), seeds))
+            taught = seeds[:1] if setting.splits else seeds
+            list(pool.map(lambda seed: study.train(setting, "encoder", "", seed, ""), taught))
         methods = options.methods
         later = behaviours(setting)
         waves = [[m for m in methods if m not in later], [m for m in methods if m in later]]

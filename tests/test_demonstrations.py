@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qsft_robot.data_hash import data_hash
 from qsft_robot.demonstration_writer import DemonstrationWriter, write_demonstrations
-from qsft_robot.demonstrations import data_hash, read_env_args, read_episodes, read_masks
+from qsft_robot.demonstrations import read_env_args, read_episodes, read_masks
 from qsft_robot.types import Episode
 
 ENV_ARGS = {"env_name": "tabletop", "type": 2, "env_kwargs": {"task": "place"}}

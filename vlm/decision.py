@@ -41,6 +41,8 @@ class Cache:
     mask: Tensor | None
     # Slots that are filled.
     length: int
+    # Hidden states [b, 1, c] and the tokens before them [b, 1] to what is added to the logits.
+    more_logits: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def grows(self) -> bool:
@@ -69,7 +71,10 @@ def decode_token(ids: Tensor, cache: Cache) -> RTOutput:
         extended.append(longer)
     cache.keys_values, cache.length = tuple(extended), position + 1
     hidden = torch.layer_norm(x, norm.shape, norm, norm_bias)
-    return RTOutput(hidden[:, None], torch.mm(hidden, head)[:, None])
+    logits = torch.mm(hidden, head)[:, None]
+    if cache.more_logits is not None:
+        logits = logits + cache.more_logits(hidden[:, None], ids[:, None])
+    return RTOutput(hidden[:, None], logits)
 
 
 def _step(

@@ -165,13 +165,14 @@ class ImageTokens(nn.Module):
         tower: Mapping[str, Any] | None = None,
         fine_tune: bool = False,
         text_width: int | None = None,
+        shrink: int = 1,
     ) -> None:
         """`tower` describes a tower that a checkpoint brings; `text_width` is that of the
         embeddings of a text tower, where one reads the instructions."""
         super().__init__()
         from vlm.towers import EmbeddedInstruction, ImageTower, TowerEncoder, is_tower
 
-        self.cameras, self.image_size = cameras, image_size
+        self.cameras, self.image_size, self.shrink = cameras, image_size, shrink
         self.instruction: nn.Module
         if text_width is None:
             self.instruction = InstructionEncoder(text_length, text_buckets, 64, condition_width)
@@ -248,4 +249,5 @@ class ImageTokens(nn.Module):
         dtype = self.camera_embedding.dtype
         # [b, h, w, 3] permuted is already in channels_last order: no copy beside the conversion.
         image = image.permute(0, 3, 1, 2)
-        return image.to(dtype).div_(255) if image.dtype == torch.uint8 else image.to(dtype)
+        image = image.to(dtype).div_(255) if image.dtype == torch.uint8 else image.to(dtype)
+        return image if self.shrink == 1 else F.avg_pool2d(image, self.shrink)

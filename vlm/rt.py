@@ -19,6 +19,7 @@ from vlm.blocks import (
     additive_mask,
     causal_mask,
 )
+from vlm.copied_words import CopiedWords, Copyable
 from vlm.decision import Cache, RTOutput, decide_together, decode_token, transposed
 from vlm.frame_text import FrameText, frame_words
 from vlm.images import ImageTokens
@@ -58,6 +59,7 @@ class RTModel(nn.Module):
             self.images = ImageTokens(
                 cameras=config.cameras,
                 image_size=config.image_size,
+                shrink=config.image_shrink,
                 encoder=config.image_encoder,
                 weights=config.image_weights,
                 load_weights=load_image_weights,
@@ -89,6 +91,11 @@ class RTModel(nn.Module):
         if config.text_history:
             self.frame_text = FrameText(
                 config.command_length, config.frame_text_length, config.text_buckets, c
+            )
+        self.copied: CopiedWords | None = None
+        if config.action_words:
+            self.copied = CopiedWords(
+                config.action_words, config.text_buckets, config.command_length, c
             )
         self.readout = nn.Parameter(torch.randn(c) * 0.5) if config.has_readout else None
         self.action_embedding = nn.Embedding(config.vocab_size, c)
@@ -177,7 +184,8 @@ class RTModel(nn.Module):
             else:
                 x = block(x, causal)
         x = last_block(x, causal_mask(x, mask, first=readout), first=readout)
-        return self._output(x)
+        previous = torch.cat([torch.full_like(action_ids[:, :1], -1), action_ids[:, :-1]], 1)
+        return self._output(x, previous, self._copyable(text_ids, words))
 
     @torch.no_grad()
     def prefill(
@@ -206,7 +214,12 @@ class RTModel(nn.Module):
         tensors = tuple(transposed(block.tensors()) for block in self.blocks)
         ends = (self.action_embedding.weight, self.positions, *self.norm.parameters())
         ends = (*ends, self.head.weight.t())
-        return self._output(x), Cache(tuple(grown or targets), tensors, ends, mask, t)
+        source, copied = self._copyable(text_ids, words), self.copied
+        cache = Cache(tuple(grown or targets), tensors, ends, mask, t)
+        if copied is not None and source is not None:
+            cache.more_logits = lambda hidden, ids: copied(hidden, ids, source)
+        first = torch.full((b, 1), -1, device=x.device)
+        return self._output(x, first, source), cache
 
     @torch.no_grad()
     def decode(self, ids: Int64[Tensor, " b"], cache: Cache) -> RTOutput:
@@ -237,9 +250,15 @@ class RTModel(nn.Module):
         context = (features, state, frame_mask, text_ids, returns)
         return decide_together([self], [context], legal, choose_masked)
 
-    def _output(self, x: Tensor) -> RTOutput:
+    def _copyable(self, text_ids: Tensor, words: Tensor | None) -> Copyable | None:
+        return None if self.copied is None or words is None else self.copied.read(text_ids, words)
+
+    def _output(self, x: Tensor, previous: Tensor, source: Copyable | None) -> RTOutput:
         hidden = self.norm(x)
-        return RTOutput(hidden, self.head(hidden))
+        logits = self.head(hidden)
+        if self.copied is not None and source is not None:
+            logits = logits + self.copied(hidden, previous, source)
+        return RTOutput(hidden, logits)
 
     def _context(
         self,

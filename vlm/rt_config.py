@@ -21,6 +21,8 @@ class RTConfig:
     cameras: tuple[str, ...] = ()
     # Height and width of every camera's images, in pixels.
     image_size: tuple[int, int] = (64, 64)
+    # The image encoder reads means over squares of so many pixels a side: both sides are multiples.
+    image_shrink: int = 1
     # Frames that the decoder sees (k), the current one included.
     history: int = 1
     # Channels of every token (c).
@@ -58,17 +60,29 @@ class RTConfig:
     # Words of a step's command, and of its texts: see frame_words.
     command_length: int = 0
     frame_text_length: int = 0
+    # The word of each action token as an id of hash_words, 0 for none, where commands copy words of
+    # what the model reads; () for actions that are no words.
+    action_words: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         # JSON has lists where Python has tuples.
         object.__setattr__(self, "cameras", tuple(self.cameras))
         object.__setattr__(self, "image_size", tuple(self.image_size))
+        object.__setattr__(self, "action_words", tuple(self.action_words))
         if not self.cameras and self.state_dim == 0 and self.text_history == 0:
             raise ValueError(
                 "the model would see nothing: give it cameras, a state_dim, or a text_history."
             )
         if self.text_history and not self.command_length + self.frame_text_length:
             raise ValueError("a text_history needs a command_length or a frame_text_length.")
+        if self.action_words and not (
+            self.command_length and len(self.action_words) == self.vocab_size
+        ):
+            raise ValueError(
+                f"{len(self.action_words)} action_words for {self.vocab_size} tokens and a "
+                f"command_length of {self.command_length}: words are copied by commands that the "
+                "model reads, one word a token."
+            )
         if self.text_history and self.text_encoder != "words":
             raise ValueError(
                 f"text_encoder {self.text_encoder!r} has other words than those of a step's texts: "
@@ -79,6 +93,11 @@ class RTConfig:
         for name in ("vocab_size", "n_tokens", "history", "depth", "image_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.image_shrink < 1 or any(side % self.image_shrink for side in self.image_size):
+            raise ValueError(
+                f"images of {self.image_size[0]} x {self.image_size[1]} pixels can't be shrunk "
+                f"{self.image_shrink}-fold: take a divisor of both sides."
+            )
         if len(set(self.cameras)) < len(self.cameras):
             raise ValueError(f"a camera is named twice: {list(self.cameras)}.")
 

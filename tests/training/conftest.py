@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from text_environments import Corridor, play
 
 from qsft_robot.build import build_tiny_model
 from qsft_robot.collect_worker import play_demonstration
@@ -23,7 +24,7 @@ from qsft_robot.config import (
     TokenizerConfig,
     TrainConfig,
 )
-from qsft_robot.demonstration_writer import DemonstrationWriter
+from qsft_robot.demonstration_writer import DemonstrationWriter, write_demonstrations
 from qsft_robot.presets import PRESETS, with_settings
 from qsft_robot.types import Episode, Observation
 from sim.tabletop import TabletopEnv
@@ -157,3 +158,14 @@ def observe(env: TabletopEnv) -> list[Observation]:
         raw, _, _, _, info = env.step(rng.uniform(-1, 1, 4).astype(np.float32))
     env.close()
     return found
+
+
+@pytest.fixture(scope="session")
+def text_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """180 logs of the corridor, one in three by a player that errs in a tenth of its commands, the
+    others in nine tenths; the last one is cut."""
+    path = tmp_path_factory.mktemp("text") / "corridor.hdf5"
+    logs = [play(i, (0.1, 0.9, 0.9)[i % 3]) for i in range(180)]
+    cut = replace(play(180, 0.9), terminated=False, truncated=True, success=False)
+    write_demonstrations(path, [*logs, cut], Corridor(image=True).env_args)
+    return path

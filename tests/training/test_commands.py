@@ -9,14 +9,10 @@ import numpy as np
 import pytest
 import torch
 from text_environments import ITEMS, Corridor, play
+from text_runs import settings
 
 from qsft_robot.cli import main
 from qsft_robot.config import (
-    DataConfig,
-    ModelConfig,
-    OptimConfig,
-    QSFTConfig,
-    TokenizerConfig,
     TrainConfig,
 )
 from qsft_robot.demonstration_writer import write_demonstrations
@@ -31,33 +27,6 @@ from qsft_robot.run_data import RunData, describe, read_run_data
 from qsft_robot.run_models import build_run_model
 from qsft_robot.train import train
 from qsft_robot.types import ADMISSIBLE, Decision, Observation
-
-
-@pytest.fixture(scope="module")
-def text_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """180 logs of the corridor, one in three by a player that errs in a tenth of its commands, the
-    others in nine tenths; the last one is cut."""
-    path = tmp_path_factory.mktemp("text") / "corridor.hdf5"
-    logs = [play(i, (0.1, 0.9, 0.9)[i % 3]) for i in range(180)]
-    cut = replace(play(180, 0.9), terminated=False, truncated=True, success=False)
-    write_demonstrations(path, [*logs, cut], Corridor(image=True).env_args)
-    return path
-
-
-def settings(path: Path, out: Path, **changes: object) -> TrainConfig:
-    base = TrainConfig(
-        out=out,
-        data=DataConfig(path, text_keys=("feedback",)),
-        model=ModelConfig(width=32, depth=2, dropout=0.1, text_history=6, frame_text_length=10),
-        tokenizer=TokenizerConfig(kind="commands"),
-        qsft=QSFTConfig(gamma=0.95),
-        optim=OptimConfig(
-            batch_size=64, behaviour_steps=80, value_steps=120, learning_rate=4e-3,
-            value_learning_rate=4e-3, warmup_steps=10,
-        ),
-        log_every=50,
-    )  # fmt: skip
-    return with_settings(base, {k.replace("__", "."): x for k, x in changes.items()})
 
 
 def prepared(config: TrainConfig) -> tuple[RunData, PolicyNetworks, dict]:
