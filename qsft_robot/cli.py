@@ -312,7 +312,8 @@ def _defaults_for(arguments: Sequence[str], presets: Sequence[str]) -> TrainConf
         )
     config = apply_presets(config, presets)
     if any(word.split("=")[0] == "--model.pretrained" for word in arguments):
-        config = with_settings(config, {"model.width": None, "model.depth": None})
+        own = {"model.width": None, "model.depth": None, "model.image_shrink": 1}
+        config = with_settings(config, {**own, "data.auxiliary_commands": False})
     return config
 
 

@@ -236,6 +236,7 @@ def test_a_preset_sizes_the_rt_model_alone(flag):
         assert _defaults_for((), (preset,)).model.width == sized
         found = _defaults_for(flag, (preset,))
         assert (found.model.width, found.model.depth) == (None, None)
+        assert (found.model.image_shrink, found.data.auxiliary_commands) == (1, False)
         assert found.tokenizer.kind == PRESETS[preset]["tokenizer.kind"]
 
 

@@ -12,9 +12,7 @@ from text_environments import ITEMS, Corridor, play
 from text_runs import settings
 
 from qsft_robot.cli import main
-from qsft_robot.config import (
-    TrainConfig,
-)
+from qsft_robot.config import TrainConfig
 from qsft_robot.demonstration_writer import write_demonstrations
 from qsft_robot.evaluate import evaluate
 from qsft_robot.loss import lambda_returns
