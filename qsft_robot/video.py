@@ -55,7 +55,9 @@ def draw_overlay(
     newest = values[-1] if values else None
     if newest is not None:
         draw.text((4, top + 22), f"V {newest:.2f}", fill=_BLUE)
-        _draw_curve(draw, values, left=52, right=width - 64, top=top + 20, bottom=top + 37)
+        # A pixel a frame; commands are few, so each has several.
+        wide = 1.0 if command is None else 3.0
+        _draw_curve(draw, values, wide, left=52, right=width - 64, top=top + 20, bottom=top + 37)
     if outcome is not None:
         word, colour = ("SUCCESS", _GREEN) if outcome else ("FAIL", _RED)
         draw.text((width - 4 - draw.textlength(word), top + 22), word, fill=colour)
@@ -80,12 +82,19 @@ def _wrapped(draw: Any, text: str, width: float, lines: int) -> list[str]:
 
 
 def _draw_curve(
-    draw: Any, values: Sequence[float | None], *, left: int, right: int, top: int, bottom: int
+    draw: Any,
+    values: Sequence[float | None],
+    wide: float,
+    *,
+    left: int,
+    right: int,
+    top: int,
+    bottom: int,
 ) -> None:
     draw.line([(left, bottom), (right, bottom)], fill=_DIM)
     draw.line([(left, top), (right, top)], fill=(60, 60, 60))
-    # The curve fills from the left, a pixel a frame, and is squeezed once it is longer.
-    step = min(1.0, (right - left) / max(len(values) - 1, 1))
+    # The curve fills from the left and is squeezed once it is longer.
+    step = min(wide, (right - left) / max(len(values) - 1, 1))
     points = [
         (left + i * step, bottom - (bottom - top) * min(max(v, 0.0), 1.0))
         for i, v in enumerate(values)

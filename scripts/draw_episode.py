@@ -10,16 +10,19 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 
+GAP = 4  # white pixels between frames
+
 
 def strip(frames: np.ndarray, at: Sequence[int], columns: int) -> np.ndarray:
-    """The frames uint8 [t, h, w, 3] at these places, row by row, uint8 [rows * h, columns * w, 3];
-    places that are left over stay black."""
-    rows = -(-len(at) // columns)
-    chosen = np.zeros((rows * columns, *frames.shape[1:]), np.uint8)
-    chosen[: len(at)] = frames[list(at)]
+    """The frames uint8 [t, h, w, 3] at these places, row by row, on white, uint8 [h', w', 3]."""
     _, height, width, _ = frames.shape
-    grid = chosen.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
-    return grid.reshape(rows * height, columns * width, 3)
+    rows = -(-len(at) // columns)
+    paper = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, np.uint8)
+    for i, frame in enumerate(at):
+        row, column = divmod(i, columns)
+        top, left = row * (height + GAP), column * (width + GAP)
+        paper[top : top + height, left : left + width] = frames[frame]
+    return paper
 
 
 def main() -> None:
