@@ -71,9 +71,9 @@ class CopiedWords(nn.Module):
         return gates[:, :, 0] * asked + gates[:, :, 1] * commands + gates[:, :, 2] * newest
 
     def _following(self, previous: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """1 where a word stood after the previous one, [b, n, v]."""
+        """log(1 + how often a word stood after the previous one), [b, n, v]."""
         b, n = previous.shape
         found = (first[:, None] == previous[:, :, None]).to(self.gates.weight.dtype)
         table = found.new_zeros(b, n, self.size + 1)
         table.scatter_add_(2, second[:, None].expand(b, n, -1), found)
-        return table[..., : self.size].clamp(max=1.0)
+        return table[..., : self.size].log1p()
