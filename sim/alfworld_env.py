@@ -46,6 +46,9 @@ class AlfworldEnv(gymnasium.Env[dict[str, Any], str]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 2}  # noqa: RUF012 (gymnasium's own)
     control_hz = 2.0  # how fast videos play; the engine knows no time
+    # A fresh engine after so many games: TextWorld keeps every fact that it ever saw, which grew an
+    # engine by .9 MB a game, from 85 MB to 151 in 70 games.
+    games_of_an_engine = 200
 
     def __init__(
         self,
@@ -100,6 +103,7 @@ class AlfworldEnv(gymnasium.Env[dict[str, Any], str]):
         self.facts: list[list[str]] = []
         self.advice: str | None = None  # the expert's next command, once it was asked
         self._steps, self._succeeded, self._playing = 0, False, False
+        self._games_left = self.games_of_an_engine
         self.action_space = spaces.Text(_COMMAND_LENGTH, charset=_CHARACTERS)
         images = {
             f"{camera}_image": spaces.Box(0, 255, (*self.image_size, 3), np.uint8)
@@ -128,6 +132,9 @@ class AlfworldEnv(gymnasium.Env[dict[str, Any], str]):
         turn = int(self.np_random.integers(2**31)) if seed is None else int(seed)
         self.game = self._choose(turn, options)
         self._playing = False
+        if self._games_left == 0:
+            self.engine.close()
+        self._games_left = (self._games_left or self.games_of_an_engine) - 1
         told = self.engine.request({"game": str(self.game.file)}, _LOAD_S)
         self._playing, self._steps, self._succeeded = True, 0, False
         self.instruction, self.advice = told["instruction"], None

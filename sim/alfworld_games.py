@@ -21,6 +21,8 @@ GAMES = {"train": 1200, "valid_seen": 120, "valid_unseen": 120}
 STEP_LIMIT = 50
 ABOUT = "generated.json"
 _GAME_TIME_S = 600.0
+# A fresh engine after so many draws, because it grows with each (see AlfworldEnv).
+_DRAWS_OF_AN_ENGINE = 200
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,16 @@ def generate_games(
         if not hasattr(local, "engine"):
             local.engine = EngineProcess(_GAME_TIME_S)
             engines.append(local.engine)
+            local.draws = 0
         split, task_type, index = order
         message = {"split": split, "task_type": task_type, "index": index, "seed": seed}
         make_it = {**message, "folder": str(place), "step_limit": STEP_LIMIT}
-        return int(local.engine.request({"make": make_it})["attempts"])
+        attempts = int(local.engine.request({"make": make_it})["attempts"])
+        local.draws += attempts
+        if local.draws >= _DRAWS_OF_AN_ENGINE:
+            local.engine.close()
+            local.draws = 0
+        return attempts
 
     with ThreadPoolExecutor(workers) as pool:
         try:

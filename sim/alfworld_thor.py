@@ -30,6 +30,8 @@ class AlfworldThorEnv(AlfworldEnv):
     server, and the official games: generated ones have no scene.
     """
 
+    games_of_an_engine = 10**9  # Unity takes a minute to start
+
     def __init__(
         self,
         split: str = "train",

@@ -142,6 +142,17 @@ def test_an_engine_that_hangs_or_dies_costs_one_episode(env, what):
     assert env.reset(seed=1) == first
 
 
+def test_an_engine_ends_after_its_games_and_the_next_one_plays_the_same(env, monkeypatch):
+    monkeypatch.setattr(AlfworldEnv, "games_of_an_engine", 2)
+    short = AlfworldEnv("train", data=env.env_args["env_kwargs"]["data"], cameras=())
+    pids = []
+    for seed in (0, 1, 2, 1, 2):
+        assert short.reset(seed=seed) == env.reset(seed=seed)
+        pids.append(short.engine.pid)
+    assert [pids.index(pid) for pid in pids] == [0, 0, 2, 2, 4]
+    short.close()
+
+
 class Fragile(AlfworldEnv):
     """Its engine is killed at the third step of all; counts resets."""
 
