@@ -68,9 +68,20 @@ def train(config: TrainConfig, resume: bool = False, stop_after: int | None = No
     bad data or settings, TrainingStopped on a loss that is not finite.
     """
     device, config = config.device, replace(config, device=join(config.device))
-    workers = processes()
+    workers, run = processes(), config.out
+    # A function of its own, so that its networks are gone when the exporter loads them again.
+    if not _run_stages(config, device, resume, stop_after):
+        return run
+    if workers.is_main:
+        export_policy(run / "checkpoint", run / "policy")
+    workers.wait()
+    return run / "policy"
+
+
+def _run_stages(config: TrainConfig, device: str, resume: bool, stop_after: int | None) -> bool:
+    """Everything before the export; whether all updates are done. `device` is the one asked for."""
+    workers, run = processes(), config.out
     check_parts(config.optim, workers.count)
-    run = config.out
     checkpoint = run / "checkpoint"
     if not resume and checkpoint.exists():
         raise ValueError(
@@ -124,13 +135,10 @@ def train(config: TrainConfig, resume: bool = False, stop_after: int | None = No
             make_whole(networks)
         done += last
         if last < steps:
-            return run
+            return False
     log.close()
     write_calibration(run / "calibration.json", networks, data, config)
-    if workers.is_main:
-        export_policy(checkpoint, run / "policy")
-    workers.wait()
-    return run / "policy"
+    return True
 
 
 def run_stage(
