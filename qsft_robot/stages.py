@@ -27,9 +27,9 @@ from vlm.images import random_shift
 if TYPE_CHECKING:
     from qsft_robot.build import Model
 
-# An inference pass reads at most so many rows, and fewer where their tokens hold more numbers than
-# this at every layer.
-INFERENCE_BATCH, INFERENCE_NUMBERS = 1024, 2**25
+# An inference pass reads at most so many rows, and fewer where a model would hold more numbers than
+# this for them (1 GiB in float32).
+INFERENCE_BATCH, INFERENCE_NUMBERS = 1024, 2**28
 
 
 class Scale(NamedTuple):
@@ -265,9 +265,11 @@ def image_features(networks: PolicyNetworks, data: TokenData, device: str) -> Te
 
 
 def rows_per_pass(model: Model) -> int:
-    """Rows that one inference pass of a model reads."""
+    """Rows that one inference pass of a model reads: every layer keeps keys and values of every
+    token, and its perceptron is four times as wide."""
     config = model.config
-    numbers = (config.history * config.frame_image_tokens + config.text_length) * config.width
+    tokens = config.history * config.frame_image_tokens + config.text_length
+    numbers = tokens * config.width * (2 * config.depth + 8)
     return max(1, min(INFERENCE_BATCH, INFERENCE_NUMBERS // numbers))
 
 

@@ -55,7 +55,8 @@ class PretrainedModel(nn.Module):
         loaded = load_base(config)
         self.family, self.prompt, self.base = loaded.family, loaded.prompt, loaded.model
         embedding = self.base.get_input_embeddings().weight
-        self.config = replace(loaded.config, width=embedding.shape[1])
+        layers = self.base.config.get_text_config().num_hidden_layers
+        self.config = replace(loaded.config, width=embedding.shape[1], depth=layers)
         self.base.requires_grad_(False)
         lm = self.language_model
         if config.lora_rank:

@@ -11,7 +11,7 @@ DTYPES = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class PretrainedConfig:
-    """A pretrained model and the robot that it is to drive; the last four fields it fills in."""
+    """A pretrained model and the robot that it is to drive; the last five fields it fills in."""
 
     # Hub id or local folder of a Hugging Face model with safetensors weights.
     base: str
@@ -64,6 +64,8 @@ class PretrainedConfig:
     revision: str | None = None
     # Channels of every token (c); filled in from the base.
     width: int = 0
+    # Layers of the language model; filled in.
+    depth: int = 0
     # Image tokens of one frame (m), all cameras together; filled in.
     frame_image_tokens: int = 0
     # `base_fingerprint` of the base; filled in, and compared when it is there already.
