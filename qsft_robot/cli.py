@@ -14,12 +14,7 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from qsft_robot.cli_convert import export_lerobot, import_lerobot, merge, relabel
-from qsft_robot.cli_data import collect, generate, inspect, playback
-from qsft_robot.cli_robot import run
-from qsft_robot.cli_serve import serve
 from qsft_robot.config import TrainConfig
-from qsft_robot.flag_words import acting_changes, env_changes
 from qsft_robot.presets import (
     EVALUATION_SEED,
     PRESETS,
@@ -28,13 +23,18 @@ from qsft_robot.presets import (
     recipe,
     with_settings,
 )
+from qsft_robot.verbs.convert import export_lerobot, import_lerobot, merge, relabel
+from qsft_robot.verbs.data import collect, generate, inspect, playback
+from qsft_robot.verbs.flag_words import acting_changes, env_changes
+from qsft_robot.verbs.robot import run
+from qsft_robot.verbs.serve import serve
 
 
 def train(arguments: Sequence[str]) -> None:
     """Train on logs and export the policy to <out>/policy."""
-    from qsft_robot.distributed import processes
     from qsft_robot.train import resume_config
     from qsft_robot.train import train as run
+    from qsft_robot.training.distributed import processes
 
     arguments = list(arguments)
     resume = "--resume" in arguments
@@ -146,7 +146,7 @@ def export(
         data: Data file for that check; the one that the run was trained on when not given.
     """
     from qsft_robot.export import export_policy
-    from qsft_robot.export_onnx import NotExportable
+    from qsft_robot.exporting.onnx_graphs import NotExportable
 
     checkpoint = run / "checkpoint" if (run / "checkpoint").is_dir() else run
     target = run / "policy" if out is None else out

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.collect_worker import EXPERT
-from qsft_robot.demonstration_writer import DemonstrationWriter
+from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.progress import RolloutProgress
-from qsft_robot.rollout_pool import Lost, WorkerPool
+from qsft_robot.rollouts.collect_worker import EXPERT
+from qsft_robot.rollouts.pool import Lost, WorkerPool
 from qsft_robot.types import Episode
 
 # A worker has one order in work and one at hand.
@@ -113,7 +113,7 @@ def collect(
         with ExitStack() as stack:
             pool = stack.enter_context(
                 WorkerPool(
-                    "qsft_robot.collect_worker:serve_demonstrations",
+                    "qsft_robot.rollouts.collect_worker:serve_demonstrations",
                     settings,
                     min(workers, len(orders)),
                 )

@@ -12,7 +12,7 @@ from torch import Tensor
 from qsft_robot.acting import acting_log_probs, choose
 from qsft_robot.config import ActingConfig
 from qsft_robot.loss import legal_log_softmax
-from qsft_robot.networks import PolicyNetworks, value_of
+from qsft_robot.training.networks import PolicyNetworks, value_of
 from vlm.decision import RTOutput, decide_together
 
 Legal = Callable[[Tensor], Tensor]

@@ -16,9 +16,9 @@ from qsft_robot.collect import CollectPart, collect
 from qsft_robot.config import Method, TrainConfig
 from qsft_robot.evaluate import EvaluationResult, evaluate
 from qsft_robot.files import write_json
-from qsft_robot.inspect_data import inspect
 from qsft_robot.intervals import wilson
-from qsft_robot.playback import playback
+from qsft_robot.logs.inspect_data import inspect
+from qsft_robot.logs.playback import playback
 from qsft_robot.presets import EVALUATION_SEED, apply_presets, recipe, with_settings
 
 RECIPE, PRESET = "tabletop/place", "tabletop/pixels"

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from qsft_robot.demonstration_checks import (
+from qsft_robot.logs.checks import (
     ActionScale,
     attribute_text,
     check_actions,
@@ -24,7 +24,7 @@ from qsft_robot.demonstration_checks import (
     select_demos,
     unknown,
 )
-from qsft_robot.log_ends import (
+from qsft_robot.logs.ends import (
     LogEnd,
     ends_by_name,
     ends_terminal,

@@ -16,8 +16,8 @@ from typing import Any
 
 from qsft_robot.files import atomic_file, write_json
 from qsft_robot.intervals import Rate, wilson
-from qsft_robot.rollout_batches import EpisodeResult, RolloutBatches
-from qsft_robot.rollout_pool import WorkerPool
+from qsft_robot.rollouts.batches import EpisodeResult, RolloutBatches
+from qsft_robot.rollouts.pool import WorkerPool
 from qsft_robot.types import BatchPolicy
 from qsft_robot.versions import software_versions
 
@@ -128,7 +128,7 @@ def evaluate(
         "video_folder": str(folder / VIDEO_FOLDER) if folder is not None and videos else None,
     }
     began, started = time.monotonic(), datetime.now(UTC)
-    service = "qsft_robot.rollout_worker:serve_rollouts"
+    service = "qsft_robot.rollouts.worker:serve_rollouts"
     with WorkerPool(service, settings, min(workers, len(seeds))) as pool:
         batches = RolloutBatches(pool, policy, slots, execute_steps)
         ready = time.monotonic()

@@ -10,10 +10,10 @@ from torch import nn
 
 from qsft_robot.checkpoint import read_policy_folder, write_checkpoint
 from qsft_robot.config import TrainConfig, from_json
+from qsft_robot.exporting.pretrained_folders import self_contained
+from qsft_robot.exporting.recorded_observations import random_observations, recorded_observations
 from qsft_robot.files import read_json, sha256_of
 from qsft_robot.policy import TokenPolicy, build_networks
-from qsft_robot.pretrained_folders import self_contained
-from qsft_robot.recorded_observations import random_observations, recorded_observations
 from qsft_robot.types import ADMISSIBLE, Observation
 
 PARITY_OBSERVATIONS = 128
@@ -62,8 +62,8 @@ def _graphs(
     policy: TokenPolicy, checkpoint: Path, data: Path | None
 ) -> tuple[dict[str, Any], dict[str, str | bytes]]:
     """What policy.json says of the graphs, and their files; RuntimeError beyond the tolerance."""
-    from qsft_robot.export_onnx import write_graphs
-    from qsft_robot.onnx_parity import measure
+    from qsft_robot.exporting.onnx_graphs import write_graphs
+    from qsft_robot.exporting.onnx_parity import measure
     from qsft_robot.onnx_policy import OnnxPolicy
 
     with tempfile.TemporaryDirectory(prefix="qsft-onnx-") as name:

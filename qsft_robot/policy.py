@@ -25,9 +25,9 @@ from qsft_robot.checkpoint import read_policy_folder
 from qsft_robot.config import ActingConfig, from_json
 from qsft_robot.deciding import Decider
 from qsft_robot.loss import TokenBatch
-from qsft_robot.networks import PolicyNetworks, frame_features
 from qsft_robot.normalize import NormStats
 from qsft_robot.policy_inputs import MAX_TEXTS, check_observation, state_vector
+from qsft_robot.training.networks import PolicyNetworks, frame_features
 from qsft_robot.types import ADMISSIBLE, Decision, Observation
 from tokenizers_action.protocol import ActionTokenizer, TextTokenizer
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from qsft_robot.files import atomic_file
-from qsft_robot.report_data import Evaluation, Run, Training, choose_videos, read_run
-from qsft_robot.report_plots import Bar, binned, calibration_plot, line_plot, percent, success_bars
+from qsft_robot.reports.data import Evaluation, Run, Training, choose_videos, read_run
+from qsft_robot.reports.plots import Bar, binned, calibration_plot, line_plot, percent, success_bars
 
 REPORT_FILE = "report.html"
 VIDEO_COUNT = 6

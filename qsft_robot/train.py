@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from qsft_robot.build import describe_model
-from qsft_robot.calibration import write_calibration
 from qsft_robot.checkpoint import (
     load_optimizer_tensors,
     optimizer_tensors,
@@ -21,26 +20,27 @@ from qsft_robot.checkpoint import (
     write_checkpoint,
 )
 from qsft_robot.config import OptimConfig, TrainConfig, from_json, to_json
-from qsft_robot.distributed import join, processes
 from qsft_robot.export import export_policy
-from qsft_robot.feature_cache import image_tokens_of, on_tower_features
+from qsft_robot.exporting.pretrained_folders import processor_beside
 from qsft_robot.files import read_json, write_json
 from qsft_robot.loss import Metrics
-from qsft_robot.metrics import MetricsLog
-from qsft_robot.networks import PolicyNetworks
 from qsft_robot.policy_folder import read_description
-from qsft_robot.pretrained_folders import processor_beside
-from qsft_robot.run_data import describe, read_run_data
-from qsft_robot.run_models import (
+from qsft_robot.training.calibration import write_calibration
+from qsft_robot.training.distributed import join, processes
+from qsft_robot.training.feature_cache import image_tokens_of, on_tower_features
+from qsft_robot.training.metrics import MetricsLog
+from qsft_robot.training.networks import PolicyNetworks
+from qsft_robot.training.run_data import describe, read_run_data
+from qsft_robot.training.run_models import (
     build_run_model,
     check_resumes,
     make_whole,
     take_behaviour,
     take_image_encoder,
 )
-from qsft_robot.sharding import clip_norm_, shard, spread_state, whole, whole_state
-from qsft_robot.stage_building import BEHAVIOUR, TUNING, VALUE, build_stage
-from qsft_robot.stages import Stage, on_features
+from qsft_robot.training.sharding import clip_norm_, shard, spread_state, whole, whole_state
+from qsft_robot.training.stage_building import BEHAVIOUR, TUNING, VALUE, build_stage
+from qsft_robot.training.stages import Stage, on_features
 
 
 class NoLog:

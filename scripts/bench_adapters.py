@@ -15,7 +15,7 @@ from bench_rows import Row, compare, in_turns, seconds_of
 from qsft_robot.build import build_model, build_tiny_model
 from qsft_robot.config import ActingConfig
 from qsft_robot.deciding import Decider
-from qsft_robot.networks import PolicyNetworks
+from qsft_robot.training.networks import PolicyNetworks
 
 GROUP = "adapters"
 VOCABULARY = 49_152  # of SmolVLM

@@ -16,10 +16,10 @@ from bench_rows import Row, compare, in_turns, seconds_of
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from qsft_robot.export import export_policy
+from qsft_robot.exporting.recorded_observations import recorded_observations
 from qsft_robot.files import write_sums
 from qsft_robot.onnx_policy import OnnxPolicy, load_onnx_policy
 from qsft_robot.policy import TokenPolicy, load_policy
-from qsft_robot.recorded_observations import recorded_observations
 
 GROUP = "onnx"
 UNIT = "ms a decision (2 cameras of 64x64 to 4 tokens, batch 1, 1 thread)"

@@ -14,7 +14,7 @@ from qsft_robot.build import build_env, open_policy
 from qsft_robot.evaluate import evaluate
 from qsft_robot.intervals import wilson
 from qsft_robot.presets import EVALUATION_SEED
-from qsft_robot.rollout_worker import as_mapping, succeeded
+from qsft_robot.rollouts.worker import as_mapping, succeeded
 
 
 def drive(client: WebsocketClientPolicy, env: Any, seed: int) -> tuple[bool, int, float]:

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from qsft_robot.checkpoint import read_policy_folder, write_checkpoint
+from qsft_robot.exporting.recorded_observations import random_observations
 from qsft_robot.onnx_policy import load_onnx_policy
 from qsft_robot.policy import load_policy
-from qsft_robot.recorded_observations import random_observations
 
 Parts = tuple[dict[str, Any], Any, dict[str, bytes]]
 

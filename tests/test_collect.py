@@ -7,7 +7,7 @@ import pytest
 
 from qsft_robot.collect import CollectPart, collect
 from qsft_robot.demonstrations import read_env_args, read_episodes, read_masks
-from qsft_robot.rollout_pool import WorkerPool
+from qsft_robot.rollouts.pool import WorkerPool
 
 
 def tabletop(task="place", cameras=(), **kwargs):

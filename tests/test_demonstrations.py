@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qsft_robot.data_hash import data_hash
-from qsft_robot.demonstration_writer import DemonstrationWriter, write_demonstrations
 from qsft_robot.demonstrations import read_env_args, read_episodes, read_masks
+from qsft_robot.logs.data_hash import data_hash
+from qsft_robot.logs.writer import DemonstrationWriter, write_demonstrations
 from qsft_robot.types import Episode
 
 ENV_ARGS = {"env_name": "tabletop", "type": 2, "env_kwargs": {"task": "place"}}
@@ -327,8 +327,8 @@ def test_masks_grow_with_append_and_names_are_given_in_order(tmp_path):
 def test_reading_demonstrations_needs_no_torch():
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "import qsft_robot.demonstrations, qsft_robot.demonstration_writer, qsft_robot.frames\n"
-        "import qsft_robot.normalize, qsft_robot.returns, qsft_robot.validate\n"
-        "import qsft_robot.inspect_data, tokenizers_action.bins"
+        "import qsft_robot.demonstrations, qsft_robot.logs.writer, qsft_robot.training.frames\n"
+        "import qsft_robot.normalize, qsft_robot.returns, qsft_robot.logs.validate\n"
+        "import qsft_robot.logs.inspect_data, tokenizers_action.bins"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

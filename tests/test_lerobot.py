@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from qsft_robot.cli import main
-from qsft_robot.demonstration_writer import DemonstrationWriter
 from qsft_robot.demonstrations import read_env_args, read_episodes, read_masks
 from qsft_robot.files import check_sums
 from qsft_robot.lerobot import parquet as lerobot_parquet
@@ -22,6 +21,7 @@ from qsft_robot.lerobot.exporting import export_lerobot
 from qsft_robot.lerobot.format import camera_feature, log_key
 from qsft_robot.lerobot.importing import import_lerobot
 from qsft_robot.lerobot.stats import JoinedStatistics, image_statistics, row_statistics
+from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.types import Episode
 
 ENV = {"env_name": "tabletop", "type": 2, "env_kwargs": {"task": "place"}, "control_hz": 12.5}

@@ -13,9 +13,9 @@ import pytest
 
 from qsft_robot.intervals import wilson
 from qsft_robot.report import VIDEO_COUNT, write_report
-from qsft_robot.report_data import choose_videos, read_run
-from qsft_robot.report_plots import binned, thinned, ticks
-from qsft_robot.video import VideoFile, draw_overlay
+from qsft_robot.reports.data import choose_videos, read_run
+from qsft_robot.reports.plots import binned, thinned, ticks
+from qsft_robot.rollouts.video import VideoFile, draw_overlay
 
 SUCCESSES = {"sft": 31, "filtered_sft": 88, "qsft": 171}
 INSTRUCTION = 'put the <b>red</b> cube in the "blue" bowl & stop'

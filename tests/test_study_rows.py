@@ -11,10 +11,10 @@ import pytest
 
 from qsft_robot.config import TrainConfig
 from qsft_robot.files import read_json
-from qsft_robot.flag_words import env_changes
 from qsft_robot.intervals import wilson
 from qsft_robot.presets import PRESETS, apply_presets
 from qsft_robot.study_rows import merge_rows, result_row, run_verb
+from qsft_robot.verbs.flag_words import env_changes
 
 
 def row_of(rates: list[float], method: str = "qsft") -> dict:

@@ -9,7 +9,7 @@ import torch
 
 from qsft_robot.loss import ILLEGAL, backup, lambda_returns, q_values, support_mask
 from qsft_robot.returns import ReturnRange
-from qsft_robot.stages import proportional_steps, uniform_steps
+from qsft_robot.training.stages import proportional_steps, uniform_steps
 
 GAMMA = 0.9
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from qsft_robot.control.loop import EpisodeEnd
-from qsft_robot.demonstration_writer import DemonstrationWriter
-from qsft_robot.merge import merge_files
+from qsft_robot.logs.merge import merge_files
+from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.types import Episode, Observation
 
 EPISODES, LOGS = "episodes", "logs.hdf5"

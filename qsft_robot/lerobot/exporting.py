@@ -9,12 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qsft_robot.demonstration_checks import (
-    env_args_of,
-    open_demonstrations,
-    select_demos,
-    unknown,
-)
 from qsft_robot.demonstrations import iter_episodes, read_masks
 from qsft_robot.files import atomic_folder
 from qsft_robot.lerobot.format import (
@@ -43,6 +37,12 @@ from qsft_robot.lerobot.format import (
 from qsft_robot.lerobot.parquet import ParquetFiles, write_tasks
 from qsft_robot.lerobot.stats import JoinedStatistics, image_statistics, row_statistics
 from qsft_robot.lerobot.video import CameraVideos, encode_png
+from qsft_robot.logs.checks import (
+    env_args_of,
+    open_demonstrations,
+    select_demos,
+    unknown,
+)
 from qsft_robot.types import Episode, is_image
 
 Codec = Literal["h264", "libsvtav1", "png"]

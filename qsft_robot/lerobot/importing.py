@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.demonstration_checks import unknown
-from qsft_robot.demonstration_writer import DemonstrationWriter
 from qsft_robot.lerobot.format import (
     ACTION,
     COUNTERS,
@@ -29,7 +27,9 @@ from qsft_robot.lerobot.format import (
 from qsft_robot.lerobot.outcomes import Outcomes, SuccessRule
 from qsft_robot.lerobot.parquet import episode_columns
 from qsft_robot.lerobot.video import decode_images, read_frames
-from qsft_robot.log_ends import LogEnd
+from qsft_robot.logs.checks import unknown
+from qsft_robot.logs.ends import LogEnd
+from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.types import Episode
 
 

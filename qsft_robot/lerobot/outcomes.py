@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from qsft_robot.lerobot.format import ACTION, INFO, REWARD, SUCCESS, TRUNCATED, DataSet
-from qsft_robot.log_ends import LogEnd
+from qsft_robot.logs.ends import LogEnd
 
 # What marks success where the data set has no next.success.
 SuccessRule = Literal["next.success", "reward", "all", "none"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from qsft_robot.build import TABLETOP, build_env
 from qsft_robot.robot import EndEffector, Outcome, RobotSpec, image_sizes
-from qsft_robot.rollout_worker import as_mapping, env_description, succeeded
+from qsft_robot.rollouts.worker import as_mapping, env_description, succeeded
 from qsft_robot.types import Observation
 
 # Arms whose first three numbers displace the end effector: where it is reported, dimensions that

@@ -14,10 +14,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from qsft_robot.array_messages import pack, unpack
 from qsft_robot.robot import EndEffector, Outcome, RobotSpec
+from qsft_robot.rollouts.array_messages import pack, unpack
+from qsft_robot.rollouts.worker_channel import STARTUP_S
 from qsft_robot.types import Observation
-from qsft_robot.worker_channel import STARTUP_S
 
 # The path travels as an argument, so the process imports what this one would.
 _BOOT = (

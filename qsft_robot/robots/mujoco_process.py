@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-from qsft_robot.array_messages import pack, unpack
 from qsft_robot.build import build_env, build_motion
+from qsft_robot.rollouts.array_messages import pack, unpack
 
 # Longest sleep: the physics catches up with the clock at least so often, seconds.
 _NAP_S = 0.025

@@ -43,7 +43,7 @@ class ReplayRobot:
 
     def connect(self) -> None:
         """Open the file and read its first log."""
-        from qsft_robot.demonstration_checks import open_demonstrations, select_demos
+        from qsft_robot.logs.checks import open_demonstrations, select_demos
 
         with open_demonstrations(self.path) as file:
             self.demos = list(select_demos(file, self._filter_key))

@@ -14,8 +14,8 @@ import torch
 from qsft_robot.checkpoint import write_checkpoint
 from qsft_robot.config import ActingConfig, to_json
 from qsft_robot.export import export_policy
+from qsft_robot.exporting.recorded_observations import random_observations
 from qsft_robot.policy import TokenPolicy, build_networks
-from qsft_robot.recorded_observations import random_observations
 from qsft_robot.types import Observation
 from tokenizers_action.bins import QuantileBinTokenizer
 from vlm.rt_config import RTConfig

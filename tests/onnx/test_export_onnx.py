@@ -10,19 +10,19 @@ import onnx
 import pytest
 import torch
 
-from qsft_robot import onnx_parity
 from qsft_robot.export import export_policy
-from qsft_robot.export_onnx import (
+from qsft_robot.exporting import onnx_parity
+from qsft_robot.exporting.onnx_graphs import (
     OPSET,
     DecisionGraph,
     NotExportable,
     feature_trunks,
     refuse,
 )
-from qsft_robot.onnx_parity import TOLERANCE, measure
+from qsft_robot.exporting.onnx_parity import TOLERANCE, measure
+from qsft_robot.exporting.recorded_observations import random_observations
 from qsft_robot.onnx_policy import load_onnx_policy
 from qsft_robot.policy import load_policy
-from qsft_robot.recorded_observations import random_observations
 from tokenizers_action.bins import UniformBinTokenizer
 
 

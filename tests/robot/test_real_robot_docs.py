@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from qsft_robot import cli
-from qsft_robot.demonstration_writer import write_demonstrations
 from qsft_robot.demonstrations import read_episodes
+from qsft_robot.logs.writer import write_demonstrations
 from qsft_robot.types import Episode
 
 

@@ -17,7 +17,7 @@ from qsft_robot.control.loop import LoopSettings
 from qsft_robot.control.run import policy_hash, run_robot
 from qsft_robot.control.run_words import RunSettings
 from qsft_robot.demonstrations import read_episodes
-from qsft_robot.merge import merge_files
+from qsft_robot.logs.merge import merge_files
 from qsft_robot.robots.gym import GymRobot
 
 OWN = """

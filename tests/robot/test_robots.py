@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 
-from qsft_robot.demonstration_writer import write_demonstrations
+from qsft_robot.logs.writer import write_demonstrations
 from qsft_robot.robot import EpisodicRobot
 from qsft_robot.robots.gym import GymRobot
 from qsft_robot.robots.lerobot import LeRobotAdapter, build_lerobot

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from qsft_robot.build import open_policy
-from qsft_robot.collect_worker import play_demonstration
 from qsft_robot.config import DataConfig, ModelConfig, OptimConfig, TokenizerConfig, TrainConfig
-from qsft_robot.demonstration_writer import DemonstrationWriter
+from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.policy_folder import PolicySpec
+from qsft_robot.rollouts.collect_worker import play_demonstration
 from qsft_robot.serve import PolicyServer
 from qsft_robot.server.config import ServerConfig
 from qsft_robot.server.running import serving

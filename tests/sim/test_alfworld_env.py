@@ -12,7 +12,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from qsft_robot.build import build_env, build_expert
-from qsft_robot.collect_worker import play_demonstration, play_surely
+from qsft_robot.rollouts.collect_worker import play_demonstration, play_surely
 from sim.alfworld_env import AlfworldEnv
 from sim.alfworld_process import EngineError
 

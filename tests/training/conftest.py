@@ -14,7 +14,6 @@ import torch
 from text_environments import Corridor, play
 
 from qsft_robot.build import build_tiny_model
-from qsft_robot.collect_worker import play_demonstration
 from qsft_robot.config import (
     ActingConfig,
     DataConfig,
@@ -24,8 +23,9 @@ from qsft_robot.config import (
     TokenizerConfig,
     TrainConfig,
 )
-from qsft_robot.demonstration_writer import DemonstrationWriter, write_demonstrations
+from qsft_robot.logs.writer import DemonstrationWriter, write_demonstrations
 from qsft_robot.presets import PRESETS, with_settings
+from qsft_robot.rollouts.collect_worker import play_demonstration
 from qsft_robot.types import Episode, Observation
 from sim.tabletop import TabletopEnv
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from text_runs import settings
 
-from qsft_robot.auxiliary_commands import command_columns
 from qsft_robot.checkpoint import read_policy_folder
 from qsft_robot.config import DataConfig, TokenizerConfig, TrainConfig
-from qsft_robot.feature_cache import FEATURES
 from qsft_robot.files import cache_folder
 from qsft_robot.model_config import ModelConfig
 from qsft_robot.train import train
+from qsft_robot.training.auxiliary_commands import command_columns
+from qsft_robot.training.feature_cache import FEATURES
 from qsft_robot.types import ADMISSIBLE, Episode
 
 

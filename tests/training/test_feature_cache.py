@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from qsft_robot.checkpoint import read_policy_folder
-from qsft_robot.feature_cache import FeatureCache, cache_key, on_tower_features
 from qsft_robot.files import cache_folder
-from qsft_robot.frames import FrameCache
 from qsft_robot.policy import load_policy
-from qsft_robot.run_data import read_run_data
-from qsft_robot.run_models import build_run_model
 from qsft_robot.train import resume_config, train
+from qsft_robot.training.feature_cache import FeatureCache, cache_key, on_tower_features
+from qsft_robot.training.frames import FrameCache
+from qsft_robot.training.run_data import read_run_data
+from qsft_robot.training.run_models import build_run_model
 from vlm.tiny_towers import write_open_clip, write_timm
 
 

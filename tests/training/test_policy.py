@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from qsft_robot.loss import legal_log_softmax
-from qsft_robot.networks import teacher_forced
 from qsft_robot.policy import TokenPolicy, load_policy
-from qsft_robot.run_data import read_run_data
 from qsft_robot.train import train
+from qsft_robot.training.networks import teacher_forced
+from qsft_robot.training.run_data import read_run_data
 from qsft_robot.types import Observation
 
 ACTING = {

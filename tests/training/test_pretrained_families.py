@@ -94,7 +94,9 @@ def test_a_model_in_bfloat16_is_merged_within_its_own_rounding(pretrained, pixel
 def test_an_adapter_that_merging_would_change_is_kept_beside_its_base(
     pretrained, observations, monkeypatch, capsys
 ):
-    monkeypatch.setattr("qsft_robot.pretrained_folders.MERGE_TOLERANCE", {"float32": -1.0})
+    monkeypatch.setattr(
+        "qsft_robot.exporting.pretrained_folders.MERGE_TOLERANCE", {"float32": -1.0}
+    )
     setting = pretrained("gpt2", optim__value_steps=2)
     policy = train(setting)
     assert "keeps it beside its base" in capsys.readouterr().err

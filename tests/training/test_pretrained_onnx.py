@@ -8,10 +8,10 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from qsft_robot import export_onnx
 from qsft_robot.build import open_policy
 from qsft_robot.export import export_policy
-from qsft_robot.export_onnx import NotExportable
+from qsft_robot.exporting import onnx_graphs as export_onnx
+from qsft_robot.exporting.onnx_graphs import NotExportable
 from qsft_robot.onnx_policy import OnnxPolicy
 from qsft_robot.train import train
 

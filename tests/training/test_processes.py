@@ -13,12 +13,12 @@ import torch
 
 from qsft_robot.checkpoint import read_policy_folder
 from qsft_robot.config import OptimConfig, TrainConfig, from_json, to_json
-from qsft_robot.networks import PolicyNetworks
-from qsft_robot.run_data import read_run_data
-from qsft_robot.run_models import build_run_model
-from qsft_robot.stage_building import BEHAVIOUR, VALUE, build_stage
-from qsft_robot.stages import WHOLE
 from qsft_robot.train import check_parts, resume_config, train, trainable
+from qsft_robot.training.networks import PolicyNetworks
+from qsft_robot.training.run_data import read_run_data
+from qsft_robot.training.run_models import build_run_model
+from qsft_robot.training.stage_building import BEHAVIOUR, VALUE, build_stage
+from qsft_robot.training.stages import WHOLE
 
 pytest.importorskip("accelerate")
 METHODS = {

@@ -9,8 +9,8 @@ import torch
 from qsft_robot.demonstrations import read_episodes
 from qsft_robot.normalize import NormStats
 from qsft_robot.returns import ReturnRange
-from qsft_robot.run_data import describe, read_run_data
-from qsft_robot.token_data import TokenData, action_chunks, state_vector
+from qsft_robot.training.run_data import describe, read_run_data
+from qsft_robot.training.token_data import TokenData, action_chunks, state_vector
 from qsft_robot.types import Episode
 from tokenizers_action.bins import UniformBinTokenizer
 from vlm.words import hash_words

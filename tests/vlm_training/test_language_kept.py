@@ -12,10 +12,10 @@ from qsft_robot.captions.batches import Example
 from qsft_robot.captions.language_kept import captions_of_base, captions_of_run
 from qsft_robot.captions.pretrain import PretrainConfig, pretrain
 from qsft_robot.captions.scores import held_out
-from qsft_robot.collect_worker import play_demonstration
 from qsft_robot.config import DataConfig, OptimConfig, TokenizerConfig, TrainConfig
-from qsft_robot.demonstration_writer import DemonstrationWriter
+from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.model_config import ModelConfig
+from qsft_robot.rollouts.collect_worker import play_demonstration
 from qsft_robot.train import train
 from qsft_robot.types import Episode
 

@@ -1,0 +1,284 @@
+"""Joins files of demonstrations into one, log by log: masks kept, sources told apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from qsft_robot.files import atomic_file
+from qsft_robot.logs.checks import (
+    check_demo,
+    env_args_of,
+    is_text_dataset,
+    language_of,
+    masks_of,
+    natural_order,
+    open_demonstrations,
+)
+from qsft_robot.logs.writer import write_error
+
+# The mask of a source file's logs: this and the file's stem.
+SOURCE_MASK = "from_"
+# Entries of env_args that change what an action does or what is seen. What else stands there
+# (`type`, `env_version`, `language`, the name of a policy) describes how the logs came about.
+_SAME = ("env_name", "env_kwargs", "control_hz")
+# What a demonstration holds beside obs and next_obs is copied as it is.
+_OBSERVED = ("obs", "next_obs")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One file, looked through but not read."""
+
+    path: Path
+    names: list[str]
+    masks: dict[str, list[str]]
+    env_args: dict[str, Any]
+    # observation key -> (its kind of numbers, shape of one row), as every log of the file has it
+    keys: dict[str, tuple[str, tuple[int, ...]]]
+    # Numbers of one action; 0 where actions are text commands.
+    action_dim: int
+
+
+def merge_files(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    env_args_from: str | Path | None = None,
+    common_keys: bool = False,
+    source_masks: bool = True,
+    tell: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Join robomimic-schema files into `out`, which appears whole or not at all; return it.
+
+    Logs keep their content and attributes and are numbered anew, demo_0 onwards, in the order of
+    `paths`. Masks of one name are joined; with `source_masks` each file's logs also get the mask
+    from_<stem> (from_<stem>_2 where that is taken). `env_args_from`: the one of `paths` whose
+    env_args are kept where environment or rate differ. `common_keys`: keep the observation keys
+    that every log has, instead of refusing files that differ. `tell(done, of)` is called after each
+    log. `out` may be one of `paths`. Memory: a buffer, whatever the size of a log.
+    FileNotFoundError and ValueError name file, log and entry; OSError when the disk is full.
+    """
+    files, out = [Path(path) for path in paths], Path(out)
+    if not files:
+        raise ValueError(f"{out}: no files to merge; name at least one.")
+    resolved = [path.resolve() for path in files]
+    for i, path in enumerate(files):
+        if resolved[i] in resolved[:i]:
+            raise ValueError(f"{path}: named twice, so its logs would count twice.")
+    sources = [_look_through(path) for path in files]
+    env_args = _agreed_env_args(sources, None if env_args_from is None else Path(env_args_from))
+    keys = _agreed_keys(sources, common_keys)
+    try:
+        with atomic_file(out) as temporary, h5py.File(temporary, "w") as merged:
+            _copy_all(sources, merged, keys, env_args, source_masks, tell)
+    except FileNotFoundError:
+        raise
+    except (OSError, RuntimeError) as problem:
+        raise write_error(out, problem) from problem
+    return out
+
+
+def _look_through(path: Path) -> _Source:
+    """Structure of a file; ValueError when a log breaks the schema or differs from the others."""
+    with open_demonstrations(path) as file:
+        names = natural_order(file["data"])
+        keys: dict[str, tuple[str, tuple[int, ...]]] | None = None
+        action_dim = 0
+        for name in names:
+            demo = file["data"][name]
+            check_demo(demo)
+            here = {key: _kind(x) for key, x in demo["obs"].items() if isinstance(x, h5py.Dataset)}
+            if keys is None:
+                keys, action_dim = here, _action_dim(demo)
+            # What only some logs of a file have is nothing that the file has.
+            keys = {key: kind for key, kind in keys.items() if here.get(key) == kind}
+            if _action_dim(demo) != action_dim:
+                raise ValueError(
+                    f"{path}: data/{name}/actions have {_action_dim(demo)} dimensions (text "
+                    f"commands 0), those of {names[0]} {action_dim}."
+                )
+        return _Source(path, names, masks_of(file), env_args_of(file), keys or {}, action_dim)
+
+
+def _action_dim(demo: h5py.Group) -> int:
+    return 0 if is_text_dataset(demo["actions"]) else demo["actions"].shape[1]
+
+
+def _kind(dataset: h5py.Dataset) -> tuple[str, tuple[int, ...]]:
+    if is_text_dataset(dataset):
+        return "text", dataset.shape[1:]
+    kind = "uint8" if dataset.dtype == np.uint8 else "numbers"
+    shape = dataset.shape[1:]
+    return kind, shape or (1,)
+
+
+def _agreed_env_args(sources: Sequence[_Source], chosen: Path | None) -> dict[str, Any]:
+    """The env_args to keep; ValueError with the entries that differ, unless a file was chosen."""
+    if chosen is not None:
+        for source in sources:
+            if source.path.resolve() == chosen.resolve():
+                return source.env_args
+        raise ValueError(
+            f"{chosen}: its env_args were asked for, but it is none of the files: "
+            f"{', '.join(str(source.path) for source in sources)}."
+        )
+    first = sources[0]
+    for other in sources[1:]:
+        differing = _differences(_compared(first.env_args), _compared(other.env_args))
+        if differing:
+            raise ValueError(
+                f"{first.path} and {other.path} come from environments that differ: "
+                f"{'; '.join(differing)}. If their logs belong together all the same, say whose "
+                "env_args to keep (--env-args-from FILE)."
+            )
+    return first.env_args
+
+
+def _compared(env_args: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of env_args that have to agree, flat: {"env_kwargs.task": ...}."""
+    flat: dict[str, Any] = {}
+    for key in _SAME:
+        value = env_args.get(key)
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": x for inner, x in value.items() if inner != "language"}
+        elif value is not None:
+            flat[key] = value
+    return flat
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    absent = object()
+
+    def word(value: Any) -> str:
+        return "nothing" if value is absent else json.dumps(value)
+
+    return [
+        f"{key} is {word(a.get(key, absent))} and {word(b.get(key, absent))}"
+        for key in sorted({*a, *b})
+        if a.get(key, absent) != b.get(key, absent)
+    ]
+
+
+def _agreed_keys(sources: Sequence[_Source], common: bool) -> list[str] | None:
+    """The observation keys to copy, None for all; ValueError names a file and how it differs."""
+    first = sources[0]
+    for other in sources[1:]:
+        if other.action_dim != first.action_dim:
+            raise ValueError(
+                f"{other.path}: actions have {other.action_dim} dimensions (text commands 0), "
+                f"those of {first.path} {first.action_dim}; logs of two robots can't be one data "
+                "set."
+            )
+    if common:
+        shared = [
+            key
+            for key, kind in first.keys.items()
+            if all(source.keys.get(key) == kind for source in sources)
+        ]
+        if not shared:
+            raise ValueError(
+                "no observation key is common to all files: "
+                + "; ".join(f"{s.path} has {', '.join(s.keys)}" for s in sources)
+            )
+        return shared
+    for other in sources[1:]:
+        wrong = [
+            f"{key}: {_said(first.keys.get(key))} in {first.path}, {_said(other.keys.get(key))} in "
+            f"{other.path}"
+            for key in sorted({*first.keys, *other.keys})
+            if first.keys.get(key) != other.keys.get(key)
+        ]
+        if wrong:
+            raise ValueError(
+                f"{other.path}: its observations differ: {'; '.join(wrong)}. Keep those that all "
+                "files share with --common-keys, or convert a file."
+            )
+    return None
+
+
+def _said(kind: tuple[str, tuple[int, ...]] | None) -> str:
+    return "absent" if kind is None else f"{kind[0]} {list(kind[1])}"
+
+
+def _copy_all(
+    sources: Sequence[_Source],
+    merged: h5py.File,
+    keys: list[str] | None,
+    env_args: Mapping[str, Any],
+    source_masks: bool,
+    tell: Callable[[int, int], None] | None,
+) -> None:
+    data = merged.create_group("data")
+    masks: dict[str, list[str]] = {}
+    taken = {mask for source in sources for mask in source.masks}
+    of = sum(len(source.names) for source in sources)
+    total = done = 0
+    for source in sources:
+        with open_demonstrations(source.path) as file:
+            for holder, kept in ((file, merged), (file["data"], data)):
+                for name, value in holder.attrs.items():
+                    if name not in kept.attrs and name not in ("env_args", "total"):
+                        kept.attrs[name] = value
+            renamed: dict[str, str] = {}
+            for name in source.names:
+                renamed[name] = f"demo_{done}"
+                demo = _copy(file["data"][name], data, renamed[name], keys)
+                # The file's own instruction has to go with the log when another's env_args stay.
+                lang = language_of(file["data"][name], source.env_args)
+                if lang != language_of(demo, env_args):
+                    demo.attrs["lang"] = lang
+                total += len(demo["actions"])
+                done += 1
+                if tell is not None:
+                    tell(done, of)
+        for mask, names in source.masks.items():
+            for name in names:
+                if name not in renamed:
+                    raise ValueError(
+                        f"{source.path}: mask/{mask} names '{name}', but data has no such group."
+                    )
+            masks.setdefault(mask, []).extend(renamed[name] for name in names)
+        if source_masks:
+            masks[_free_name(f"{SOURCE_MASK}{source.path.stem}", taken)] = [*renamed.values()]
+    data.attrs["total"] = total
+    if env_args:
+        data.attrs["env_args"] = json.dumps(dict(env_args))
+    for mask, names in masks.items():
+        merged[f"mask/{mask}"] = np.array(names, dtype="S")
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """`name`, or name_2, name_3, ... where it is taken; it is taken from now on."""
+    free = name
+    number = 2
+    while free in taken:
+        free, number = f"{name}_{number}", number + 1
+    taken.add(free)
+    return free
+
+
+def _copy(demo: h5py.Group, data: h5py.Group, name: str, keys: Iterable[str] | None) -> h5py.Group:
+    """Copy one demonstration in the file's own form (chunks, compression); some keys, or all."""
+    if keys is None:
+        demo.copy(demo, data, name, expand_soft=True, expand_external=True)
+        return data[name]
+    copied = data.create_group(name)
+    for attribute, value in demo.attrs.items():
+        copied.attrs[attribute] = value
+    for item in demo:
+        if item not in _OBSERVED:
+            demo.copy(item, copied)
+    for group in _OBSERVED:
+        if group in demo:
+            inside = copied.create_group(group)
+            for key in keys:
+                if key in demo[group]:
+                    demo.copy(f"{group}/{key}", inside, key)
+    return copied

@@ -1,0 +1,78 @@
+"""The stages of a run, built for its method on its data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qsft_robot.checkpoint import read_policy_folder
+from qsft_robot.config import TrainConfig
+from qsft_robot.training.distributed import processes
+from qsft_robot.training.feature_cache import image_tokens_of
+from qsft_robot.training.ilql_stage import ILQLStage
+from qsft_robot.training.networks import PolicyNetworks
+from qsft_robot.training.qsft_stage import QSFTStage
+from qsft_robot.training.run_data import RunData
+from qsft_robot.training.stages import BehaviourStage, Stage, on_features
+from qsft_robot.training.token_data import TokenData
+
+# A one-stage method that starts from another run's behaviour goes on with its own loss ("tuning").
+BEHAVIOUR, VALUE, TUNING = "behaviour", "value", "tuning"
+
+
+def build_stage(
+    name: str,
+    config: TrainConfig,
+    networks: PolicyNetworks,
+    data: RunData,
+    resumed: bool,
+    checkpoint: Path,
+) -> Stage:
+    """Build a stage; the value stage adds theta, and loads weights where a run is resumed."""
+    frozen = bool(data.cameras) and config.model.frozen_features
+    tokens = data.train
+    frozen = frozen and (name != BEHAVIOUR or tokens.features is not None)
+
+    def on_frozen_features() -> TokenData:
+        if tokens.features is not None:
+            return tokens
+        return on_features(tokens, image_tokens_of(config, networks, tokens))
+
+    if name != VALUE:
+        assert networks.behaviour is not None
+        if resumed:
+            networks.load_state_dict(read_policy_folder(checkpoint)[1])
+        if frozen:
+            tokens = on_frozen_features()
+            for parameter in networks.behaviour.image_parameters():
+                parameter.requires_grad_(False)
+        return BehaviourStage(
+            networks,
+            tokens,
+            config.device,
+            filtered=config.method == "filtered_sft",
+            with_returns=config.method == "return_conditioned",
+            random_shift=config.model.random_shift,
+            auxiliary_weight=config.model.auxiliary_weight,
+        )
+    weights = read_policy_folder(checkpoint)[1] if resumed else None
+    phi = networks.behaviour if weights is None else networks.load_behaviour(weights)
+    assert phi is not None
+    if frozen:
+        tokens = on_frozen_features()
+    kind = "heads" if config.method == "ilql" else config.qsft.residual
+    theta = networks.start_value_stage(
+        {"uniform": "none"}.get(kind, kind), phi.config.width, data.tokenizer.vocab_size
+    )
+    networks.to(config.device)
+    processes().share(networks)
+    phi.requires_grad_(False).eval()
+    if frozen:
+        for parameter in theta.image_parameters():
+            parameter.requires_grad_(False)
+    if config.method == "ilql":
+        stage: Stage = ILQLStage(networks, tokens, config.device, config.ilql, config.qsft.gamma)
+    else:
+        stage = QSFTStage(networks, tokens, config.device, config.qsft)
+    if weights is not None:
+        networks.load_state_dict(weights)
+    return stage

@@ -1,0 +1,190 @@
+"""Verbs of the command line that make and look at logs: generate, collect, inspect, playback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tyro.conf import Positional
+
+from qsft_robot.presets import Recipe, recipe
+from qsft_robot.verbs.flag_words import acting_changes, env_changes, shares
+
+if TYPE_CHECKING:
+    from qsft_robot.collect import CollectReport
+
+
+def collect(
+    name: Positional[str],
+    out: Path,
+    episodes: int | None = None,
+    cameras: tuple[str, ...] | None = None,
+    image_size: int | None = None,
+    env_kwargs: tuple[str, ...] = (),
+    mixture: tuple[str, ...] = (),
+    noise: float | None = None,
+    seed: int = 0,
+    workers: int = 2,
+    policy: Path | None = None,
+    acting: tuple[str, ...] = (),
+) -> None:
+    """Collect logs with a scripted expert and its named ways to fail, or with a policy, into HDF5.
+
+    Args:
+        name: Recipe, e.g. tabletop/place. `qsft-robot info recipes` lists them.
+        out: HDF5 file to write (robomimic's schema); it appears whole or not at all.
+        episodes: Number of logs; the recipe's own number when not given.
+        cameras: Cameras to record; none: `--cameras` alone. The recipe's cameras when not given,
+            with --policy those of the logs that it learnt from.
+        image_size: Height and width of the images, in pixels.
+        env_kwargs: Changes of the simulator's arguments, e.g. split=valid_seen.
+        mixture: Shares that replace the recipe's, e.g. expert=0.5 miss_grasp=0.5.
+        noise: Standard deviation of the noise on the expert's actions; where these are text, the
+            share of commands drawn at random.
+        seed: The file is the same for the same seed, whatever the number of workers.
+        workers: Processes.
+        policy: Run folder or exported policy that acts instead of the expert: its own episodes, to
+            train on with the earlier logs (`qsft-robot merge`).
+        acting: Changes of the policy's acting rule, e.g. min_p=0.1 to explore more.
+    """
+    from qsft_robot.collect import CollectPart
+    from qsft_robot.collect import collect as run
+
+    chosen = recipe(name)
+    total = chosen.episodes if episodes is None else episodes
+    if policy is not None:
+        if mixture or noise is not None:
+            raise ValueError("--mixture and --noise are the expert's; a --policy takes --acting.")
+        see = {"cameras": cameras, "image_size": image_size, **env_changes(env_kwargs)}
+        print(_with_policy(policy, acting, chosen, see, total, out, seed, workers))
+        return
+    if acting:
+        raise ValueError("--acting changes a policy's acting rule; name the policy (--policy RUN).")
+    wanted = shares(mixture)
+    parts, left = [], total
+    for i, part in enumerate(chosen.parts):
+        count = left if i == len(chosen.parts) - 1 else round(total * part.share)
+        left -= count
+        parts.append(
+            CollectPart(
+                episodes=count,
+                mixture=wanted or part.mixture,
+                noise=part.noise if noise is None else noise,
+                reset_options=part.reset_options,
+                mask=part.mask,
+            )
+        )
+    kwargs = {
+        **chosen.env_kwargs,
+        "cameras": list(chosen.cameras if cameras is None else cameras),
+        "image_size": chosen.image_size if image_size is None else image_size,
+        **env_changes(env_kwargs),
+    }
+    env_args = {"env_name": chosen.env_name, "env_kwargs": kwargs}
+    print(run(env_args, out, parts, seed=seed, workers=workers))
+
+
+def _with_policy(
+    folder: Path,
+    acting: tuple[str, ...],
+    chosen: Recipe,
+    see: dict[str, Any],
+    episodes: int,
+    out: Path,
+    seed: int,
+    workers: int,
+) -> CollectReport:
+    import torch
+
+    from qsft_robot.build import open_policy
+    from qsft_robot.rollouts.collect_policy import collect_with_policy
+
+    torch.set_num_threads(1)  # beside the simulators
+    policy = open_policy(folder, acting_changes(acting))
+    trained_in = policy.description["env_args"]
+    kwargs = dict(chosen.env_kwargs)
+    if trained_in.get("env_name") == chosen.env_name:
+        kwargs = {**trained_in.get("env_kwargs", {}), **kwargs}
+    kwargs |= {
+        key: list(value) if key == "cameras" else value
+        for key, value in see.items()
+        if value is not None
+    }
+    return collect_with_policy(
+        policy,
+        {"env_name": chosen.env_name, "env_kwargs": kwargs},
+        out,
+        episodes,
+        seed=seed,
+        workers=workers,
+        attributes={"policy": folder.name},
+    )
+
+
+def generate(
+    world: Positional[str],
+    out: Path | None = None,
+    train: int = 1200,
+    valid_seen: int = 120,
+    valid_unseen: int = 120,
+    seed: int = 0,
+    workers: int = 2,
+) -> None:
+    """Generate the games of a text world, each solved by its engine's expert (alfworld).
+
+    Games that are there already stay, so an interrupted run goes on where it was. The defaults
+    take about 20 minutes on two cores.
+
+    Args:
+        world: alfworld.
+        out: Folder of the split folders; $ALFWORLD_DATA/generated when not given (without that
+            variable ~/.cache/alfworld/generated).
+        train: Games of split train, of all six task types evenly (rounded up to a multiple of 6).
+        valid_seen: Other tasks in the same rooms.
+        valid_unseen: Games in rooms that are never trained on.
+        seed: A game depends on this, its split, type and number alone.
+        workers: Processes.
+    """
+    from qsft_robot.build import generate_games
+    from qsft_robot.progress import StepProgress
+
+    games = {"train": train, "valid_seen": valid_seen, "valid_unseen": valid_unseen}
+    with StepProgress("generate", "games") as tell:
+        report = generate_games(world, out, games, seed=seed, workers=workers, on_game=tell)
+    print(report)
+
+
+def inspect(
+    path: Positional[Path],
+    filter_key: str | None = None,
+    log_end: tuple[str, ...] = (),
+    success_reward: bool = False,
+) -> None:
+    """Show what a data file holds: keys, shapes, ranges, returns, success rate, warnings.
+
+    Args:
+        path: HDF5 file in robomimic's schema.
+        filter_key: Only the logs of this mask.
+        log_end: How unsuccessful logs ended: terminal, truncated, or mask=word pairs.
+        success_reward: Count rewards as --data.success-reward of train would make them.
+    """
+    from qsft_robot.config import DataConfig
+    from qsft_robot.logs.inspect_data import inspect as run
+
+    ends = DataConfig(state_keys=("any",), log_end=log_end).log_ends()
+    run(path, filter_key=filter_key, log_end=ends, success_reward=success_reward)
+
+
+def playback(path: Positional[Path], demo: str = "demo_0", video: Path | None = None) -> int:
+    """Replay a log by its actions in its own simulator; exit status 1 if it comes out otherwise.
+
+    Args:
+        path: HDF5 file whose env_args name the simulator.
+        demo: The log.
+        video: mp4 file to write.
+    """
+    from qsft_robot.logs.playback import playback as run
+
+    report = run(path, demo, video=video)
+    print(report)
+    return 0 if report.accepted else 1

@@ -1,0 +1,193 @@
+"""The verb `run`: a policy drives a robot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from qsft_robot.control.choice import RobotKind
+
+
+def run(
+    policy: Positional[str],
+    robot: RobotKind = "mujoco",
+    out: Path = Path("runs/robot"),
+    episodes: int = 1,
+    seconds: float | None = None,
+    seed: int = 0,
+    control_hz: float | None = None,
+    instruction: str | None = None,
+    env: str | None = None,
+    log: Path | None = None,
+    filter_key: str | None = None,
+    robot_from: str | None = None,
+    robot_settings: tuple[str, ...] = (),
+    acting: tuple[str, ...] = (),
+    accept: tuple[str, ...] = (),
+    execute_steps: int | None = None,
+    blend_steps: int | None = None,
+    stop_after: float = 2.0,
+    outcome: Literal["success", "failure"] | None = None,
+    record: bool = True,
+    action_low: tuple[float, ...] = (),
+    action_high: tuple[float, ...] = (),
+    max_change: tuple[float, ...] = (),
+    max_velocity: tuple[float, ...] = (),
+    max_speed: float | None = None,
+    box_low: tuple[float, float, float] | None = None,
+    box_high: tuple[float, float, float] | None = None,
+    limits_off: tuple[str, ...] = (),
+    token_file: Path | None = None,
+    policy_timeout: float = 1.0,
+) -> int:
+    """Let a policy drive a robot at a fixed rate, under limits; its episodes become logs.
+
+    Keys while it runs: s ends the episode, q the run, y: it succeeded, n: it failed. Ctrl-C and
+    SIGTERM end the run orderly. Exit status 1 when the watchdog stopped it.
+
+    Args:
+        policy: Run folder or policy folder, or the address of a server (ws://host:port).
+        robot: mujoco: the tabletop arm in real time; robosuite, env: an environment in step;
+            replay: a recording; lerobot: any LeRobot robot; own: see --robot-from.
+        out: Folder of the logs and of cadence.json. Episodes of earlier runs there are kept.
+        episodes: Number of episodes.
+        seconds: Time limit of an episode; the environment's own step limit when not given.
+        seed: Seed of the first episode; the others follow.
+        control_hz: Actions a second; the policy's own rate when not given.
+        instruction: Task in words, where the robot does not name one.
+        env: Recipe that names another environment than the policy's logs.
+        log: Recording for --robot replay.
+        filter_key: Only the logs of this mask of the recording.
+        robot_from: Your robot: FILE.py:NAME or module:NAME, a class or a function that makes one.
+        robot_settings: Its arguments, e.g. port=/dev/ttyACM0; for lerobot also type=so101_follower.
+        acting: Changes of the acting rule, e.g. k=4 min_p=0.1.
+        accept: Differences that the start-up check may pass: rate, range, units, state.
+        execute_steps: Ticks of a chunk before the next decision is asked for; half of it when not
+            given.
+        blend_steps: Ticks over which a new chunk replaces the old one; all that both cover when not
+            given.
+        stop_after: Seconds of holding without an action after which the run stops.
+        outcome: What an episode is that ends by --seconds, where the robot can't tell.
+        record: Write logs.
+        action_low: Lowest action, one number or one a dimension; as the logs had it when not given.
+        action_high: Highest action.
+        max_change: Largest change from one action to the next.
+        max_velocity: Units a second of each dimension that is a place.
+        max_speed: Metres a second of the end effector.
+        box_low: Low corner of the workspace box, x y z in metres.
+        box_high: High corner of the workspace box.
+        limits_off: Limits to leave out: range, change, velocity, workspace.
+        token_file: File with the server's token, instead of QSFT_TOKEN.
+        policy_timeout: Seconds after which a server's answer is given up.
+    """
+    from qsft_robot.control.choice import SERVED, open_local_or_remote, open_robot
+    from qsft_robot.control.loop import LoopSettings
+    from qsft_robot.control.run import run_robot
+    from qsft_robot.control.run_words import RunSettings, print_result
+    from qsft_robot.files import write_json
+    from qsft_robot.policy_folder import PolicySpec
+    from qsft_robot.verbs.flag_words import acting_changes
+
+    token = None
+    if policy.startswith(SERVED):
+        from qsft_robot.verbs.serve import read_token
+
+        token = read_token(token_file)
+    loaded, description = open_local_or_remote(
+        policy, acting=acting_changes(acting), token=token, timeout_s=policy_timeout
+    )
+    PolicySpec.of(description)  # ValueError for one that acts by text
+    hz = control_hz or description["action"]["control_hz"]
+    if hz is None:
+        raise ValueError("the policy's logs do not tell their rate; give --control-hz.")
+    settings = RunSettings(
+        out=out,
+        loop=LoopSettings(
+            control_hz=float(hz),
+            execute_steps=execute_steps,
+            blend_steps=blend_steps,
+            stop_after_s=stop_after,
+            max_steps=_ticks(seconds, float(hz), robot, description),
+        ),
+        episodes=episodes,
+        seed=seed,
+        instruction=instruction,
+        accept=accept,
+        limits={
+            "low": action_low or None,
+            "high": action_high or None,
+            "change": max_change or None,
+            "velocity": max_velocity or None,
+            "speed": max_speed,
+            "box_low": box_low,
+            "box_high": box_high,
+        },
+        limits_off=limits_off,
+        outcome=outcome,
+        record=record and robot != "replay",
+    )
+    arm = open_robot(
+        robot,
+        description,
+        float(hz),
+        env=None if env is None else _env_args(env, description),
+        log=log,
+        filter_key=filter_key,
+        source=robot_from,
+        settings=_pairs(robot_settings),
+    )
+    if robot == "replay":
+        from qsft_robot.robots.replay import ReplayRobot, difference_table
+
+        assert isinstance(arm, ReplayRobot)
+        result = run_robot(arm, loaded, description, settings, recorder=arm)
+        differences = arm.differences()
+        write_json(out / "replay.json", differences)
+        arm.save(out / "replay.npz")
+        print_result(result)
+        from rich.console import Console
+
+        Console().print(difference_table(differences))
+    else:
+        result = run_robot(arm, loaded, description, settings)
+        print_result(result)
+    print(f"report: {out / 'cadence.json'}")
+    return 0 if result.orderly else 1
+
+
+def _ticks(seconds: float | None, hz: float, robot: str, description: dict[str, Any]) -> int | None:
+    """The time limit in ticks; the MuJoCo arm takes the environment's own, in seconds."""
+    if seconds is not None:
+        if not seconds > 0:
+            raise ValueError(f"--seconds {seconds}: give more than 0.")
+        return max(1, round(seconds * hz))
+    env_args = description.get("env_args", {})
+    steps = env_args.get("env_kwargs", {}).get("max_steps")
+    if robot == "mujoco" and steps is not None:
+        return max(1, round(steps * hz / float(env_args.get("control_hz", hz))))
+    return None
+
+
+def _env_args(name: str, description: dict[str, Any]) -> dict[str, Any]:
+    """The environment of a recipe with the policy's cameras and image size."""
+    from qsft_robot.presets import recipe
+
+    chosen = recipe(name)
+    kwargs: dict[str, Any] = {**chosen.env_kwargs, "cameras": list(chosen.cameras)}
+    sizes = list(description["cameras"].values())
+    kwargs["image_size"] = list(sizes[0]) if sizes else chosen.image_size
+    if not sizes:
+        kwargs["cameras"] = []
+    return {"env_name": chosen.env_name, "env_kwargs": kwargs}
+
+
+def _pairs(words: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--robot-settings {word!r}: give name=value pairs.")
+        pairs[key] = value
+    return pairs

@@ -1,0 +1,149 @@
+"""The verb `serve`: a policy behind a websocket that openpi's client connects to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from qsft_robot.types import LoadedPolicy
+from qsft_robot.verbs.flag_words import acting_changes
+
+TOKEN_VARIABLE = "QSFT_TOKEN"
+
+
+def serve(
+    run: Positional[Path],
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token_file: Path | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    acting: tuple[str, ...] = (),
+    max_batch: int = 16,
+    window_ms: float = 0.0,
+    max_connections: int = 64,
+    max_waiting: int = 64,
+    runtime: Literal["auto", "onnx", "torch"] = "auto",
+    device: str = "cpu",
+    threads: int = 1,
+) -> None:
+    """Serve a policy over a websocket, in openpi's protocol, until Ctrl-C or SIGTERM.
+
+    The token that clients must send is read from the environment's QSFT_TOKEN or from a file.
+
+    Args:
+        run: Run folder, or an exported policy or checkpoint.
+        host: Address to listen on. Off loopback a token is needed.
+        port: Port; 0 takes a free one.
+        token_file: File that holds the token, instead of QSFT_TOKEN.
+        certificate: PEM certificate chain; with --key the server speaks TLS (wss://).
+        key: PEM key of the certificate, unencrypted.
+        acting: Changes of the acting rule, e.g. k=4 min_p=0.1.
+        max_batch: Requests that are decided together, at most.
+        window_ms: How long the first request of a batch waits for others.
+        max_connections: Clients at once.
+        max_waiting: Requests that may wait; more are refused as busy.
+        runtime: What runs the policy; auto takes ONNX where the folder has it.
+        device: Where the policy runs, with torch.
+        threads: Threads of the policy's arithmetic.
+    """
+    from qsft_robot.serve import PolicyServer
+    from qsft_robot.server.config import ServerConfig, bind
+    from qsft_robot.server.running import run_until_signal
+
+    config = ServerConfig(
+        host=host,
+        port=port,
+        token=read_token(token_file),
+        certificate=certificate,
+        key=key,
+        max_batch=max_batch,
+        window_ms=window_ms,
+        max_connections=max_connections,
+        max_waiting=max_waiting,
+    )
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    # Its warnings tell of clients that went away in the middle: strangers could fill a disk so.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
+    # Before the policy is loaded: a port in use is told at once.
+    bound = bind(config)
+    policy = _open(run, acting, runtime, device, threads)
+
+    async def until_signal() -> None:
+        server = PolicyServer(policy, config, bound)
+
+        def tell(what: str) -> None:
+            if what == "listening":
+                say(f"warming up the policy of {run} ...")
+                return
+            say(f"listening on {server.url}  (health: /healthz, metrics: /metrics)")
+            say(how_to_connect(server.url, config.token is not None))
+            if config.token is not None and config.certificate is None and not server.on_loopback:
+                say("the token crosses the network in plain text: give --certificate and --key")
+
+        await run_until_signal(server, tell)
+        say("stopped")
+
+    asyncio.run(until_signal())
+
+
+def read_token(file: Path | None) -> str | None:
+    """The token of the file, else of the environment, else None. ValueError on an empty one."""
+    if file is not None:
+        if not file.is_file():
+            raise FileNotFoundError(f"--token-file {file}: no such file")
+        token = file.read_text().strip()
+        where = f"--token-file {file}"
+    else:
+        token, where = os.environ.get(TOKEN_VARIABLE, "").strip(), TOKEN_VARIABLE
+        if TOKEN_VARIABLE not in os.environ:
+            return None
+    if not token:
+        raise ValueError(
+            f"{where} holds no token; make one with: python -c "
+            '"import secrets; print(secrets.token_urlsafe(32))"'
+        )
+    return token
+
+
+def how_to_connect(url: str, needs_token: bool) -> str:
+    """A line of Python for each of the two clients."""
+    scheme, _, address = url.partition("://")
+    host, _, port = address.rpartition(":")
+    if host in ("0.0.0.0", "[::]"):
+        host = socket.gethostname()
+    shown = host if scheme == "ws" else f"{scheme}://{host}"
+    openpi = f'"{shown}", {port}' + (", api_key=token" if needs_token else "")
+    ours = f'"{scheme}://{host}:{port}"' + (", token=token" if needs_token else "")
+    return (
+        "connect with\n"
+        f"  openpi_client.websocket_client_policy.WebsocketClientPolicy({openpi})\n"
+        f"  qsft_robot.remote_policy.RemotePolicy({ours})"
+    )
+
+
+def say(text: str) -> None:
+    """Print a line at once, for whoever waits for it through a pipe."""
+    print(text, flush=True)
+
+
+def _open(
+    run: Path,
+    acting: tuple[str, ...],
+    runtime: Literal["auto", "onnx", "torch"],
+    device: str,
+    threads: int,
+) -> LoadedPolicy:
+    from qsft_robot.build import open_policy
+
+    policy = open_policy(run, acting_changes(acting), device, runtime, threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    return policy
