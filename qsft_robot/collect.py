@@ -89,6 +89,7 @@ def collect(
     valid_fraction: float = 0.1,
     episode_timeout_s: float = 300.0,
     env_overrides: Mapping[str, Any] | None = None,
+    compress_images: bool = True,
     progress: bool = True,
 ) -> CollectReport:
     """Collect `parts` into the HDF5 file `out` (robomimic's schema) and return what came of it.
@@ -118,7 +119,9 @@ def collect(
                     min(workers, len(orders)),
                 )
             )
-            writer = stack.enter_context(DemonstrationWriter(out, pool.greeting["env_args"]))
+            writer = stack.enter_context(
+                DemonstrationWriter(out, pool.greeting["env_args"], compress_images)
+            )
             tell = (
                 stack.enter_context(RolloutProgress("collect", len(orders))) if progress else None
             )

@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--depth", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--cases", type=int, nargs="+", default=range(len(CASES)), help="by number")
     options = parser.parse_args()
     out = options.out.resolve()
     base, logs = out / "base", out / "logs.hdf5"
@@ -78,7 +79,7 @@ def main() -> None:
     weights = sum(file.stat().st_size for file in base.glob("*.safetensors"))
     print(f"{options.family}, {weights / 4e6:.0f} M parameters, {weights / GIB:.2f} GiB in float32")
     print("| case | printed before the load | peak of the largest process, GiB |\n|---|---|---|")
-    for case in CASES:
+    for case in (CASES[i] for i in options.cases):
         shutil.rmtree(out / "run", ignore_errors=True)
         model = f"--model.pretrained {base}" if case.pretrained else ""
         peak, told = run_verb(

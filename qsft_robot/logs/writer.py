@@ -17,14 +17,22 @@ from qsft_robot.files import atomic_file
 from qsft_robot.types import Episode
 
 _TEXT = h5py.string_dtype()
+# Higher levels take longer and save little of a simulated image.
+_COMPRESSION = {"compression": "gzip", "compression_opts": 1, "shuffle": False}
 
 
 class DemonstrationWriter:
     """A context manager: `append` episodes, `set_mask` filter keys; on a clean exit the file
-    replaces `path`, and on an error, a full disk or a kill an earlier file stays as it was."""
+    replaces `path`, and on an error, a full disk or a kill an earlier file stays as it was.
 
-    def __init__(self, path: str | Path, env_args: Mapping[str, Any]) -> None:
+    `compress_images`: without loss, one image a chunk; readers of HDF5 need nothing to know of it.
+    """
+
+    def __init__(
+        self, path: str | Path, env_args: Mapping[str, Any], compress_images: bool = False
+    ) -> None:
         self.path = Path(path)
+        self._compress_images = compress_images
         self._env_args = json.dumps(dict(env_args), allow_nan=False)
         self._masks: dict[str, list[str]] = {}
         self._total = 0
@@ -96,8 +104,11 @@ class DemonstrationWriter:
         demo["terminated"] = last & episode.terminated
         demo["truncated"] = last & episode.truncated
         for key, rows in episode.observations.items():
-            demo[f"obs/{key}"] = rows[:-1]
-            demo[f"next_obs/{key}"] = rows[1:]
+            stored: dict[str, Any] = {}
+            if self._compress_images and rows.ndim == 4 and rows.dtype == np.uint8:
+                stored = {"chunks": (1, *rows.shape[1:]), **_COMPRESSION}
+            demo.create_dataset(f"obs/{key}", data=rows[:-1], **stored)
+            demo.create_dataset(f"next_obs/{key}", data=rows[1:], **stored)
         for key, texts in episode.texts.items():
             demo.create_dataset(f"obs/{key}", data=texts[:-1], dtype=_TEXT)
             demo.create_dataset(f"next_obs/{key}", data=texts[1:], dtype=_TEXT)

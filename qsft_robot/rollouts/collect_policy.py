@@ -32,6 +32,7 @@ def collect_with_policy(
     valid_fraction: float = 0.1,
     episode_timeout_s: float = 120.0,
     attributes: Mapping[str, Any] | None = None,
+    compress_images: bool = True,
     progress: bool = True,
 ) -> CollectReport:
     """Run `policy` closed loop and write its episodes to `out` (robomimic's schema).
@@ -62,7 +63,9 @@ def collect_with_policy(
     service = "qsft_robot.rollouts.worker:serve_rollouts"
     with ExitStack() as stack:
         pool = stack.enter_context(WorkerPool(service, settings, min(workers, episodes)))
-        writer = stack.enter_context(DemonstrationWriter(out, pool.greeting["env_args"]))
+        writer = stack.enter_context(
+            DemonstrationWriter(out, pool.greeting["env_args"], compress_images)
+        )
         tell = stack.enter_context(RolloutProgress("collect", episodes)) if progress else None
         kept = _InOrder(writer, seeds, choose_valid(episodes, valid_fraction, seed), attributes)
         batches = RolloutBatches(pool, policy, slots, execute_steps, kept)

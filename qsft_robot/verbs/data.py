@@ -27,6 +27,7 @@ def collect(
     workers: int = 2,
     policy: Path | None = None,
     acting: tuple[str, ...] = (),
+    compress_images: bool = True,
 ) -> None:
     """Collect logs with a scripted expert and its named ways to fail, or with a policy, into HDF5.
 
@@ -46,6 +47,8 @@ def collect(
         policy: Run folder or exported policy that acts instead of the expert: its own episodes, to
             train on with the earlier logs (`qsft-robot merge`).
         acting: Changes of the policy's acting rule, e.g. min_p=0.1 to explore more.
+        compress_images: Without loss (gzip); every reader of HDF5 reads them as before, single rows
+            more slowly.
     """
     from qsft_robot.collect import CollectPart
     from qsft_robot.collect import collect as run
@@ -56,7 +59,7 @@ def collect(
         if mixture or noise is not None:
             raise ValueError("--mixture and --noise are the expert's; a --policy takes --acting.")
         see = {"cameras": cameras, "image_size": image_size, **env_changes(env_kwargs)}
-        print(_with_policy(policy, acting, chosen, see, total, out, seed, workers))
+        print(_with_policy(policy, acting, chosen, see, total, out, seed, workers, compress_images))
         return
     if acting:
         raise ValueError("--acting changes a policy's acting rule; name the policy (--policy RUN).")
@@ -81,7 +84,7 @@ def collect(
         **env_changes(env_kwargs),
     }
     env_args = {"env_name": chosen.env_name, "env_kwargs": kwargs}
-    print(run(env_args, out, parts, seed=seed, workers=workers))
+    print(run(env_args, out, parts, seed=seed, workers=workers, compress_images=compress_images))
 
 
 def _with_policy(
@@ -93,6 +96,7 @@ def _with_policy(
     out: Path,
     seed: int,
     workers: int,
+    compress_images: bool,
 ) -> CollectReport:
     import torch
 
@@ -118,6 +122,7 @@ def _with_policy(
         seed=seed,
         workers=workers,
         attributes={"policy": folder.name},
+        compress_images=compress_images,
     )
 
 

@@ -137,3 +137,26 @@ def test_a_repeated_name_an_absent_mask_entry_and_an_empty_file_are_refused(tmp_
     with pytest.raises(ValueError, match="with"):
         DemonstrationWriter(path, {}).append(episode())
     assert not path.exists()
+
+
+def test_compressed_images_are_the_same_images_in_a_smaller_file(tmp_path):
+    """Flat images with some noise, as simulators draw them; numbers stay as they are."""
+    rng = np.random.default_rng(0)
+    frames = np.full((21, 32, 32, 3), 90, np.uint8)
+    frames[:, 8:12] = rng.integers(256, size=(21, 4, 32, 3), dtype=np.uint8)
+    log = dataclasses.replace(
+        episode(steps=20),
+        observations={"front_image": frames, "proprio": rng.normal(size=(21, 2)).astype("f4")},
+    )
+    sizes = {}
+    for compress in (False, True):
+        path = tmp_path / f"{compress}.hdf5"
+        with DemonstrationWriter(path, {"env_name": "new"}, compress_images=compress) as writer:
+            writer.append(log)
+        (read,) = read_episodes(path)
+        for key, rows in log.observations.items():
+            np.testing.assert_array_equal(read.observations[key], rows)
+        sizes[compress] = path.stat().st_size
+        with h5py.File(path) as file:
+            assert file["data/demo_0/obs/proprio"].compression is None
+    assert sizes[True] < sizes[False] / 3
