@@ -21,7 +21,7 @@ _ALFWORLD: dict[str, Any] = {
     "model.depth": 2,
     "model.text_history": 16,
     "qsft.gamma": 0.9,
-    "acting.k": 3.0,
+    "acting.k": 6.0,
     "optim.batch_size": 64,
     "optim.behaviour_steps": 500,
     "optim.value_steps": 700,
