@@ -140,7 +140,10 @@ METHODS = {
     "qsft": "--method qsft",
     "ilql": f"--method ilql {_PHI_ACTS}",
     "qsft_paper": f"--preset paper --method qsft {_PHI_ACTS}",
+    "qsft_free": "--method qsft --tokenizer.free",
 }
+# A method of text commands alone: any words, not only those of admissible commands.
+FREE = "qsft_free"
 # Method -> the method whose behaviour stage it takes (the same settings and seed). From pixels
 # every method goes on from one behaviour stage, so that all see by the same image features.
 SHARED = {
@@ -259,7 +262,7 @@ def jobs(study: Study, setting: Setting, options: argparse.Namespace) -> Iterato
         if setting.encoder:
             taught = seeds[:1] if setting.splits else seeds
             list(pool.map(lambda seed: study.train(setting, "encoder", "", seed, ""), taught))
-        methods = options.methods
+        methods = [m for m in options.methods if m != FREE or setting.splits]
         later = behaviours(setting)
         waves = [[m for m in methods if m not in later], [m for m in methods if m in later]]
         if options.sweep:
@@ -282,7 +285,7 @@ def evaluations(setting: Setting, method: str, seed: int, sweep: bool) -> dict[s
         return {
             split: f"--env-kwargs split={split}"
             for split, seeds in setting.splits.items()
-            if seed < seeds
+            if seed < (min(1, seeds) if method == FREE else seeds)
         }
     acting = {name: f"--acting {words}" for name, words in ACTING.items()}
     return {method: ""} | (acting if sweep and method == "qsft" else {})

@@ -30,7 +30,7 @@ ABOUT = {
     "valid_seen": "The same policies on other tasks in rooms of the logs, each of 120 games once.",
     "mixed": "300 logs, about a quarter expert, a quarter sloppy, the rest named failures.",
 }
-ORDER = ("sft", "filtered_sft", "return_conditioned", "ilql", "qsft_paper", "qsft")
+ORDER = ("sft", "filtered_sft", "return_conditioned", "ilql", "qsft_paper", "qsft", "qsft_free")
 # Settings that are splits of a benchmark of several kinds of task.
 SPLITS = ("valid_seen", "valid_unseen")
 INTRO = """# Results
