@@ -77,7 +77,7 @@ class _Group:
 
 
 class RolloutBatches:
-    """Runs episodes on a pool of `rollout_worker.serve_rollouts` workers with one policy.
+    """Runs episodes on a pool of `rollouts.worker.serve_rollouts` workers with one policy.
 
     Each worker's slots form two groups. A decision takes at most half of all groups, those that
     have waited longest, so that the others are being stepped during inference.

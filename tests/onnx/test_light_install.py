@@ -22,7 +22,7 @@ LIGHT = [
     f"qsft_robot.{name}"
     for name in (
         "types", "policy_folder", "onnx_policy", "build", "cli", "serve", "robot",
-        "server.remote_policy", "control.loop", "control.run_log", "demonstration_writer", "merge",
+        "server.remote_policy", "control.loop", "control.run_log", "logs.writer", "logs.merge",
     )
 ]  # fmt: skip
 RUN = """
