@@ -28,7 +28,7 @@ ABOUT = {
     "valid_unseen": "3,600 logs of 129,341 commands in rooms of `train`, 35 % successful; "
     "evaluated in rooms that no log has, each of 120 games once a seed.",
     "valid_seen": "The same policies on other tasks in rooms of the logs, each of 120 games once.",
-    "mixed": "300 logs, about a quarter expert, a quarter sloppy, the rest named failures.",
+    "mixed": "600 logs, about a quarter expert, a quarter sloppy, the rest named failures.",
 }
 ORDER = ("sft", "filtered_sft", "return_conditioned", "ilql", "qsft_paper", "qsft", "qsft_free")
 # Settings that are splits of a benchmark of several kinds of task.
