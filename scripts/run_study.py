@@ -284,8 +284,8 @@ def evaluations(setting: Setting, method: str, seed: int, sweep: bool) -> dict[s
     if setting.splits:
         return {
             split: f"--env-kwargs split={split}"
-            for split, seeds in setting.splits.items()
-            if seed < (min(1, seeds) if method == FREE else seeds)
+            for split, seeds in list(setting.splits.items())[: 1 if method == FREE else None]
+            if seed < seeds
         }
     acting = {name: f"--acting {words}" for name, words in ACTING.items()}
     return {method: ""} | (acting if sweep and method == "qsft" else {})
