@@ -170,7 +170,7 @@ def process_rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Itera
     from qsft_robot.presets import recipe
 
     torch.set_num_threads(1)
-    episodes, limit, repeats = (4, 5, 1) if quick else (48, 30, 3)
+    episodes, limit, repeats = (4, 5, 1) if quick else (32, 30, 2)
     chosen = recipe("alfworld")
     env_args = {"env_name": "alfworld", "env_kwargs": chosen.env_kwargs}
     parts = [CollectPart(episodes, part.mixture, part.noise) for part in chosen.parts]
@@ -220,7 +220,7 @@ def game_row(folder: Path, quick: bool, say: Callable[[str], None]) -> Row:
     """Games made a minute; those of the last round are what the other rows play."""
     from qsft_robot.build import generate_games
 
-    count = 6 if quick else 24
+    count = 6 if quick else 18
 
     def made(workers: int) -> float:
         # Another folder each time: a game that is there is not made again.
@@ -249,7 +249,7 @@ def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]
     games.mkdir()
     try:
         yield game_row(games, quick, say)
-        yield from engine_rows(2 if quick else 24, say)
+        yield from engine_rows(2 if quick else 18, say)
         yield from process_rows(folder, quick, say)
     finally:
         if before is None:
