@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import torch
-from bench_evaluation import train_policy
+from bench_policy import train_demo_policy
 from bench_rows import Row, compare, in_turns, seconds_of
 from server_process import server_process
 from websockets.asyncio.client import ClientConnection, connect
@@ -62,7 +62,7 @@ def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]
     repeats, seconds, calls = (1, 0.2, 3) if quick else (5, 3.0, 300)
     say("a policy to serve")
     torch.set_num_threads(1)
-    run = train_policy(folder)
+    _, run = train_demo_policy(folder)
     policy = open_policy(run)
     seen = first_observation(policy.description["env_args"])
     frame = pack(request_message(seen, PolicySpec.of(policy.description), None, 0))

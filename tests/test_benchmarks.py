@@ -56,3 +56,12 @@ def test_the_page_has_a_line_for_each_row_and_names_no_machine(written):
     assert "robomimic 0.3" in page
     assert os.uname().nodename not in page
     assert "/" not in page.split("## ")[0].split("| what")[0]
+
+
+def test_every_group_can_be_imported(repository):
+    code = "import run_benchmarks as r\nfor g in r.GROUPS: r.import_module(f'bench_{g}')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=repository / "scripts", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
