@@ -12,14 +12,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from qsft_robot.build import build_env, build_expert
 
-TASK_TYPES = (
-    "pick_and_place_simple",
-    "look_at_obj_in_light",
-    "pick_clean_then_place_in_recep",
-    "pick_heat_then_place_in_recep",
-    "pick_cool_then_place_in_recep",
-    "pick_two_obj_and_place",
-)
 # Commands that change what there is to see; walks and doors between them are left out first.
 TELLING = ("take", "move", "heat", "cool", "clean", "use")
 CAPTION, TITLE, GAP = 26, 15, 4  # pixels
@@ -79,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/alfworld_views.png"))
     parser.add_argument("--split", default="valid_unseen", help="train, valid_seen, valid_unseen")
-    parser.add_argument("--task-types", nargs="+", choices=TASK_TYPES, default=TASK_TYPES)
+    parser.add_argument("--task-types", nargs="+", help="some of the six; all of them if not given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--columns", type=int, default=7, help="images of an episode")
     parser.add_argument("--size", type=int, default=128, help="side of an image, pixels")
@@ -87,7 +79,8 @@ def main() -> None:
     kwargs = {"split": options.split, "image_size": options.size}
     env = build_env({"env_name": "alfworld", "env_kwargs": kwargs})
     rows = []
-    for task_type in options.task_types:
+    known = env.env_args["env_kwargs"]["task_types"]
+    for task_type in options.task_types or known:
         goal, frames = play(env, options.seed, task_type)
         rows.append((f"{task_type}: {goal}", choose(frames, options.columns)))
     env.close()

@@ -45,6 +45,8 @@ CASES = [
     Case("all weights, 2 processes, --optim.shard", "--model.lora-rank 0 --optim.shard", 2),
 ]
 
+SMALL = 5  # so many run unless others are asked for
+
 
 def run_verb(words: str, processes: int = 1) -> tuple[int, str]:
     """Run one `qsft-robot` command; the peak of its largest process in bytes, and what it told."""
@@ -68,7 +70,11 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--depth", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--cases", type=int, nargs="+", default=range(len(CASES)), help="by number")
+    parser.add_argument(
+        "--cases", type=int, nargs="+", choices=range(len(CASES)), default=range(SMALL),
+        help=", ".join(f"{i}: {case.name}" for i, case in enumerate(CASES)) + " (the last two "
+        "run only when asked for: at the default size all weights take 12 GiB a process)",
+    )  # fmt: skip
     options = parser.parse_args()
     out = options.out.resolve()
     base, logs = out / "base", out / "logs.hdf5"

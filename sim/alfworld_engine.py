@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +26,7 @@ from textworld.core import GameState
 from textworld.envs import PddlEnv
 
 from sim.alfworld_folders import TRAJ_DATA
+from sim.alfworld_process import answer_requests
 
 # What the games' grammars say where no task has been filled in; the package's own words.
 _NO_TASK = "UNKNOWN GOAL"
@@ -242,7 +242,6 @@ def serve(connection: int) -> None:
     the handcoded expert, who then advises after every step; {"make": {...}} makes a game
     (`alfworld_solving.make_game`). A mistake comes back as {"error"}.
     """
-    channel = Connection(connection)
     # The planner prints; nothing of it may reach the output of the program.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     session = _Session()
@@ -250,17 +249,4 @@ def serve(connection: int) -> None:
     # circles among them took a third of the time (.28 s a game, .19 s like this).
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
-    channel.send_bytes(b"{}")
-    while True:
-        try:
-            request = json.loads(channel.recv_bytes())
-        except (EOFError, OSError):
-            return
-        try:
-            reply = session.answer(request)
-        except (ValueError, FileNotFoundError) as error:
-            reply = {"error": str(error), "kind": "ValueError"}
-        except (Exception, SystemExit):  # the planner's translator leaves by sys.exit
-            print(traceback.format_exc(), file=sys.stderr)
-            reply = {"error": traceback.format_exc().strip().splitlines()[-1], "kind": "engine"}
-        channel.send_bytes(json.dumps(reply).encode())
+    answer_requests(connection, session.answer)

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, BinaryIO
@@ -113,3 +114,26 @@ class EngineProcess:
             f"the ALFWorld engine {what}; this episode is lost, the next reset starts a fresh "
             f"engine.{told}"
         )
+
+
+def answer_requests(
+    connection: int, answer: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> None:
+    """Inside the process: tell that it is ready, then answer JSON requests over an inherited file
+    descriptor until it is closed. A mistake comes back as {"error", "kind"}: ValueError where the
+    game is wrong, engine else."""
+    channel = Connection(connection)
+    channel.send_bytes(b"{}")
+    while True:
+        try:
+            request = json.loads(channel.recv_bytes())
+        except (EOFError, OSError):
+            return
+        try:
+            reply = answer(request)
+        except (ValueError, FileNotFoundError) as error:
+            reply = {"error": str(error), "kind": "ValueError"}
+        except (Exception, SystemExit):  # the planner's translator leaves by sys.exit
+            print(traceback.format_exc(), file=sys.stderr)
+            reply = {"error": traceback.format_exc().strip().splitlines()[-1], "kind": "engine"}
+        channel.send_bytes(json.dumps(reply).encode())

@@ -7,15 +7,14 @@ import json
 import os
 import random
 import re
-import sys
-import traceback
 from collections.abc import Mapping
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from alfworld.agents.environment.alfred_thor_env import AlfredThorEnv
+
+from sim.alfworld_process import answer_requests
 
 _TASK = re.compile(r"Your task is to: (.*?)\.?\s*$", re.DOTALL)
 _SCENE = ("scene_num", "object_poses", "dirty_and_empty", "object_toggles", "init_action")
@@ -108,20 +107,6 @@ def serve(connection: int) -> None:
     {"thor": {"screen_size", "controller"}} starts AI2-THOR, {"game": path of game.tw-pddl} starts
     a game, {"command": words} plays a step. A mistake comes back as {"error", "kind"}.
     """
-    channel = Connection(connection)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # both packages print
     session = _Session()
-    channel.send_bytes(b"{}")
-    while True:
-        try:
-            request = json.loads(channel.recv_bytes())
-        except (EOFError, OSError):
-            return
-        try:
-            reply = session.answer(request)
-        except (ValueError, FileNotFoundError) as error:
-            reply = {"error": str(error), "kind": "ValueError"}
-        except Exception:
-            print(traceback.format_exc(), file=sys.stderr)
-            reply = {"error": traceback.format_exc().strip().splitlines()[-1], "kind": "engine"}
-        channel.send_bytes(json.dumps(reply).encode())
+    answer_requests(connection, session.answer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -18,10 +18,12 @@ from qsft_robot.returns import ReturnRange
 from qsft_robot.types import ADMISSIBLE, Episode
 from tokenizers_action.protocol import ActionTokenizer, RowTokenizer, TextTokenizer, legal_along
 
+if TYPE_CHECKING:
+    from qsft_robot.build import StepPrompt
+
 Words = Callable[[str], np.ndarray]
 # The command that led to a step and what was said there, as ids [w].
 FrameWords = Callable[[str, Sequence[str]], np.ndarray]
-StepPrompt = Callable[[str, Sequence[tuple[str, Sequence[str]]]], np.ndarray]
 
 
 class FrameSource(Protocol):

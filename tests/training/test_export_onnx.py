@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import json
 
-import jaxtyping
 import numpy as np
-import pytest
 
 from qsft_robot.build import open_policy
 from qsft_robot.cli import main
 from qsft_robot.onnx_policy import OnnxPolicy
 from qsft_robot.train import train
-
-
-@pytest.fixture
-def unchecked_shapes():
-    """Without the checks of shapes, which only tests have, and which would be traced too."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def play(policy, observations) -> np.ndarray:

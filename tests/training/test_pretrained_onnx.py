@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -16,14 +15,7 @@ from qsft_robot.onnx_policy import OnnxPolicy
 from qsft_robot.train import train
 
 pytest.importorskip("transformers")
-
-
-@pytest.fixture(autouse=True)
-def unchecked_shapes():
-    """Without the checks of shapes, which only tests have, and which would be traced too."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
 
 def play(policy, observations) -> np.ndarray:
