@@ -41,13 +41,16 @@ class Setting:
 
 _LOW_DIM = "--preset tabletop/low_dim"
 _PIXELS = "--preset tabletop/pixels"
-# Image tokens learn from the logs as in the preset; then both stages train on them as on states,
-# shortly and with dropout: many updates on few logs leave every method too sure of itself.
+# Image tokens learn from the logs as in the preset; then both stages of every method train on them
+# as on states, so that all see alike and no method's policy goes on from another's.
 _ENCODER = f"{_PIXELS} --method sft --optim.behaviour-steps 1499 --optim.value-steps 1"
 _ON_FEATURES = (
-    f"{_PIXELS} --optim.behaviour-steps 200 --optim.value-steps 400 --optim.learning-rate 2e-3 "
-    "--optim.value-learning-rate 2e-3 --optim.batch-size 256 --model.dropout 0.3 --optim.no-bf16"
+    f"{_PIXELS} --optim.learning-rate 2e-3 --optim.value-learning-rate 2e-3 "
+    "--optim.batch-size 256 --optim.no-bf16"
 )
+# Many updates on few logs leave every method too sure of itself.
+_OF_FEW = f"{_ON_FEATURES} --optim.behaviour-steps 200 --optim.value-steps 400 --model.dropout 0.3"
+_OF_MANY = f"{_ON_FEATURES} --optim.behaviour-steps 400 --optim.value-steps 800 --model.dropout 0.1"
 # One for both settings: taught from images and commands alone.
 _ALFWORLD_ENCODER = (
     "--preset alfworld/image --method sft --optim.behaviour-steps 1499 --optim.value-steps 1 "
@@ -80,13 +83,20 @@ SETTINGS = [
         "tabletop/drawer --episodes 1500",
         f"{_LOW_DIM} --preset tabletop/drawer",
     ),
-    Setting("tabletop/place", "pixels", "plenty", "tabletop/place --episodes 1500", _PIXELS),
+    Setting(
+        "tabletop/place",
+        "pixels",
+        "plenty",
+        "tabletop/place --episodes 1500",
+        _OF_MANY,
+        encoder=_ENCODER,
+    ),
     Setting(
         "tabletop/place",
         "pixels",
         "few",
         "tabletop/place --episodes 200",
-        _ON_FEATURES,
+        _OF_FEW,
         encoder=_ENCODER,
     ),
     Setting(
@@ -94,7 +104,8 @@ SETTINGS = [
         "pixels",
         "drawer",
         "tabletop/drawer --episodes 1500",
-        f"{_PIXELS} --preset tabletop/drawer",
+        f"{_OF_MANY} --preset tabletop/drawer",
+        encoder=_ENCODER,
     ),
     *(
         Setting(
@@ -144,8 +155,8 @@ METHODS = {
 }
 # A method of text commands alone: any words, not only those of admissible commands.
 FREE = "qsft_free"
-# Method -> the method whose behaviour stage it takes (the same settings and seed). From pixels
-# every method goes on from one behaviour stage, so that all see by the same image features.
+# Method -> the method whose behaviour stage it takes (the same settings and seed), where the
+# image tokens are learnt in that stage or serve several settings.
 SHARED = {
     "low_dim": {"qsft_paper": "ilql"},
     "pixels": {"sft": "qsft", "filtered_sft": "qsft"},
