@@ -147,9 +147,14 @@ class QSFTConfig:
     softness: float = 4.0
     # Support of the soft and max backups: pi_phi(a|s) >= this share of the likeliest token's.
     backup_support: float = 0.05
-    # proportional: half of each batch drawn in proportion to w, for the policy term.
+    # proportional: a share of each batch drawn in proportion to w, for the policy term.
     # weighted: uniform batches, each row's policy term weighted by w.
     balance: Literal["proportional", "weighted"] = "proportional"
+    # That share; the rest is drawn uniformly, for the value term.
+    policy_share: float = 0.5
+    # Weight of the value term. The minimiser is the same for any; where values are hard to tell
+    # and the network is small, less of it leaves more of the network to the policy.
+    value_weight: float = 1.0
     # Updates between two refreshes of the table of targets.
     refresh_every: int = 200
     # Where 1 - w goes: the void outcome, or evenly over the other tokens (the paper's Eq. 3).
@@ -163,6 +168,16 @@ class QSFTConfig:
     def __post_init__(self) -> None:
         require(0 < self.gamma <= 1, "--qsft.gamma must lie in (0, 1].")
         require(0 <= self.lam <= 1, "--qsft.lam must lie in [0, 1].")
+        require(0 < self.policy_share < 1, "--qsft.policy-share must lie between 0 and 1.")
+        require(self.value_weight > 0, "--qsft.value-weight must be positive.")
+        require(
+            self.policy_share == 0.5 or self.balance == "proportional",
+            "--qsft.policy-share needs --qsft.balance proportional.",
+        )
+        require(
+            self.value_weight == 1 or self.residual == "void",
+            "--qsft.value-weight needs --qsft.residual void: Eq. 3 has no separate value term.",
+        )
         require(self.refresh_every >= 1, "--qsft.refresh-every must be at least 1.")
         require(self.softness > 0, "--qsft.softness must be positive.")
         require(

@@ -68,24 +68,29 @@ class QSFTStage(ValueStage):
         everything = torch.arange(len(self.data))
         if self.config.balance == "weighted":
             return uniform_steps(everything, batch_size, generator)
-        half = batch_size // 2
+        policy_rows = self.policy_rows(batch_size)
         return torch.cat(
             [
-                uniform_steps(everything, batch_size - half, generator),
-                proportional_steps(self.cumulative, half, generator),
+                uniform_steps(everything, batch_size - policy_rows, generator),
+                proportional_steps(self.cumulative, policy_rows, generator),
             ]
         )
+
+    def policy_rows(self, batch_size: int) -> int:
+        """How many rows at the end of a balanced batch carry the policy term."""
+        return int(batch_size * self.config.policy_share)
 
     def part(
         self, drawn: Int[Tensor, " B"], index: int, count: int
     ) -> tuple[Int[Tensor, " b"], Scale]:
-        """A share of the draw; of a balanced one equally much of either half."""
+        """A share of the draw; of a balanced one equally much of either kind of rows."""
         if self.config.balance == "weighted" or count == 1:
             return super().part(drawn, index, count)
-        first = len(drawn) - len(drawn) // 2
+        first = len(drawn) - self.policy_rows(len(drawn))
         uniform, value_share = every_nth(self.data, drawn[:first], index, count)
         proportional, policy_share = every_nth(self.data, drawn[first:], index, count)
-        return torch.cat([uniform, proportional]), Scale(value_share, policy_share)
+        scale = Scale(value_share, policy_share, len(proportional))
+        return torch.cat([uniform, proportional]), scale
 
     def loss(
         self, batch: TokenBatch, steps: Int[Tensor, " b"], scale: Scale = WHOLE
@@ -95,14 +100,18 @@ class QSFTStage(ValueStage):
         if self.networks.void is None:
             return scaled(*uniform_residual_loss(output.logits, batch, target), scale.value)
         value_logits = self.networks.void(output.hidden)
+        value_weight = torch.full_like(target, self.config.value_weight)
         if self.config.balance == "weighted":
-            return scaled(*qsft_loss(output.logits, value_logits, batch, target), scale.value)
-        value_weight = torch.ones_like(target)
-        value_weight[len(steps) - len(steps) // 2 :] = 0.0
+            loss = qsft_loss(output.logits, value_logits, batch, target, value_weight)
+            return scaled(*loss, scale.value)
+        policy_rows = scale.policy_rows
+        if policy_rows is None:
+            policy_rows = self.policy_rows(len(steps))
+        value_weight[len(steps) - policy_rows :] = 0.0
         # Rows were drawn in proportion to the step's mean target; tokens share it out (all ones
         # with the value backup, where a step has one target).
         step_mean = target.mean(-1, keepdim=True).clamp(min=1e-6)
-        policy_weight = (1 - value_weight) * target / step_mean
+        policy_weight = (value_weight == 0) * target / step_mean
         if scale == WHOLE:
             return qsft_loss(
                 output.logits, value_logits, batch, target, value_weight, policy_weight

@@ -38,6 +38,8 @@ class Scale(NamedTuple):
 
     value: float = 1.0
     policy: float = 1.0
+    # Rows at a part's end that were drawn for the policy term; None where it is a whole batch.
+    policy_rows: int | None = None
 
 
 WHOLE = Scale()

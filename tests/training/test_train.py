@@ -270,6 +270,39 @@ def test_the_cut_log_bootstraps_from_v_and_the_others_do_not(config):
     torch.testing.assert_close(stage.table[cut, 0].double(), expected, rtol=1e-4, atol=0)
 
 
+def test_a_weight_of_the_value_term_leaves_the_policy_term(config):
+    setting = config(tokenizer__horizon=3)
+    networks, _, stage = value_stage(setting)
+    networks.eval()
+    steps = stage.draw(24, torch.Generator().manual_seed(0))
+    batch = stage.read(steps, torch.Generator())
+    found = {}
+    for weight in (1.0, 0.25):
+        stage.config = replace(setting.qsft, value_weight=weight)
+        found[weight] = stage.loss(batch, steps)[1]
+    whole, quarter = found[1.0], found[0.25]
+    torch.testing.assert_close(quarter["loss/bce"], 0.25 * whole["loss/bce"])
+    torch.testing.assert_close(quarter["loss/ce"], whole["loss/ce"])
+    assert quarter["q/value_mean"] == whole["q/value_mean"]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_parts_of_a_batch_give_the_whole_loss(config, count):
+    """Rows for the policy are drawn in proportion to w, the rest uniformly; every process gets
+    its part of either kind."""
+    setting = config(qsft__policy_share=0.7, qsft__value_weight=0.3, tokenizer__horizon=3)
+    networks, _, stage = value_stage(setting)
+    networks.eval()
+    steps = stage.draw(23, torch.Generator().manual_seed(0))
+    assert (stage.table[steps[-stage.policy_rows(23) :]].mean(-1) > 0).all()
+    assert stage.policy_rows(23) == 16
+    whole = stage.loss(stage.read(steps, torch.Generator()), steps)[0]
+    parts = [stage.part(steps, i, count) for i in range(count)]
+    assert sorted(torch.cat([part for part, _ in parts]).tolist()) == sorted(steps.tolist())
+    losses = [stage.loss(stage.read(p, torch.Generator()), p, scale)[0] for p, scale in parts]
+    torch.testing.assert_close(torch.stack(losses).mean(), whole)
+
+
 def test_the_table_and_the_slow_copy_agree_on_one_step_targets(config):
     """Before any update the slow copy is theta, so both give the same numbers with lambda 0."""
     for horizon in (1, 3):
