@@ -26,7 +26,7 @@ RESULTS = ROOT / "docs" / "results.json"
 TASK, OBSERVATIONS = "tabletop/place", "pixels"
 LOGS, TENTH = 1500, 150
 # The same number of updates in all, split for a method that acts by phi, whose phi has to be good.
-_PHI_ACTS = "--optim.behaviour-steps 900 --optim.value-steps 600"
+_PHI_ACTS = "--optim.behaviour-steps 450 --optim.value-steps 300"
 _SCRATCH, _NEW_HEAD = "--model.from-scratch", "--model.reinitialise head"
 
 
