@@ -25,8 +25,6 @@ ROOT = SCRIPT.parent.parent
 RESULTS = ROOT / "docs" / "results.json"
 TASK, OBSERVATIONS = "tabletop/place", "pixels"
 LOGS, TENTH = 1500, 150
-# The same number of updates in all, split for a method that acts by phi, whose phi has to be good.
-_PHI_ACTS = "--optim.behaviour-steps 450 --optim.value-steps 300"
 _SCRATCH, _NEW_HEAD = "--model.from-scratch", "--model.reinitialise head"
 
 
@@ -38,6 +36,8 @@ class Method:
     behaviour_from: str | None = None
     # Whether the language of the base is measured after it.
     language: bool = False
+    # It acts by phi, which then has to be good: the longer stage is the behaviour's.
+    phi_acts: bool = False
 
 
 METHODS = {
@@ -47,7 +47,7 @@ METHODS = {
     "sft new head": Method(f"--method sft {_NEW_HEAD}", "qsft new head"),
     "qsft from scratch": Method(f"--method qsft {_SCRATCH}"),
     "sft from scratch": Method(f"--method sft {_SCRATCH}", "qsft from scratch"),
-    "ilql value heads": Method(f"--method ilql {_PHI_ACTS}"),
+    "ilql value heads": Method("--method ilql", phi_acts=True),
     "qsft lora": Method("--method qsft --model.lora-rank 16", language=True),
     "sft lora": Method("--method sft --model.lora-rank 16", "qsft lora", language=True),
 }
@@ -60,11 +60,12 @@ class Setting:
     name: str
     masked: bool  # a tenth of the logs, another one for each seed
     seeds: int
+    updates: tuple[int, int]  # of the behaviour and of the value stage
 
 
 SETTINGS = {
-    "vlm-tenth": Setting("vlm-tenth", masked=True, seeds=3),
-    "vlm-all": Setting("vlm-all", masked=False, seeds=1),
+    "vlm-tenth": Setting("vlm-tenth", masked=True, seeds=3, updates=(300, 450)),
+    "vlm-all": Setting("vlm-all", masked=False, seeds=1, updates=(600, 900)),
 }
 
 
@@ -96,6 +97,8 @@ class VLMStudy:
             words = f"train --preset tabletop/vlm --model.pretrained {self.base} {method.train}"
             words += f" --data.path {self.logs()} --seed {seed} --out {run}"
             words += " --log-every 50 --checkpoint-every 100000"
+            behaviour, value = sorted(setting.updates, reverse=method.phi_acts)
+            words += f" --optim.behaviour-steps {behaviour} --optim.value-steps {value}"
             if setting.masked:
                 words += f" --data.filter-key tenth_{seed}"
             if method.behaviour_from is not None:
