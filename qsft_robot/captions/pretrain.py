@@ -35,13 +35,13 @@ class PretrainConfig:
     # Scenes to learn from, each asked about anew whenever it is drawn.
     scenes: int = 3000
     # Scenes of other episodes, for the validation.
-    valid_scenes: int = 128
+    valid_scenes: int = 256
     # Questions about a scene in one sequence.
     turns: int = 6
     # Sequences of one update.
     batch_size: int = 16
     # Updates.
-    steps: int = 1500
+    steps: int = 5000
     # Peak learning rate; warm-up over a twentieth of the updates, cosine to a tenth.
     learning_rate: float = 2e-3
     # AdamW's decay of matrices.
@@ -56,7 +56,7 @@ class PretrainConfig:
     # Train in bfloat16 autocast.
     bf16: bool = True
     # Updates between two validations.
-    valid_every: int = 150
+    valid_every: int = 500
     # The same seed and settings give the same weights, to the bit, on one machine.
     seed: int = 0
 
