@@ -20,10 +20,10 @@ ABOUT = {
     "drawer": "700 logs open the drawer and stop without reward, 800 others start with it open "
     "and grasp. Evaluation starts with the drawer closed.",
     "vlm-all": "A VLM of 1.7 million weights, pretrained on captions of tabletop scenes and "
-    "fine-tuned on 1,500 logs, half of them cut short, about a fifth successful; its image tower is "
-    "frozen. `new head`: the rows of the action tokens begin random; `from scratch`: all weights "
-    "do, and the tower learns in the behaviour stage; `value heads`: ILQL's on top of the same "
-    "model; `lora`: rank 16, not the whole language model. No auxiliary keys.",
+    "fine-tuned on 1,500 logs, half of them cut short, about a fifth successful; its image tower "
+    "is frozen. `new head`: the rows of the action tokens begin random; `from scratch`: all "
+    "weights do, and the tower learns in the behaviour stage; `value heads`: ILQL's on top of the "
+    "same model; `lora`: rank 16, not the whole language model. No auxiliary keys.",
     "vlm-tenth": "The same on 150 of the 1,500 logs, others for each seed.",
     "valid_unseen": "3,600 logs of 129,341 commands in rooms of `train`, 35 % successful; "
     "evaluated in rooms that no log has, each of 120 games once a seed.",

@@ -102,8 +102,8 @@ class QSFTStage(ValueStage):
         value_logits = self.networks.void(output.hidden)
         value_weight = torch.full_like(target, self.config.value_weight)
         if self.config.balance == "weighted":
-            loss = qsft_loss(output.logits, value_logits, batch, target, value_weight)
-            return scaled(*loss, scale.value)
+            weighted = qsft_loss(output.logits, value_logits, batch, target, value_weight)
+            return scaled(*weighted, scale.value)
         policy_rows = scale.policy_rows
         if policy_rows is None:
             policy_rows = self.policy_rows(len(steps))
