@@ -150,10 +150,9 @@ class QSFTConfig:
     # proportional: a share of each batch drawn in proportion to w, for the policy term.
     # weighted: uniform batches, each row's policy term weighted by w.
     balance: Literal["proportional", "weighted"] = "proportional"
-    # That share; the rest is drawn uniformly, for the value term.
+    # That share; the rest is uniform and for the value term.
     policy_share: float = 0.5
-    # Weight of the value term. The minimiser is the same for any; where values are hard to tell
-    # and the network is small, less of it leaves more of the network to the policy.
+    # Weight of the value term; less of it leaves more of a small network to the policy.
     value_weight: float = 1.0
     # Updates between two refreshes of the table of targets.
     refresh_every: int = 200
