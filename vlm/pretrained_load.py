@@ -39,8 +39,9 @@ class LoadedBase:
         """The rows of the action ids in embedding and head, float32 [v, c]; None for a tied head.
 
         A row that the table does not have yet starts at the mean of the table, with a fifth of its
-        deviation; with `random_action_rows` every row starts with its deviation alone. Both are
-        drawn from one fixed seed. A row with `action_words` starts as the mean of their rows.
+        deviation; with `random_action_rows` every row starts as the architecture starts its rows.
+        Both are drawn from one fixed seed. A row with `action_words` starts as the mean of their
+        rows.
         """
         table = self.model.get_input_embeddings().weight
         head = self.model.get_output_embeddings().weight
@@ -55,7 +56,7 @@ class LoadedBase:
         mean, std = table.float().mean(0), table.float().std(0)
         noise = torch.randn(len(ids), table.shape[1], generator=generator)
         if self.config.random_action_rows:
-            return noise * table.float().std()
+            return noise * self.model.config.get_text_config().initializer_range
         fresh = mean + 0.2 * std * noise
         fresh[there] = table[ids[there]].float()
         for row, words in enumerate(self.config.action_words):
