@@ -112,10 +112,6 @@ class QSFTStage(ValueStage):
         # with the value backup, where a step has one target).
         step_mean = target.mean(-1, keepdim=True).clamp(min=1e-6)
         policy_weight = (value_weight == 0) * target / step_mean
-        if scale == WHOLE:
-            return qsft_loss(
-                output.logits, value_logits, batch, target, value_weight, policy_weight
-            )
         loss, metrics = qsft_loss(
             output.logits,
             value_logits,
