@@ -12,11 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn, optim
 
 from qsft_robot.captions.batches import Example, encode, mean_answer_loss, written
 from qsft_robot.captions.cell_head import CellHead, cell_targets
 from qsft_robot.captions.model import IMAGE_TOKENS, build_processor, build_tokenizer, build_vlm
 from qsft_robot.captions.questions import converse
+from qsft_robot.captions.resume import (
+    Progress,
+    load_progress,
+    remove_progress,
+    save_progress,
+    unfinished_folder,
+)
 from qsft_robot.captions.scenes import CaptionScene, sample_scenes
 from qsft_robot.captions.scores import evaluate_captions, held_out
 from qsft_robot.files import atomic_folder, write_json
@@ -55,7 +63,7 @@ class PretrainConfig:
     cell_weight: float = 1.0
     # Train in bfloat16 autocast.
     bf16: bool = True
-    # Updates between two validations.
+    # Updates between two validations, each followed by a checkpoint.
     valid_every: int = 500
     # The same seed and settings give the same weights, to the bit, on one machine.
     seed: int = 0
@@ -91,14 +99,70 @@ def learning_rate(config: PretrainConfig, step: int) -> float:
 def pretrain(config: PretrainConfig, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Train and save the folder; returns what its pretraining.json holds: settings and curves.
 
-    The folder loads by AutoModelForImageTextToText and AutoProcessor like any other.
+    The folder loads by AutoModelForImageTextToText and AutoProcessor like any other. After each
+    validation the state is kept in `<out>.unfinished`: the same settings go on from there, to the
+    same weights as without a stop. ValueError if other settings left it.
     """
     began = time.monotonic()
+    settings = {**dataclasses.asdict(config), "out": str(config.out)}
     rng = np.random.default_rng(config.seed)
     torch.manual_seed(config.seed)
     scenes = list(sample_scenes(config.scenes, config.seed))
     valid = held_out(config.valid_scenes, config.seed, config.turns)
     say(f"{time.monotonic() - began:6.0f} s  {len(scenes)} scenes, {len(valid)} held out")
+    processor, model = build_for(scenes, config, rng)
+    names = sorted({name for scene in scenes for name in scene.truth.positions})
+    head = CellHead(config.width, names)
+    progress = Progress({"model": model, "head": head}, build_optimizer(model, head, config), rng)
+    kept = unfinished_folder(config.out)
+    if kept.is_dir():
+        load_progress(kept, settings, progress)
+        began -= progress.seconds
+        say(f"{time.monotonic() - began:6.0f} s  going on from step {progress.step} of {kept}")
+    image_tokens: list[torch.Tensor] = []
+    model.model.connector.register_forward_hook(lambda *call: image_tokens.append(call[-1]))
+    recent: list[list[float]] = []
+    batches = training_batches(scenes, config, rng)
+    model.train()
+    for step in range(progress.step + 1, config.steps + 1):
+        for group in progress.optimizer.param_groups:
+            group["lr"] = learning_rate(config, step - 1)
+        examples = next(batches)
+        places = cell_targets([example.scene for example in examples], names, SIDE)
+        image_tokens.clear()
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+            loss = mean_answer_loss(model, encode(processor, examples))
+        cells = head(image_tokens[0], places)
+        progress.optimizer.zero_grad()
+        (loss + config.cell_weight * cells).backward()
+        torch.nn.utils.clip_grad_norm_([*model.parameters(), *head.parameters()], 1.0)
+        progress.optimizer.step()
+        recent.append([float(loss.detach()), float(cells.detach())])
+        if step % config.valid_every == 0 or step == config.steps:
+            metrics = evaluate_captions(model, processor, valid)
+            blind = evaluate_captions(model, processor, valid, blind=True)
+            metrics |= {f"blind/{name}": value for name, value in blind.items()}
+            train_loss, cell_loss = np.mean(recent, 0).tolist()
+            line = {"step": step, "loss/train": train_loss, "loss/cells": cell_loss, **metrics}
+            line["time/s"] = round(time.monotonic() - began, 1)
+            progress.curve.append({name: x for name, x in line.items() if not math.isnan(x)})
+            recent.clear()
+            save_progress(kept, settings, progress)
+            say(validation_text(line))
+    parameters = sum(p.numel() for p in model.parameters())
+    report = {"settings": settings, "parameters": parameters, "curve": progress.curve}
+    with atomic_folder(config.out) as folder:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        write_json(folder / REPORT, report)
+    remove_progress(kept)
+    return report
+
+
+def build_for(
+    scenes: Sequence[CaptionScene], config: PretrainConfig, rng: np.random.Generator
+) -> tuple[Any, Any]:
+    """A processor whose tokenizer learnt the scenes' questions, and a model for it."""
     texts = [
         written(turn)
         for _ in range(max(1, _TEXTS // len(scenes)))
@@ -116,59 +180,20 @@ def pretrain(config: PretrainConfig, say: Callable[[str], None] = print) -> dict
     )
     # On a CPU faster than fused attention, whose backward pass took a third of an update.
     model.set_attn_implementation("eager")
-    names = sorted({name for scene in scenes for name in scene.truth.positions})
-    head = CellHead(config.width, names)
+    return processor, model
+
+
+def build_optimizer(model: nn.Module, head: nn.Module, config: PretrainConfig) -> optim.AdamW:
+    """AdamW over both; vectors do not decay."""
     trained = [*model.parameters(), *head.parameters()]
-    image_tokens: list[torch.Tensor] = []
-    model.model.connector.register_forward_hook(lambda *call: image_tokens.append(call[-1]))
-    matrices = [p for p in trained if p.ndim > 1]
-    vectors = [p for p in trained if p.ndim <= 1]
     groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
-    curve: list[dict[str, float]] = []
-    recent: list[list[float]] = []
-    batches = training_batches(scenes, config, rng)
-    model.train()
-    for step in range(1, config.steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step - 1)
-        examples = next(batches)
-        places = cell_targets([example.scene for example in examples], names, SIDE)
-        image_tokens.clear()
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-            loss = mean_answer_loss(model, encode(processor, examples))
-        cells = head(image_tokens[0], places)
-        optimizer.zero_grad()
-        (loss + config.cell_weight * cells).backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        recent.append([float(loss.detach()), float(cells.detach())])
-        if step % config.valid_every == 0 or step == config.steps:
-            metrics = evaluate_captions(model, processor, valid)
-            blind = evaluate_captions(model, processor, valid, blind=True)
-            metrics |= {f"blind/{name}": value for name, value in blind.items()}
-            train_loss, cell_loss = np.mean(recent, 0).tolist()
-            line = {"step": step, "loss/train": train_loss, "loss/cells": cell_loss, **metrics}
-            line["time/s"] = round(time.monotonic() - began, 1)
-            curve.append(line)
-            recent.clear()
-            say(progress(line))
-    report = {
-        "settings": {**dataclasses.asdict(config), "out": str(config.out)},
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "curve": [{k: v for k, v in line.items() if not math.isnan(v)} for line in curve],
-    }
-    with atomic_folder(config.out) as folder:
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-        write_json(folder / REPORT, report)
-    return report
+    return optim.AdamW(groups, betas=(0.9, 0.98))
 
 
-def progress(line: dict[str, float]) -> str:
+def validation_text(line: dict[str, float]) -> str:
     """One validation as a line of text."""
     return (
         f"{line['time/s']:6.0f} s  step {line['step']:.0f}  train {line['loss/train']:.3f}  "

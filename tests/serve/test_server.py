@@ -285,12 +285,12 @@ def test_tls_with_ones_own_certificate(policy, observations, tmp_path):
     except FileNotFoundError:
         pytest.skip("no openssl command to make a certificate with")
     pair = {"certificate": tmp_path / "certificate.pem", "key": tmp_path / "key.pem"}
-    with serving(policy, ServerConfig(port=0, **pair)) as server:
+    with serving(policy, ServerConfig(port=0, open_timeout_s=30, **pair)) as server:
         assert server.url.startswith("wss://127.0.0.1:")
         with RemotePolicy(server.url, ca_file=pair["certificate"], timeout_s=20) as remote:
             assert remote.infer(observations[0]).shape == (2, 4)
         with pytest.raises(ConnectionError, match="certificate verify failed"):
-            RemotePolicy(server.url, connect_timeout_s=5)
+            RemotePolicy(server.url, connect_timeout_s=30)
     with pytest.raises(ValueError, match="go together"):
         ServerConfig(certificate=pair["certificate"])
     bad = ServerConfig(port=0, certificate=pair["key"], key=pair["key"])

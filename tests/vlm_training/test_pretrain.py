@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from qsft_robot.build import build_model
@@ -70,6 +71,40 @@ def test_the_folder_is_whole_and_holds_nothing_but_json_text_and_safetensors(fol
     report = read_json(folder / REPORT)
     assert report["settings"]["steps"] == report["curve"][-1]["step"] == 3
     assert "blind/loss/answers" in report["curve"][-1]
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    def weights_and_curve(folder: Path) -> tuple[dict[str, torch.Tensor], list[Any]]:
+        curve = [
+            {name: x for name, x in line.items() if name != "time/s"}
+            for line in read_json(folder / REPORT)["curve"]
+        ]
+        return load_file(folder / "model.safetensors"), curve
+
+    config = dataclasses.replace(SMALL, out=tmp_path / "whole", steps=5, valid_every=2)
+    pretrain(config, say=lambda line: None)
+    stopped = dataclasses.replace(config, out=tmp_path / "stopped")
+
+    class Stop(Exception):
+        pass
+
+    def stop_after_the_second_validation(line: str) -> None:
+        if "step 4 " in line:
+            raise Stop
+
+    with pytest.raises(Stop):
+        pretrain(stopped, say=stop_after_the_second_validation)
+    assert not stopped.out.exists()
+    with pytest.raises(ValueError, match=r"steps was 5, is 6.*delete the folder"):
+        pretrain(dataclasses.replace(stopped, steps=6), say=lambda line: None)
+    said: list[str] = []
+    pretrain(stopped, say=said.append)
+    assert "going on from step 4" in said[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stopped", "whole"]
+    (ours, our_curve), (theirs, their_curve) = map(weights_and_curve, (stopped.out, config.out))
+    assert our_curve == their_curve
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_the_same_seed_gives_the_same_weights(folder: Path, tmp_path: Path) -> None:
