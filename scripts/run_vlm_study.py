@@ -25,8 +25,6 @@ ROOT = SCRIPT.parent.parent
 RESULTS = ROOT / "docs" / "results.json"
 TASK, OBSERVATIONS = "tabletop/place", "pixels"
 LOGS, TENTH = 1500, 150
-# Of the two stages; the longer one is the value's where it acts.
-UPDATES = (600, 900)
 _SCRATCH, _NEW_HEAD = "--model.from-scratch", "--model.reinitialise head"
 
 
@@ -62,11 +60,13 @@ class Setting:
     name: str
     masked: bool  # a tenth of the logs, another one for each seed
     seeds: int
+    # Updates of the two stages; the longer one is the value's where it acts.
+    updates: tuple[int, int]
 
 
 SETTINGS = {
-    "vlm-tenth": Setting("vlm-tenth", masked=True, seeds=3),
-    "vlm-all": Setting("vlm-all", masked=False, seeds=1),
+    "vlm-tenth": Setting("vlm-tenth", masked=True, seeds=3, updates=(300, 450)),
+    "vlm-all": Setting("vlm-all", masked=False, seeds=1, updates=(600, 900)),
 }
 
 
@@ -98,7 +98,7 @@ class VLMStudy:
             words = f"train --preset tabletop/vlm --model.pretrained {self.base} {method.train}"
             words += f" --data.path {self.logs()} --seed {seed} --out {run}"
             words += " --log-every 50 --checkpoint-every 100000"
-            behaviour, value = sorted(UPDATES, reverse=method.phi_acts)
+            behaviour, value = sorted(setting.updates, reverse=method.phi_acts)
             words += f" --optim.behaviour-steps {behaviour} --optim.value-steps {value}"
             if setting.masked:
                 words += f" --data.filter-key tenth_{seed}"
