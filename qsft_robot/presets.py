@@ -106,9 +106,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "tokenizer.n_bins": 32,
         "model.width": 64,
         "model.depth": 2,
-        "qsft.gamma": 0.99,
-        "optim.behaviour_steps": 500,
-        "optim.value_steps": 1500,
+        # Up to 250 steps: gamma ** 250 is .6. The logs run to their end, so little needs V.
+        "qsft.gamma": 0.998,
+        "qsft.value_weight": 0.1,
+        "qsft.policy_share": 0.75,
+        # With lambda 1 and k = 1 the behaviour is no more than where the policy starts.
+        "optim.behaviour_steps": 100,
+        "optim.value_steps": 1900,
         "optim.learning_rate": 2e-3,
         "optim.value_learning_rate": 2e-3,
     },
