@@ -21,8 +21,6 @@ _ALFWORLD: dict[str, Any] = {
     "model.depth": 2,
     "model.text_history": 16,
     "qsft.gamma": 0.97,
-    "qsft.value_weight": 0.1,
-    "qsft.policy_share": 0.75,
     "optim.batch_size": 64,
     "optim.behaviour_steps": 1500,
     "optim.value_steps": 3500,
@@ -86,6 +84,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "tokenizer.n_bins": 32,
         "model.lora_rank": 0,
         "qsft.gamma": 0.98,
+        "qsft.policy_share": 0.5,
+        "qsft.value_weight": 1.0,
         "optim.batch_size": 64,
         "optim.behaviour_steps": 600,
         "optim.value_steps": 900,
@@ -106,10 +106,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "tokenizer.n_bins": 32,
         "model.width": 64,
         "model.depth": 2,
-        # Up to 250 steps: gamma ** 250 is .6. The logs run to their end, so little needs V.
+        # Up to 250 steps: gamma ** 250 is .6.
         "qsft.gamma": 0.998,
-        "qsft.value_weight": 0.1,
-        "qsft.policy_share": 0.75,
         # With lambda 1 and k = 1 the behaviour is no more than where the policy starts.
         "optim.behaviour_steps": 100,
         "optim.value_steps": 1900,
@@ -133,6 +131,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "tokenizer.n_bins": 32,
         "model.dropout": 0.0,
         "qsft.gamma": 0.99,
+        "qsft.policy_share": 0.5,
+        "qsft.value_weight": 1.0,
         "optim.batch_size": 64,
         "optim.behaviour_steps": 1500,
         "optim.value_steps": 1200,

@@ -43,7 +43,6 @@ KEYS = {"state_keys": ("proprio",)}
         (QSFTConfig, {"softness": 0.0}, "--qsft.softness"),
         (QSFTConfig, {"refresh_every": 0}, "--qsft.refresh-every"),
         (QSFTConfig, {"policy_share": 1.0}, "--qsft.policy-share"),
-        (QSFTConfig, {"policy_share": 0.7, "balance": "weighted"}, "--qsft.balance"),
         (QSFTConfig, {"value_weight": 0.0}, "--qsft.value-weight"),
         (QSFTConfig, {"residual": "uniform", "backup": "max"}, "--qsft.balance weighted"),
         (QSFTConfig, {"residual": "uniform", "balance": "weighted"}, "--qsft.backup"),
