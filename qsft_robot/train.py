@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,7 +31,7 @@ from qsft_robot.training.distributed import join, processes
 from qsft_robot.training.feature_cache import image_tokens_of, on_tower_features
 from qsft_robot.training.metrics import MetricsLog
 from qsft_robot.training.networks import PolicyNetworks
-from qsft_robot.training.run_data import describe, read_run_data
+from qsft_robot.training.run_data import describe, discount_note, read_run_data
 from qsft_robot.training.run_models import (
     build_run_model,
     check_resumes,
@@ -99,6 +100,8 @@ def _run_stages(config: TrainConfig, device: str, resume: bool, stop_after: int 
     with workers.main_first():
         data = on_tower_features(config, data, model)
     if workers.is_main:
+        if note := discount_note(config, data):
+            print(note, file=sys.stderr)
         run.mkdir(parents=True, exist_ok=True)
         write_json(run / "config.json", {**to_json(config), "device": device})
     saved: tuple[dict[str, Any], dict[str, Tensor]] | None = None

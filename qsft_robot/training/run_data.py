@@ -27,6 +27,9 @@ from qsft_robot.versions import software_versions
 from tokenizers_action.protocol import ActionTokenizer
 from vlm.words import hash_words
 
+# Share of a success that the first step of a log should still see.
+_SEEN = 0.2
+
 
 @dataclass(frozen=True)
 class RunData:
@@ -41,6 +44,7 @@ class RunData:
     summary: dict[str, Any]
     # What actions and states the logs saw, for the limits of a control loop.
     ranges: LogRanges
+    longest_success: int  # steps; 0 without a success
 
 
 def read_run_data(config: TrainConfig) -> RunData:
@@ -104,7 +108,21 @@ def read_run_data(config: TrainConfig) -> RunData:
     if data.auxiliary_commands and config.behaviour_from is None and config.features_from is None:
         columns = torch.from_numpy(command_columns(episodes))
         train.auxiliary = torch.cat([train.auxiliary, columns], 1)
-    return RunData(train, valid, tokenizer, norm_stats, cameras, summary, ranges)
+    longest = max((len(e) for e in episodes if e.success), default=0)
+    return RunData(train, valid, tokenizer, norm_stats, cameras, summary, ranges, longest)
+
+
+def discount_note(config: TrainConfig, data: RunData) -> str | None:
+    """What to say where the discount hides the end of a successful log from its start."""
+    if config.method not in ("qsft", "ilql") or not data.longest_success:
+        return None
+    steps, gamma = data.longest_success, config.qsft.gamma
+    if gamma**steps >= _SEEN:
+        return None
+    return (
+        f"note: --qsft.gamma {gamma:g} over the {steps} steps of the longest successful log is "
+        f"{gamma**steps:.2g}: its first steps hardly count. {0.3 ** (1 / steps):.4f} would give .3."
+    )
 
 
 def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 from qsft_robot.build import build_env
 from qsft_robot.config import DataConfig, TrainConfig
 from qsft_robot.logs.writer import write_demonstrations
-from qsft_robot.training.run_data import describe, read_run_data
+from qsft_robot.training.run_data import describe, discount_note, read_run_data
 from qsft_robot.types import Episode
 
 
@@ -46,3 +46,14 @@ def test_a_policy_knows_the_control_rate_of_robosuite_logs(tmp_path, rate):
 def test_logs_of_an_unknown_rate_leave_it_open(tmp_path):
     env_args = {"env_name": "gymnasium:Pendulum-v1", "env_kwargs": {}}
     assert described(tmp_path / "logs.hdf5", env_args)["action"]["control_hz"] is None
+
+
+def test_a_discount_that_hides_the_end_is_told_with_one_that_does_not(config):
+    longest = read_run_data(config()).longest_success
+    seen = 0.2 ** (1 / longest)
+    far, near = config(qsft__gamma=seen - 0.01), config(qsft__gamma=seen + 0.001)
+    assert discount_note(near, read_run_data(near)) is None
+    note = discount_note(far, read_run_data(far))
+    assert f"{longest} steps" in note
+    assert float(note.split()[-4]) ** longest == pytest.approx(0.3, rel=0.01)
+    assert discount_note(config(method="sft", qsft__gamma=0.5), read_run_data(far)) is None
