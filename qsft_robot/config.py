@@ -175,7 +175,7 @@ class QSFTConfig:
         require(
             not (self.residual == "uniform" and self.balance == "proportional"),
             "--qsft.residual uniform needs --qsft.balance weighted: Eq. 3 has no separate value "
-            "term that a uniform half-batch could train.",
+            "term that uniform rows could train.",
         )
         require(
             not (self.residual == "uniform" and self.backup == "value"),

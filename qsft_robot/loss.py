@@ -97,7 +97,7 @@ def qsft_loss(
     action, rewritten; equal to `void_loss` to rounding). No gradient flows into `target`.
 
     With no weights every row carries both terms with the factors 1 and w: exactly E_D of the
-    above. When half of a batch was drawn uniformly (value_weight 1, policy_weight 0) and half in
+    above. When some rows were drawn uniformly (value_weight 1, policy_weight 0) and the others in
     proportion to w (value_weight 0, policy_weight 1), the factor w is in the draw already:
     E_D[w CE] / E_D[w] has the same minimiser in p~ and a gradient that does not shrink where
     success is rare. Each term is divided by the number of tokens that carry it.
