@@ -118,9 +118,9 @@ SETTINGS = [
         )
         for task, flags in (
             ("Lift", "--preset robosuite/low_dim"),
-            ("PickPlaceCan", "--preset robosuite/low_dim"),
-            ("Stack", "--preset robosuite/low_dim"),
-            ("NutAssemblySquare", "--preset robosuite/low_dim"),
+            ("PickPlaceCan", "--preset robosuite/low_dim --preset robosuite/long"),
+            ("Stack", "--preset robosuite/low_dim --preset robosuite/long"),
+            ("NutAssemblySquare", "--preset robosuite/low_dim --preset robosuite/long"),
         )
     ),
     *(
