@@ -47,8 +47,10 @@ learnt what could be done, serve all seeds; by images alone all methods were tra
 `qsft_free` is trained and acts without the list of admissible commands, with those settings too.
 `qsft_paper` is the preset `paper`; `ilql`
 is the value-head rival; both act by the behaviour, so of the same 1,500 updates they spend 900 on
-it, Q-SFT 300. Rows that begin with `qsft ` are the sweep: one setting changed. Every
-row of [results.json](results.json) has its command and commit.
+it, Q-SFT 300. Rows that begin with `qsft ` are the sweep: one setting changed.
+In *few-uncut*, *rare-uncut*, *plenty*, on Lift from pixels and with a VLM Q-SFT's value term has
+its whole weight on half of each batch, elsewhere a tenth of it on a quarter. Every row of
+[results.json](results.json) has its command and commit.
 
 Hardware: 2 CPU cores (AMD EPYC), no GPU.
 """
