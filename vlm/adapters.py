@@ -99,12 +99,13 @@ class PairedLinear(nn.Module):
         for change, half, (down, up) in zip(changes, halves, adapters, strict=True):
             # In the adapters' own type, as in peft: fewer inputs than weights have to be cast.
             low = torch.mm(half.to(down.weight.dtype), down.weight.t())
-            if change.dtype != low.dtype:
-                made.append(change.add_(torch.mm(low, up.weight.t()), alpha=self.scaling))
-                continue
             # In place is faster, and has no form in an ONNX graph.
-            add = change.addmm if compiling else change.addmm_
-            made.append(add(low, up.weight.t(), alpha=self.scaling))
+            if change.dtype == up.weight.dtype:
+                add = change.addmm if compiling else change.addmm_
+                made.append(add(low, up.weight.t(), alpha=self.scaling))
+            else:
+                add = change.add if compiling else change.add_
+                made.append(add(torch.mm(low, up.weight.t()).to(change.dtype), alpha=self.scaling))
         return torch.stack(made).view_as(out) if compiling else out
 
 
