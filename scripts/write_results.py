@@ -24,7 +24,7 @@ ABOUT = {
     "is frozen. `new head`: the rows of the action tokens begin random; `from scratch`: all "
     "weights do, and the tower learns in the behaviour stage; `value heads`: ILQL's on top of the "
     "same model; `lora`: rank 16, not the whole language model. No auxiliary keys.",
-    "vlm-tenth": "The same on 150 of the 1,500 logs, others for each seed.",
+    "vlm-tenth": "The same on 150 of the 1,500 logs, others for each seed, with half the updates.",
     "valid_unseen": "3,600 logs of 129,341 commands in rooms of `train`, 35 % successful; "
     "evaluated in rooms that no log has, each of 120 games once a seed.",
     "valid_seen": "The same policies on other tasks in rooms of the logs, each of 120 games once.",
