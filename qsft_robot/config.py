@@ -150,10 +150,9 @@ class QSFTConfig:
     # proportional: a share of each batch drawn in proportion to w, for the policy term.
     # weighted: uniform batches, each row's policy term weighted by w.
     balance: Literal["proportional", "weighted"] = "proportional"
-    # That share (read where proportional); the rest is uniform and for the value term.
+    # That share; the rest is uniform and for the value term.
     policy_share: float = 0.75
-    # Weight of the value term (void residual): little of it leaves the network to the policy. Where
-    # V is bootstrapped (lam below 1, many cut logs) it has to be good: give it more.
+    # Weight of the value term. Give it more where V is bootstrapped (lam below 1, many cut logs).
     value_weight: float = 0.1
     # Updates between two refreshes of the table of targets.
     refresh_every: int = 200
@@ -170,6 +169,14 @@ class QSFTConfig:
         require(0 <= self.lam <= 1, "--qsft.lam must lie in [0, 1].")
         require(0 < self.policy_share < 1, "--qsft.policy-share must lie between 0 and 1.")
         require(self.value_weight > 0, "--qsft.value-weight must be positive.")
+        require(
+            self.policy_share == 0.75 or self.balance == "proportional",
+            "--qsft.policy-share needs --qsft.balance proportional.",
+        )
+        require(
+            self.value_weight == 0.1 or self.residual == "void",
+            "--qsft.value-weight needs --qsft.residual void: Eq. 3 has no separate value term.",
+        )
         require(self.refresh_every >= 1, "--qsft.refresh-every must be at least 1.")
         require(self.softness > 0, "--qsft.softness must be positive.")
         require(

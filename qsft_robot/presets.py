@@ -41,6 +41,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "qsft.residual": "uniform",
         "qsft.balance": "weighted",
+        # Those two read neither of these; back to the defaults where another preset changed them.
+        "qsft.policy_share": 0.75,
+        "qsft.value_weight": 0.1,
         "qsft.backup": "max",
         "qsft.backup_support": 0.0,
         "qsft.targets": "ema",

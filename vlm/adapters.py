@@ -112,8 +112,8 @@ class PairedLinear(nn.Module):
 def _once(layer: nn.Module, x: Tensor) -> Tensor:
     """`layer(x)`, its weights read once where x has two rows.
 
-    With float32 on a CPU, X W^T of two rows takes 1.6 to 2.1 times the time of one row, W X^T 0.8
-    to 1.9 times it (measured with MKL, 1,024 to 4,096 inputs).
+    With float32 on a CPU, X W^T of two rows takes 1.6 to 2.1 times the time of one row, W X^T 0.7
+    to 2.0 times it, the more the more inputs (measured with MKL, 1,024 to 4,096 of them).
     """
     two = x.numel() == 2 * x.shape[-1]
     if not two or type(layer) is not nn.Linear or x.device.type != "cpu":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ from qsft_robot.captions.questions import converse
 from qsft_robot.captions.resume import (
     Progress,
     load_progress,
-    remove_progress,
     save_progress,
     unfinished_folder,
 )
@@ -155,7 +155,7 @@ def pretrain(config: PretrainConfig, say: Callable[[str], None] = print) -> dict
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
         write_json(folder / REPORT, report)
-    remove_progress(kept)
+    shutil.rmtree(kept, ignore_errors=True)
     return report
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,8 +77,3 @@ def load_progress(folder: Path, settings: Mapping[str, Any], progress: Progress)
     load_optimizer_tensors(progress.optimizer, read_tensors(folder / _OPTIMIZER))
     progress.rng.bit_generator.state = state["random"]
     progress.curve[:] = state["curve"]
-
-
-def remove_progress(folder: Path) -> None:
-    """Delete the state of a pretraining that is done."""
-    shutil.rmtree(folder, ignore_errors=True)
