@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +19,9 @@ from torch import Tensor
 from qsft_robot.config import TrainConfig
 from qsft_robot.files import SUMS, atomic_folder, cache_folder, write_json
 from qsft_robot.logs.row_file import RowFile
+from qsft_robot.training.cache_room import GIB, InUse, found_room, in_use, make_room
 from qsft_robot.training.distributed import processes
-from qsft_robot.training.frames import GIB, FrameCache
+from qsft_robot.training.frames import INDEX, FrameCache
 from qsft_robot.training.networks import PolicyNetworks
 from qsft_robot.training.run_data import RunData
 from qsft_robot.training.stages import image_features
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float16, Int64
 
 BATCH = 64
-FEATURES, INDEX = "features.npy", "index.json"
+FEATURES = "features.npy"
 # Images of one camera, uint8 [b, h, w, 3], to the tower's features [b, p, t].
 Encode = Callable[[Tensor], Tensor]
 
@@ -45,6 +45,7 @@ class FeatureCache:
     def __init__(self, start: Mapping[str, int], folders: Mapping[str, Path]) -> None:
         self.start = start
         self.folders = dict(folders)
+        self._held = [InUse(folder) for folder in folders.values()]
         self._files = {camera: RowFile(folder / FEATURES) for camera, folder in folders.items()}
 
     @classmethod
@@ -67,7 +68,8 @@ class FeatureCache:
         `byte_budget`, the disk is full, or a feature does not fit into float16.
         """
         folders = {camera: folder / cache_key(frames, camera, tower) for camera in frames.cameras}
-        missing = [c for c, target in folders.items() if not (target / INDEX).is_file()]
+        held = {c: in_use(target, INDEX) for c, target in folders.items()}
+        missing = [camera for camera in folders if held[camera] is None]
         rows = sum(frames.rows.values())
         shape = (rows, int(np.prod(tower["grid"])), int(tower["channels"]))
         each = 2 * int(np.prod(shape))
@@ -81,14 +83,7 @@ class FeatureCache:
                 " or use a tower with fewer patches, fewer cameras or fewer logs."
             )
         if missing:
-            folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(folder).free
-            if each * len(missing) > free:
-                raise ValueError(
-                    f"{folder}: {free / GIB:.3f} GiB free, the feature cache needs "
-                    f"{each * len(missing) / GIB:.3f} GiB; set QSFT_CACHE to a folder on a larger "
-                    "disk."
-                )
+            make_room(folder, each * len(missing))
         for camera in missing:
             with atomic_folder(folders[camera]) as temporary:
                 out = np.lib.format.open_memmap(
@@ -182,11 +177,12 @@ def image_tokens_of(config: TrainConfig, networks: PolicyNetworks, data: TokenDa
     for parameter in networks.behaviour.image_parameters():
         key.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
     folder = cache_folder() / "features" / key.hexdigest()[:16]
-    if (folder / FEATURES).is_file():
+    held = in_use(folder, FEATURES)
+    if held is not None:
         return torch.from_numpy(np.load(folder / FEATURES))
     features = image_features(networks, data, config.device)
     room = features.nbytes <= int(config.data.feature_cache_gib * GIB)
-    if room and processes().is_main:
+    if room and processes().is_main and found_room(folder.parent, features.nbytes):
         with atomic_folder(folder) as temporary:
             np.save(temporary / FEATURES, features.numpy())
     return features

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,12 @@ from rich.progress import Progress
 from qsft_robot.files import atomic_folder, read_json, write_json
 from qsft_robot.logs.checks import check_demo, open_demonstrations, unknown
 from qsft_robot.logs.row_file import RowFile
+from qsft_robot.training.cache_room import GIB, InUse, in_use, make_room
 
 if TYPE_CHECKING:
     from jaxtyping import Int64, UInt8
 
-GIB = 1 << 30
+INDEX = "index.json"
 
 
 class FrameCache:
@@ -33,10 +33,11 @@ class FrameCache:
     def __init__(self, folder: str | Path) -> None:
         """Open a cache that `build` has made; ValueError when `folder` holds none."""
         self.folder = Path(folder)
-        index = self.folder / "index.json"
-        if not index.is_file():
-            raise ValueError(f"{self.folder}: no frame cache (index.json is missing); build it.")
-        value = read_json(index)
+        held = in_use(self.folder, INDEX)
+        if held is None:
+            raise ValueError(f"{self.folder}: no frame cache ({INDEX} is missing); build it.")
+        self._held: InUse = held
+        value = read_json(self.folder / INDEX)
         self.start: dict[str, int] = value["start"]
         self.rows: dict[str, int] = value["rows"]
         # camera -> (height, width)
@@ -63,7 +64,8 @@ class FrameCache:
         hash gigabytes of pixels would take as long as to copy them. The last row of a log comes
         from next_obs; where that is missing it repeats the last frame, which is an error for the
         logs that `truncated` names. ValueError also on an unknown camera, frames that differ in
-        size, more bytes than `byte_budget`, or a full disk.
+        size, more bytes than `byte_budget`, or a full disk. Other files' frames that nothing reads
+        make room (`cache_room.make_room`).
         """
         path = Path(path)
         with open_demonstrations(path) as file:
@@ -81,17 +83,12 @@ class FrameCache:
             source = [str(path.resolve()), status.st_size, status.st_mtime_ns, layout]
             key = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:16]
             target = Path(folder) / key
-            if not (target / "index.json").is_file():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                free = shutil.disk_usage(target.parent).free
-                if need > free:
-                    raise ValueError(
-                        f"{target.parent}: {free / GIB:.3f} GiB free, the frame cache needs "
-                        f"{need / GIB:.3f} GiB; set QSFT_CACHE to a folder on a larger disk."
-                    )
+            held = in_use(target, INDEX)
+            if held is None:
+                make_room(target.parent, need)
                 with atomic_folder(target) as temporary:
                     _copy(file, layout, temporary, show_progress)
-        return cls(target)
+            return cls(target)
 
     def read(
         self, camera: str, rows: Int64[np.ndarray, "*rows"]
@@ -156,4 +153,4 @@ def _copy(file: h5py.File, layout: dict[str, Any], folder: Path, show: bool) -> 
                 out[first + steps] = after[steps - 1]
                 progress.advance(task, steps + 1)
             out.flush()
-    write_json(folder / "index.json", layout)
+    write_json(folder / INDEX, layout)

@@ -144,3 +144,19 @@ def test_a_file_cut_short_is_an_error_that_names_it(path):
 def test_a_folder_without_a_cache_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no frame cache"):
         FrameCache(tmp_path)
+
+
+def test_frames_of_other_files_make_room_unless_they_are_read(path, monkeypatch):
+    first = build(path)
+    monkeypatch.setenv("QSFT_CACHE_GIB", "1e-9")
+    second = build(path, names=["demo_1"])
+    rows = np.array([0, 1])
+    np.testing.assert_array_equal(
+        first.read("wrist_image", first.start["demo_1"] + rows), second.read("wrist_image", rows)
+    )
+    gone = first.folder
+    del first
+    third = build(path, names=["demo_2"])
+    assert not gone.exists()
+    assert second.folder.exists()
+    assert third.folder.exists()
