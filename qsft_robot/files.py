@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import glob
 import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 SUMS = "SHA256SUMS"
+# Seconds after which what a kill left half written is removed; a younger one may still be growing.
+ABANDONED = 24 * 3600.0
 
 
 def cache_folder() -> Path:
@@ -29,15 +33,36 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def is_abandoned(path: Path) -> bool:
+    """Whether nothing at or under `path` was written for a day."""
+    try:
+        newest = max(each.stat().st_mtime for each in (path, *path.rglob("*")))
+    except FileNotFoundError:  # its writer has just finished
+        return False
+    return time.time() - newest > ABANDONED
+
+
+def _temporary(path: Path) -> Path:
+    """A new hidden sibling of `path`; those that kills left to earlier writers are removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
+        if is_abandoned(left):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it replaces `path`, else it is removed.
 
-    An error, a full disk or a kill inside the block leaves the earlier file as it was.
+    An error, a full disk or a kill inside the block leaves the earlier file as it was; what a kill
+    left behind goes with the next write of `path` after a day.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         _fsync(temporary)
@@ -53,8 +78,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     the place of `path`, an earlier folder being removed last. On Linux the two change places in one
     step, so that a kill at any moment leaves a whole folder at `path`."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = _temporary(path)
     temporary.mkdir()
     aside = temporary.with_suffix(".old")
     try:

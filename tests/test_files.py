@@ -1,8 +1,10 @@
 """Files and checkpoint folders that appear whole or not at all, whatever ends the writing."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,14 @@ from qsft_robot.checkpoint import (
     read_training,
     write_checkpoint,
 )
-from qsft_robot.files import atomic_file, atomic_folder, check_sums, read_json, write_json
+from qsft_robot.files import (
+    ABANDONED,
+    atomic_file,
+    atomic_folder,
+    check_sums,
+    read_json,
+    write_json,
+)
 
 
 def layer(value: float) -> torch.nn.Linear:
@@ -150,6 +159,32 @@ def test_an_error_inside_the_block_leaves_the_earlier_file_and_folder(tmp_path, 
     assert sorted(tmp_path.iterdir()) == [file, checkpoint]
 
 
+def test_what_a_kill_left_goes_with_the_next_write_after_a_day(tmp_path, checkpoint):
+    def leave(name: str, age: float, inside: str = "") -> Path:
+        left = tmp_path / f".{name}.tmp"
+        (left / inside).parent.mkdir(exist_ok=True)
+        (left / inside).write_text("half")
+        for path in {left, left / inside}:
+            os.utime(path, (time.time() - age,) * 2)
+        return left
+
+    file = tmp_path / "a[1].json"
+    gone = [leave("a[1].json.01234567", 2 * ABANDONED)]
+    kept = [
+        leave("a[1].json.76543210", 0.5 * ABANDONED),
+        leave("a1.json.01234567", 2 * ABANDONED),
+    ]
+    write_json(file, 1)
+    gone.append(leave(f"{checkpoint.name}.01234567", 2 * ABANDONED, "weights"))
+    growing = leave(f"{checkpoint.name}.76543210", 2 * ABANDONED, "weights")
+    (growing / "weights").write_text("more")
+    os.utime(growing, (1, 1))
+    with atomic_folder(checkpoint) as temporary:
+        (temporary / "policy.json").write_text("{}")
+    assert sorted(tmp_path.iterdir()) == sorted([file, checkpoint, growing, *kept])
+    assert not any(left.exists() for left in gone)
+
+
 def test_a_value_that_json_lacks_leaves_the_earlier_file(tmp_path):
     write_json(tmp_path / "a.json", {"a": 1})
     with pytest.raises(ValueError, match="JSON compliant"):
@@ -213,6 +248,9 @@ while True:
     if os.waitpid(child, 0)[1] == 0:
         break
     killed += 1
+    # As if a day went by, so that the next write is killed while it removes this one's leftovers.
+    for left in [*folder.parent.glob(".*"), *folder.parent.glob(".*/**/*")]:
+        os.utime(left, (1, 1))
     value = checkpoint.read_policy_folder(folder)[0]["value"]
     training = checkpoint.read_training(folder)[0]["update"]
     weights = checkpoint.read_policy_folder(folder)[1]["weight"]
@@ -220,6 +258,7 @@ while True:
     if value == 2.0:
         save(1.0)
 assert checkpoint.read_policy_folder(folder)[0]["value"] == 2.0
+assert [each.name for each in folder.parent.iterdir()] == [folder.name]
 print(killed)
 """
 

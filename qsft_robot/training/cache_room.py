@@ -7,17 +7,16 @@ import math
 import os
 import shutil
 import sys
-import time
 import uuid
 import weakref
 from contextlib import suppress
 from pathlib import Path
 
+from qsft_robot.files import is_abandoned
+
 GIB = 1 << 30
 # Of each kind of entry (frames, features); QSFT_CACHE_GIB sets another.
 LIMIT_GIB = 32.0
-# What a kill left half written, in seconds; a younger one may still be growing.
-ABANDONED = 24 * 3600.0
 
 
 class InUse:
@@ -72,9 +71,9 @@ def found_room(folder: Path, need: int) -> bool:
         key=lambda each: each[0],
     )
     held, removed = sum(size for _, size, _ in entries), []
-    for used, size, entry in entries:
+    for _, size, entry in entries:
         if entry.name.startswith("."):
-            removable = time.time() - used > ABANDONED
+            removable = is_abandoned(entry)
         else:
             removable = held + need > limit or need > shutil.disk_usage(folder).free
         if removable and _removed(entry):

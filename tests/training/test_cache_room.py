@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from qsft_robot.files import ABANDONED
 from qsft_robot.training.cache_room import (
-    ABANDONED,
     GIB,
     InUse,
     found_room,
