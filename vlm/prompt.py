@@ -147,11 +147,13 @@ class Prompt:
         content: Any = _MARK
         if family.reads_images:
             content = [{"type": "image"}] * images + [{"type": "text", "text": _MARK}]
+        # A processor warns of arguments that its template does not read.
+        read = {n: v for n, v in TEMPLATE_ARGUMENTS.items() if n in str(source.chat_template)}
         text = source.apply_chat_template(
             [{"role": "user", "content": content}],
             tokenize=False,
             add_generation_prompt=True,
-            **TEMPLATE_ARGUMENTS,
+            **read,
         )
         if text.count(_MARK) != 1 or text.count(family.placeholder or _MARK) != max(images, 1):
             raise ValueError(
