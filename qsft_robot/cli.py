@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from itertools import pairwise
@@ -251,11 +253,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: no verb {verb!r}.{guess}\n\n{_usage()}", file=sys.stderr)
         return 2
     try:
-        if verb == "train":
-            result = None
-            train(rest)
-        else:
-            result = tyro.cli(VERBS[verb], args=rest, prog=f"qsft-robot {verb}")
+        with _warnings_as_notes():
+            if verb == "train":
+                result = None
+                train(rest)
+            else:
+                result = tyro.cli(VERBS[verb], args=rest, prog=f"qsft-robot {verb}")
     except SystemExit as stop:  # tyro's own, after --help and after a flag that it does not know
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt as stop:
@@ -270,6 +273,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return int(result or 0)
+
+
+@contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Print what this project warns of as a line for people, without the place in the source."""
+    packages = {"qsft_robot", "sim", "tokenizers_action", "vlm"}
+    usual, root = warnings.formatwarning, Path(__file__).parent.parent
+
+    def written(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        place = Path(filename)
+        own = place.is_relative_to(root) and place.relative_to(root).parts[0] in packages
+        if own and category is UserWarning:
+            return f"note: {message}\n"
+        return usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = written
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _usage() -> str:

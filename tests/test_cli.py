@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -140,6 +141,16 @@ def test_the_first_help_lists_every_verb(capsys):
         assert main(words) == 0
         text = capsys.readouterr().out
         assert all(f"  {verb} " in text for verb in VERBS)
+
+
+def test_a_warning_of_ours_is_a_line_for_people_and_others_stay_as_they_are():
+    usual = warnings.formatwarning
+    with cli._warnings_as_notes():
+        said = warnings.formatwarning
+    assert warnings.formatwarning is usual
+    assert said("two constant", UserWarning, cli.__file__, 1) == "note: two constant\n"
+    for category, file in ((UserWarning, json.__file__), (DeprecationWarning, cli.__file__)):
+        assert said("old", category, file, 1) == usual("old", category, file, 1)
 
 
 def test_info_lists_versions_presets_and_recipes(capsys):
