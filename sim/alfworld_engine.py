@@ -19,6 +19,7 @@ from typing import Any
 import fast_downward
 import textworld
 import textworld.envs.pddl.logic as pddl_logic
+import textworld.envs.pddl.textgen as pddl_words
 from alfworld.agents.environment.alfred_tw_env import AlfredDemangler
 from alfworld.agents.expert import HandCodedTWAgent
 from alfworld.agents.expert.handcoded_expert import HandCodedAgentFailed, HandCodedAgentTimeout
@@ -37,6 +38,18 @@ _BOUND_LIST = re.compile(r"\[\{(\w+)\.name \|[^}]*\}\]")
 _WATCHED = frozenset({"holds", "inreceptacle", "ishot", "iscool", "isclean"})
 _EXPERT_STEPS = 150
 _MEND = "delete the game's folder, then generate or download it again"
+
+
+def _evaluated(
+    symbol: pddl_words.EvalSymbol, context: Mapping[str, Any] | None = None
+) -> list[pddl_words.TerminalSymbol]:
+    """In place of EvalSymbol.derive, which puts its variables into `locals()`: since Python 3.13
+    they don't arrive there."""
+    variables = (context or symbol.context)["variables"]
+    return [pddl_words.TerminalSymbol(eval(symbol.expression, vars(pddl_words), variables))]
+
+
+pddl_words.EvalSymbol.derive = _evaluated
 
 
 @lru_cache(maxsize=4)
