@@ -272,10 +272,13 @@ class PretrainedModel(nn.Module):
 
     def gradient_checkpointing(self, on: bool = True) -> None:
         """Recompute the language model's activations in the backward pass: memory for time."""
+        model = self.language_model
+        # transformers renamed both after 5.17
+        name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
         if on:
-            self.language_model.activation_checkpointing_enable({"use_reentrant": False})
+            getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
         else:
-            self.language_model.activation_checkpointing_disable()
+            getattr(model, f"{name}_checkpointing_disable")()
 
     def _check_length(self) -> None:
         text = self.base.config.get_text_config()

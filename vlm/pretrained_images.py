@@ -63,9 +63,11 @@ def image_levels(base: Any, prompt: Prompt, images: Sequence[Tensor]) -> list[Te
     inputs = {k: x.to(device) if isinstance(x, Tensor) else x for k, x in inputs.items()}
     read = base.model.get_image_features(**inputs, return_dict=True)
     deep = getattr(read, "deepstack_features", None) or []
-    return [
+    levels = [
         x if isinstance(x, Tensor) else torch.stack(list(x)) for x in (read.pooler_output, *deep)
     ]
+    # transformers 5.17 gives the deep-stack features of all images as the rows of one table
+    return [x if x.ndim == 3 else x.unflatten(0, (len(images), -1)) for x in levels]
 
 
 @torch.no_grad()
