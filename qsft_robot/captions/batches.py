@@ -44,11 +44,14 @@ def written(turn: Turn) -> str:
 def encode(processor: Any, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
     """The processor's tensors of a batch, padded on the right, and `labels` [b, t]: the ids of the
     answers and of the end of each, -100 elsewhere."""
-    batch = processor.apply_chat_template(
-        [chat(example) for example in examples],
-        tokenize=True,
-        return_dict=True,
-        processor_kwargs={"padding": True, "padding_side": "right", "return_tensors": "pt"},
+    # In two steps, as every transformers 5 has them.
+    batch = processor(
+        text=processor.apply_chat_template([chat(each) for each in examples], tokenize=False),
+        images=[[each.scene.images[camera] for camera in CAMERAS] for each in examples],
+        add_special_tokens=False,  # the template writes them
+        padding=True,
+        padding_side="right",
+        return_tensors="pt",
     )
     tensors = dict(batch)
     tensors["labels"] = answer_labels(processor.tokenizer, tensors["input_ids"])

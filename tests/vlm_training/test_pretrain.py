@@ -173,21 +173,14 @@ def test_it_learns_to_answer_from_the_image(
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < before / 10
-    prompt = processor.apply_chat_template(
-        [
-            {
-                "role": "user",
-                "content": [
-                    *({"type": "image", "image": x} for x in few[0].scene.images.values()),
-                    {"type": "text", "text": few[0].turns[0].prompt},
-                ],
-            }
-        ],
-        tokenize=True,
-        return_dict=True,
+    images = [*few[0].scene.images.values()]
+    question = {"type": "text", "text": few[0].turns[0].prompt}
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": [*({"type": "image"} for _ in images), question]}],
+        tokenize=False,
         add_generation_prompt=True,
-        processor_kwargs={"return_tensors": "pt"},
     )
+    prompt = processor(text=[text], images=[images], add_special_tokens=False, return_tensors="pt")
     model.eval()
     written = model.generate(**prompt, max_new_tokens=8, do_sample=False)
     answer = processor.tokenizer.decode(written[0, prompt["input_ids"].shape[1] :])
