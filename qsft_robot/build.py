@@ -217,6 +217,17 @@ def load_model(description: Mapping[str, Any], folder: Path | None = None) -> Mo
     return PretrainedModel(config)
 
 
+def with_later_settings(description: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's description with what later versions added to its config, at the defaults."""
+    if description["kind"] == "rt":
+        from vlm.rt import RTConfig
+
+        return {**description, "config": vars(RTConfig(**description["config"]))}
+    from vlm.pretrained_config import PretrainedConfig
+
+    return {**description, "config": asdict(PretrainedConfig(**description["config"]))}
+
+
 def describe_model(model: Model) -> dict[str, Any]:
     """What `load_model` needs, JSON types only."""
     from vlm.rt import RTModel

@@ -14,6 +14,7 @@ from qsft_robot.build import (
     frame_words_of,
     load_model,
     step_prompt_of,
+    with_later_settings,
     words_of,
 )
 from qsft_robot.checkpoint import read_policy_folder
@@ -148,6 +149,7 @@ def make_whole(networks: PolicyNetworks) -> None:
 def take_behaviour(run: Path, description: Mapping[str, Any], networks: PolicyNetworks) -> None:
     """Load phi of another run, refusing one of other data, tokens or shape."""
     theirs, weights = read_policy_folder(run / "checkpoint")
+    theirs["model"] = json.loads(json.dumps(with_later_settings(theirs["model"])))
     for part in ("model", "tokenizer", "norm_stats", "state_keys", "text_keys", "cameras"):
         ours = json.loads(json.dumps(description[part]))
         if theirs.get(part, []) != ours:
