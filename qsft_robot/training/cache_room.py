@@ -66,10 +66,7 @@ def found_room(folder: Path, need: int) -> bool:
     """
     limit = _limit()
     folder.mkdir(parents=True, exist_ok=True)
-    entries = sorted(
-        ((entry.stat().st_mtime, _size(entry), entry) for entry in folder.iterdir()),
-        key=lambda each: each[0],
-    )
+    entries = sorted((_last_use(entry), _size(entry), entry) for entry in folder.iterdir())
     held, removed = sum(size for _, size, _ in entries), []
     for _, size, entry in entries:
         if entry.name.startswith("."):
@@ -102,12 +99,20 @@ def _limit() -> float:
     return limit * GIB
 
 
+def _last_use(entry: Path) -> float:
+    """When an entry was last held; 0 for what another process has just renamed or removed."""
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def _size(entry: Path) -> int:
-    """Bytes of an entry; 0 for what another process removes meanwhile."""
-    size = 0
-    with suppress(FileNotFoundError):
-        size = sum(file.stat().st_size for file in entry.rglob("*") if file.is_file())
-    return size
+    """Bytes of an entry; 0 for what another process has just renamed or removed."""
+    try:
+        return sum(file.stat().st_size for file in entry.rglob("*") if file.is_file())
+    except FileNotFoundError:
+        return 0
 
 
 def _removed(entry: Path) -> bool:

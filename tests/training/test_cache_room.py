@@ -107,6 +107,13 @@ def test_a_full_disk_takes_idle_entries_then_names_the_variable(entries, monkeyp
     del held
 
 
+def test_what_others_remove_meanwhile_is_no_error(entries, monkeypatch):
+    seen = [*entries.iterdir(), entries / "gone", entries / ".half.1.tmp"]
+    monkeypatch.setattr(type(entries), "iterdir", lambda folder: iter(seen))
+    assert found_room(entries, 5 * SIZE)
+    assert os.listdir(entries) == []
+
+
 def test_an_entry_half_there_is_not_in_use(tmp_path):
     assert in_use(tmp_path / "nothing", "index.json") is None
     (tmp_path / "half").mkdir()
