@@ -9,6 +9,7 @@ import pytest
 
 from qsft_robot.checkpoint import read_policy_folder
 from qsft_robot.config import DataConfig
+from qsft_robot.files import read_json, write_json, write_sums
 from qsft_robot.train import resume_config, train
 
 AUXILIARY = {"data__auxiliary_keys": ("target",)}
@@ -102,3 +103,16 @@ def test_features_for_other_cameras_or_of_another_width_are_refused(config, tmp_
         config(features_from=source.out)
     with pytest.raises(ValueError, match="exclude each other"):
         config(pixels=True, features_from=source.out, behaviour_from=source.out)
+
+
+def test_the_behaviour_of_an_earlier_version_lacks_later_settings_and_is_taken(config, tmp_path):
+    whole = train(config())
+    checkpoint = config().out / "checkpoint"
+    policy = read_json(checkpoint / "policy.json")
+    for name in ("text_history", "image_shrink", "action_words"):
+        del policy["model"]["config"][name]
+    write_json(checkpoint / "policy.json", policy)
+    write_sums(checkpoint)
+    taken = train(replace(config(), out=tmp_path / "from", behaviour_from=config().out))
+    weights = [(p / "weights.safetensors").read_bytes() for p in (whole, taken)]
+    assert weights[0] == weights[1]

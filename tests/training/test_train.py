@@ -17,7 +17,6 @@ import torch
 from qsft_robot import train as train_module
 from qsft_robot.checkpoint import read_policy_folder, read_training
 from qsft_robot.export import export_policy
-from qsft_robot.files import read_json, write_json, write_sums
 from qsft_robot.loss import legal_log_softmax
 from qsft_robot.policy import load_policy
 from qsft_robot.train import TrainingStopped, resume_config, train
@@ -206,19 +205,6 @@ def test_the_behaviour_of_another_run_gives_the_same_value_stage(config, tmp_pat
     weights = [(p / "weights.safetensors").read_bytes() for p in (whole, taken)]
     assert weights[0] == weights[1]
     assert [row["step"] for row in rows(run)] == [6, 8, 10]
-
-
-def test_the_behaviour_of_an_earlier_version_lacks_later_settings_and_is_taken(config, tmp_path):
-    whole = train(config())
-    checkpoint = config().out / "checkpoint"
-    policy = read_json(checkpoint / "policy.json")
-    for name in ("text_history", "image_shrink", "action_words"):
-        del policy["model"]["config"][name]
-    write_json(checkpoint / "policy.json", policy)
-    write_sums(checkpoint)
-    taken = train(replace(config(), out=tmp_path / "from", behaviour_from=config().out))
-    weights = [(p / "weights.safetensors").read_bytes() for p in (whole, taken)]
-    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize(
