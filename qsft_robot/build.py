@@ -295,7 +295,7 @@ def step_prompt_of(model: Model) -> StepPrompt:
 
 
 def open_policy(
-    folder: Path,
+    folder: str | Path,
     acting: Mapping[str, Any] | None = None,
     device: str = "cpu",
     runtime: Literal["auto", "onnx", "torch"] = "auto",
@@ -311,7 +311,7 @@ def open_policy(
     """
     from qsft_robot.onnx_policy import DECISION, load_onnx_policy
 
-    changes = dict(acting or {})
+    folder, changes = Path(folder), dict(acting or {})
     exported = folder / "policy" if (folder / "policy").is_dir() else folder
     has_torch = find_spec("torch") is not None
     if runtime == "auto":

@@ -17,17 +17,17 @@ import tyro
 from tyro.conf import Positional
 
 from qsft_robot.config import TrainConfig
+from qsft_robot.policy_folder import POLICY
 from qsft_robot.presets import (
     EVALUATION_SEED,
     PRESETS,
     RECIPES,
     apply_presets,
-    recipe,
     with_settings,
 )
 from qsft_robot.verbs.convert import export_lerobot, import_lerobot, merge, relabel
 from qsft_robot.verbs.data import collect, generate, inspect, playback
-from qsft_robot.verbs.flag_words import acting_changes, env_changes
+from qsft_robot.verbs.flag_words import acting_changes, env_changes, env_of_recipe
 from qsft_robot.verbs.robot import run
 from qsft_robot.verbs.serve import serve
 
@@ -86,7 +86,8 @@ def evaluate(
 
     Args:
         run: Run folder, or an exported policy or checkpoint.
-        name: The result goes to <run>/evaluation/<name>.
+        name: The result goes to <run>/evaluation/<name>, that of an exported folder outside of a
+            run to <folder>.evaluation/<name>.
         episodes: Number of episodes.
         seed: Seed of the first episode; the others follow. Use the same for every policy.
         env: Recipe that names another simulator than the one the logs came from.
@@ -108,11 +109,17 @@ def evaluate(
     from qsft_robot.evaluate import evaluate as measure
 
     torch.set_num_threads(threads)
-    policy = open_policy(run, acting_changes(acting), device)
-    env_args = policy.description["env_args"]
+    policy = open_policy(run, acting_changes(acting), device, threads=threads)
+    env_args = policy.description.get("env_args")
     if env is not None:
-        env_args = {"env_name": recipe(env).env_name, "env_kwargs": recipe(env).env_kwargs}
-    out = run / "evaluation" / name
+        env_args = env_of_recipe(env, policy.description)
+    if not env_args:
+        raise ValueError(
+            f"{run}: the policy's logs name no simulator (no env_args in "
+            f"{policy.description['data']['file']}); name one with --env, or drive a robot with "
+            "`qsft-robot run`."
+        )
+    out = _evaluation_folder(run) / name
     result = measure(
         policy,
         env_args,
@@ -128,6 +135,14 @@ def evaluate(
         | ({} if max_steps is None else {"max_steps": max_steps}),
     )
     print(f"{result}\n{out / 'summary.json'}")
+
+
+def _evaluation_folder(run: Path) -> Path:
+    """Where the results of a run or a policy go: never into a folder that is written as a whole."""
+    if not (run / POLICY).is_file():
+        return run / "evaluation"
+    inside = (run.resolve().parent / "config.json").is_file()
+    return run.parent / ("evaluation" if inside else f"{run.name}.evaluation")
 
 
 def export(

@@ -24,6 +24,8 @@ from qsft_robot.presets import EVALUATION_SEED, apply_presets, recipe, with_sett
 RECIPE, PRESET = "tabletop/place", "tabletop/pixels"
 # Q-SFT first: the others go on from its behaviour stage, so all have the same image features.
 METHODS: tuple[Method, ...] = ("qsft", "sft", "filtered_sft")
+# All that it writes into its folder.
+_WRITES = {"logs.hdf5", "demo_0.mp4", "policy", "summary.json", "report.html", *METHODS}
 # Sizes of the demo, and of `--quick`: logs, updates of the behaviour and value stage, episodes.
 FULL = {"logs": 600, "behaviour": 1500, "value": 800, "episodes": 100}
 QUICK = {"logs": 12, "behaviour": 4, "value": 4, "episodes": 4}
@@ -34,9 +36,7 @@ def run_demo(out: Path, quick: bool = False, seed: int = 0) -> None:
     three on the same episodes, export, reload, film and report, everything under `out`."""
     size = QUICK if quick else FULL
     console, began = Console(), time.monotonic()
-    if out.exists():
-        shutil.rmtree(out)
-    out.mkdir(parents=True)
+    _make_empty(out)
     logs = out / "logs.hdf5"
 
     def say(step: str) -> None:
@@ -71,6 +71,24 @@ def run_demo(out: Path, quick: bool = False, seed: int = 0) -> None:
     for video in results["qsft"].videos:
         print(f"video    {video}")
     print(f"{time.monotonic() - began:.0f} s in all")
+
+
+def _make_empty(out: Path) -> None:
+    """Make the folder, and remove an earlier demo from it; FileExistsError where it holds anything
+    that no demo writes."""
+    if out.exists():
+        foreign = sorted(x.name for x in out.iterdir() if not _is_ours(x.name))
+        if foreign:
+            raise FileExistsError(
+                f"{out}: holds what no demo wrote ({', '.join(foreign[:5])}), so it is not "
+                "replaced. Give the name of a new folder (--out)."
+            )
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+
+
+def _is_ours(name: str) -> bool:
+    return name in _WRITES or (name.startswith(".") and ".tmp" in name)
 
 
 def _train(method: Method, out: Path, logs: Path, size: dict[str, int], seed: int) -> Path:

@@ -143,6 +143,8 @@ def evaluate(
             raise
         wall_s = time.monotonic() - ready
         if videos and video_of == "failures":
+            if folder is not None:  # filming may be broken off too
+                _write_episodes(folder / f"partial_{EPISODES_FILE}", episodes)
             failed = [e.seed for e in episodes if not e.success_any][:videos]
             filmed = {e.seed: e.video for e in batches.run(failed, failed, None)} if failed else {}
             episodes = [e.with_video(filmed.get(e.seed)) for e in episodes]

@@ -12,7 +12,7 @@ from qsft_robot.checkpoint import read_policy_folder, write_checkpoint
 from qsft_robot.config import TrainConfig, from_json
 from qsft_robot.exporting.pretrained_folders import self_contained
 from qsft_robot.exporting.recorded_observations import random_observations, recorded_observations
-from qsft_robot.files import read_json, sha256_of
+from qsft_robot.files import check_replaceable, read_json, sha256_of
 from qsft_robot.policy import TokenPolicy, build_networks
 from qsft_robot.types import ADMISSIBLE, Observation
 
@@ -34,9 +34,11 @@ def export_policy(
     folder also holds the graphs that need no torch, after they were held against this policy on
     observations of `data` (the run's own data file when not given). Raises ValueError when the
     checkpoint is damaged or the rule needs a network that isn't there, NotExportable (one, too)
-    when the policy has no ONNX form, RuntimeError when the graphs act otherwise.
+    when the policy has no ONNX form, RuntimeError when the graphs act otherwise, FileExistsError
+    when `out` holds something else.
     """
     description, weights = read_policy_folder(checkpoint)
+    check_replaceable(out)
     description = {**description, "acting": {**description["acting"], **(acting or {})}}
     description.pop("onnx", None)
     networks = build_networks(description, checkpoint)

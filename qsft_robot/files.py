@@ -76,8 +76,10 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on a clean exit it gets its SHA256SUMS and takes
     the place of `path`, an earlier folder being removed last. On Linux the two change places in one
-    step, so that a kill at any moment leaves a whole folder at `path`."""
+    step, so that a kill at any moment leaves a whole folder at `path`. FileExistsError where
+    something else is there: only an empty folder, or one with a SHA256SUMS, is replaced."""
     path = Path(path)
+    check_replaceable(path)
     temporary = _temporary(path)
     temporary.mkdir()
     aside = temporary.with_suffix(".old")
@@ -97,6 +99,17 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             os.replace(aside, path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def check_replaceable(path: Path) -> None:
+    """FileExistsError where a folder that `atomic_folder` is to write would replace what it never
+    wrote: ask before the work whose result goes there."""
+    ours = (path / SUMS).is_file() or (path.is_dir() and not any(path.iterdir()))
+    if path.exists() and not ours:
+        raise FileExistsError(
+            f"{path}: is already there, and was not written by qsft-robot (it has no {SUMS}), so "
+            "it is not replaced. Give the name of a new folder."
+        )
 
 
 def _exchange(a: Path, b: Path) -> bool:

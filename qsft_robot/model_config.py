@@ -46,8 +46,9 @@ class ModelConfig:
     from_scratch: bool = False
     # Recompute activations in the backward pass: less memory, about a third more time.
     checkpoint_activations: bool = False
-    # Channels of every token and transformer blocks. None: as the size has them.
+    # Channels of every token. None: as the size has them.
     width: int | None = None
+    # Transformer blocks of the decoder. None: as the size has them.
     depth: int | None = None
     # Frames that the policy sees: this one and the history-1 before it.
     history: int = 1

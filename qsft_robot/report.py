@@ -78,7 +78,7 @@ def _subtitle(run: Run) -> Iterator[str]:
 def _task(env_args: Any) -> str:
     if not isinstance(env_args, Mapping):
         return ""
-    kwargs = env_args.get("env_kwargs", {})
+    kwargs = env_args.get("env_kwargs") or {}
     parts = (env_args.get("env_name"), kwargs.get("task"), kwargs.get("split"))
     return "/".join(str(part) for part in parts if part)
 

@@ -23,7 +23,7 @@ from qsft_robot.checkpoint import (
 from qsft_robot.config import OptimConfig, TrainConfig, from_json, to_json
 from qsft_robot.export import export_policy
 from qsft_robot.exporting.pretrained_folders import processor_beside
-from qsft_robot.files import read_json, write_json
+from qsft_robot.files import check_replaceable, read_json, write_json
 from qsft_robot.loss import Metrics
 from qsft_robot.policy_folder import read_description
 from qsft_robot.training.calibration import write_calibration
@@ -88,6 +88,7 @@ def _run_stages(config: TrainConfig, device: str, resume: bool, stop_after: int 
         raise ValueError(
             f"{run} holds a run already: go on with --resume, choose another --out, or remove it."
         )
+    check_replaceable(run / "policy")
     workers.wait()  # the first process will write the run folder that all have just looked for
     torch.manual_seed(config.seed)
     with workers.main_first():
@@ -204,9 +205,7 @@ def run_stage(
         if not math.isfinite(float(loss) + float(norm)):
             raise TrainingStopped(
                 f"{name} update {update}: loss {float(loss)}, gradient {float(norm)}. "
-                f"The batch was {stage.data.describe(drawn)}. The checkpoint of the last good "
-                f"update stands in {config.out / 'checkpoint'}; look at those logs, or lower the "
-                "learning rate, then go on with --resume."
+                f"The batch was {stage.data.describe(drawn)}. {_what_stands(config, name)}"
             )
         optimizer.step()
         stage.after_update()
@@ -223,6 +222,16 @@ def run_stage(
             keep(update + 1, state())
     # A copy of the model must not run this one's compiled code.
     model._compiled_call_impl = None
+
+
+def _what_stands(config: TrainConfig, stage: str) -> str:
+    """What is left of a run that stopped in `stage`, and how to mend it."""
+    checkpoint, retry = config.out / "checkpoint", "train to another --out with a lower rate"
+    if not checkpoint.exists():
+        return f"No checkpoint was written yet: look at those logs, or {retry}."
+    if stage != BEHAVIOUR:
+        retry += f" and --behaviour-from {config.out}"
+    return f"The last good checkpoint stands in {checkpoint}: look at those logs, or {retry}."
 
 
 def add_gradients(

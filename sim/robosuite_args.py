@@ -21,6 +21,8 @@ GL_HELP = (
 )
 LOW_DIM_KEYS = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "object")
 DEFAULT_MAX_STEPS = {"Lift": 100, "PickPlaceCan": 200, "Stack": 200, "NutAssemblySquare": 250}
+# What robomimic evaluates its own files with, whatever the task.
+ROBOMIMIC_MAX_STEPS = 400
 INSTRUCTIONS = {
     "Lift": "lift the red cube",
     "PickPlaceCan": "put the can in the bin",
@@ -167,7 +169,8 @@ def read_settings(
         raise ValueError(
             f"render_quality is {quality!r}; it can be: {', '.join(RENDER_QUALITIES)}."
         )
-    max_steps = int(own.get("max_steps") or DEFAULT_MAX_STEPS.get(name, 200))
+    limit = ROBOMIMIC_MAX_STEPS if foreign else DEFAULT_MAX_STEPS.get(name, 200)
+    max_steps = int(own.get("max_steps") or limit)
     if max_steps < 1:
         raise ValueError(f"max_steps is {max_steps}; an episode has at least 1 step.")
     keys = own.get("keys")

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -13,7 +14,7 @@ import pytest
 
 from qsft_robot import cli
 from qsft_robot.cli import VERBS, _defaults_for, main
-from qsft_robot.files import read_json
+from qsft_robot.files import read_json, write_json, write_sums
 from qsft_robot.presets import PRESETS, RECIPES
 
 # verb -> flags and arguments that its help has to name
@@ -288,3 +289,34 @@ def test_output_that_nobody_reads_any_more_is_no_error():
         os.close(write)
     assert done.stderr == b""
     assert done.returncode in (1, 141)  # rich leaves with 1
+
+
+def test_an_exported_folder_is_evaluated_beside_itself_and_in_another_environment(ran, capsys):
+    words = [
+        "--name",
+        "x",
+        "--episodes",
+        "1",
+        "--workers",
+        "1",
+        "--max-steps",
+        "3",
+        "--env",
+        "tabletop/pick",
+    ]
+    before = {path.name for path in ran.exported.iterdir()}
+    assert main(["evaluate", str(ran.exported), *words]) == 0
+    assert {path.name for path in ran.exported.iterdir()} == before
+    summary = read_json(ran.exported.parent / "exported.evaluation" / "x" / "summary.json")
+    kwargs = summary["env_args"]["env_kwargs"]
+    assert (kwargs["task"], kwargs["cameras"]) == ("pick", [])  # the policy has no cameras
+    assert main(["evaluate", str(ran.run / "policy"), *words]) == 0
+    assert (ran.run / "evaluation" / "x" / "summary.json").is_file()
+
+
+def test_a_policy_of_logs_without_a_simulator_is_told_how_to_evaluate_it(ran, capsys, tmp_path):
+    folder = shutil.copytree(ran.run / "policy", tmp_path / "policy")
+    write_json(folder / "policy.json", read_json(folder / "policy.json") | {"env_args": {}})
+    write_sums(folder)
+    error = assert_refused(["evaluate", str(folder)], "name no simulator", capsys)
+    assert "--env" in error

@@ -112,3 +112,19 @@ def test_settings_are_frozen():
 def test_methods_with_values_have_two_stages(method, stages):
     rule = "advantage" if method == "ilql" else "power"
     assert TrainConfig(method=method, acting=ActingConfig(rule=rule)).two_stages == (stages == 2)
+
+
+@pytest.mark.parametrize("share", [0.06, 0.99])
+def test_a_batch_has_room_for_the_policy_term(share):
+    optim = OptimConfig(batch_size=16)
+    if share * 16 >= 1:
+        TrainConfig(optim=optim, qsft=QSFTConfig(policy_share=share))
+        return
+    with pytest.raises(ValueError, match="less than one decision"):
+        TrainConfig(optim=optim, qsft=QSFTConfig(policy_share=share))
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_number_of_logs_is_at_least_one(count):
+    with pytest.raises(ValueError, match=r"--data\.max-episodes must be at least 1"):
+        DataConfig(state_keys=("proprio",), max_episodes=count)

@@ -267,3 +267,22 @@ def test_what_was_finished_is_kept_when_the_policy_raises(tmp_path):
     rows = (tmp_path / "partial_episodes.jsonl").read_text().splitlines()
     assert 0 < len(rows) < 50
     assert not (tmp_path / "summary.json").exists()
+
+
+def test_what_was_finished_is_kept_when_filming_is_broken_off(tmp_path):
+    class StopsAtFilms(Walker):
+        begun = 0
+
+        def begin_episode(self, seed):
+            self.begun += 1
+            if self.begun > 8:
+                raise KeyboardInterrupt
+            return super().begin_episode(seed)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(
+            StopsAtFilms(drift=0.2), point(), range(8), videos=2, video_of="failures",
+            out=tmp_path, progress=False,
+        )  # fmt: skip
+    rows = (tmp_path / "partial_episodes.jsonl").read_text().splitlines()
+    assert [json.loads(row)["seed"] for row in rows] == [*range(8)]

@@ -308,3 +308,18 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_file_and_says_so(
     assert read_policy_folder(checkpoint)[0]["method"] == "sft"
     assert json.loads((tmp_path / "a.json").read_text()) == [1]
     assert sorted(tmp_path.iterdir()) == [tmp_path / "a.json", checkpoint]
+
+
+def test_a_folder_of_someone_else_is_not_replaced(tmp_path):
+    mine = tmp_path / "policies"
+    (mine / "arm").mkdir(parents=True)
+    (mine / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"policies: .*is not replaced"), atomic_folder(mine):
+        pytest.fail("the block was entered")
+    assert (mine / "notes.txt").read_text() == "mine"
+    assert (mine / "arm").is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["policies"]
+    (tmp_path / "empty").mkdir()
+    with atomic_folder(tmp_path / "empty") as folder:
+        (folder / "a").write_text("a")
+    check_sums(tmp_path / "empty")

@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -351,3 +352,24 @@ def test_the_verbs_go_there_and_back(tmp_path, file, capsys):
     assert "front_image (observation.images.front)" in said
     assert main(["import-lerobot", str(tmp_path), "--out", str(back)]) == 2
     assert "is no LeRobot data set" in capsys.readouterr().err
+
+
+def test_a_camera_of_another_name_comes_back_under_it(tmp_path, rng):
+    file = make(tmp_path / "logs.hdf5", rng, cameras=("agentview_rgb",))
+    folder = export_lerobot(file, tmp_path / "set", codec="png")
+    import_lerobot(folder, tmp_path / "back.hdf5", cameras=["agentview_rgb"])
+    assert "agentview_rgb" in logs(tmp_path / "back.hdf5")[0].observations
+
+
+def test_a_key_that_the_joined_state_would_hide_is_named(tmp_path, rng):
+    file = make(tmp_path / "logs.hdf5", rng)
+    with h5py.File(file, "r+") as opened:
+        for demo in opened["data"].values():
+            for group in ("obs", "next_obs"):
+                demo[group].move("grip", "state")
+    with pytest.raises(ValueError, match=r"the key 'state'.*--state-keys"):
+        export_lerobot(file, tmp_path / "set", state_keys=["proprio"])
+    assert not (tmp_path / "set").exists()
+    folder = export_lerobot(file, tmp_path / "set", codec="png")
+    import_lerobot(folder, tmp_path / "back.hdf5")
+    assert logs(file)[0].observations.keys() == logs(tmp_path / "back.hdf5")[0].observations.keys()

@@ -26,7 +26,8 @@ class VoidHead(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch"]:
         """The logit of V, in float32 whatever the model's dtype."""
-        return (hidden.float() @ self.weight.float()) + self.bias.float()
+        # Not a matrix product, which autocast would compute in its own type.
+        return (hidden.float() * self.weight.float()).sum(-1) + self.bias.float()
 
 
 class AuxiliaryHead(nn.Module):

@@ -20,9 +20,15 @@ def hash_words(instruction: str, length: int = 16, buckets: int = 4096) -> np.nd
     if len(words) > length:
         raise ValueError(
             f"the instruction {instruction!r} has {len(words)} words and the model reads {length}: "
-            f"shorten it, or build the model with text_length={len(words)} or more."
+            "shorten it. A model reads as many words as the longest instruction of its logs has, "
+            "and 16 at least."
         )
     return _padded(words, length, buckets)
+
+
+def count_words(instruction: str) -> int:
+    """Words of an instruction as `hash_words` takes them apart."""
+    return len(_words(instruction))
 
 
 def hash_text(text: str, length: int, buckets: int) -> np.ndarray:

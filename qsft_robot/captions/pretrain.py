@@ -27,7 +27,7 @@ from qsft_robot.captions.resume import (
 )
 from qsft_robot.captions.scenes import CaptionScene, sample_scenes
 from qsft_robot.captions.scores import evaluate_captions, held_out
-from qsft_robot.files import atomic_folder, write_json
+from qsft_robot.files import atomic_folder, check_replaceable, write_json
 
 REPORT = "pretraining.json"
 SIDE = math.isqrt(IMAGE_TOKENS)  # image tokens in a row
@@ -101,8 +101,10 @@ def pretrain(config: PretrainConfig, say: Callable[[str], None] = print) -> dict
 
     The folder loads by AutoModelForImageTextToText and AutoProcessor like any other. After each
     validation the state is kept in `<out>.unfinished`: the same settings go on from there, to the
-    same weights as without a stop. ValueError if other settings left it.
+    same weights as without a stop. ValueError if other settings left it, FileExistsError where
+    something else is at `out`.
     """
+    check_replaceable(config.out)
     began = time.monotonic()
     settings = {**dataclasses.asdict(config), "out": str(config.out)}
     rng = np.random.default_rng(config.seed)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,7 +98,10 @@ def run_robot(
                 )
             if operator.has_keys:
                 say(HELP)
-            log = RunLog(settings.out, robot.spec.env_args) if settings.record else None
+            log = None
+            if settings.record:
+                told = robot.spec.env_args or {"env_name": robot.spec.name, "control_hz": hz}
+                log = RunLog(settings.out, told)
             return _episodes(loop, decider, operator, status, settings, description, log, recorder)
         finally:
             status.end()
@@ -157,8 +162,18 @@ def _episodes(
             report["robot"] = dict(counts)
         write_json(settings.out / "cadence.json", report)
         if log is not None:
-            logs = log.merge()
+            logs = _joined(log)
     return RunResult(tuple(ends), report, logs, all(e.reason != "watchdog" for e in ends))
+
+
+def _joined(log: RunLog) -> Path | None:
+    """The joined logs. What keeps them apart is said and not raised: every episode is on disk, and
+    an error of the robot may be under way."""
+    try:
+        return log.merge()
+    except (OSError, ValueError) as error:
+        warnings.warn(f"the episodes were recorded, but not joined: {error}", stacklevel=2)
+        return None
 
 
 def policy_hash(description: Mapping[str, Any]) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from qsft_robot.control.loop import EpisodeEnd
-from qsft_robot.logs.merge import merge_files
+from qsft_robot.logs.checks import env_args_of, open_demonstrations
+from qsft_robot.logs.merge import environment_differences, merge_files
 from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.types import Episode, Observation
 
@@ -83,8 +84,20 @@ class RunLog:
     """The logs of a run: <out>/episodes/episode_00000.hdf5 and on, then <out>/logs.hdf5."""
 
     def __init__(self, out: Path, env_args: Mapping[str, Any]) -> None:
+        """ValueError where the folder holds episodes of another environment or rate: they could not
+        be joined."""
         self.out, self._env_args = out, dict(env_args)
-        self._next = 1 + max((_number(path) for path in self.files()), default=-1)
+        files = self.files()
+        self._next = 1 + max((_number(path) for path in files), default=-1)
+        if not files:
+            return
+        with open_demonstrations(files[-1]) as file:
+            there = env_args_of(file)
+        if differing := environment_differences(there, self._env_args):
+            raise ValueError(
+                f"--out {out}: its episodes come from another environment: {'; '.join(differing)}. "
+                "Record into another folder, or without logs (--no-record)."
+            )
 
     def files(self) -> list[Path]:
         """The finished episodes, those of earlier runs into the same folder too."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qsft_robot.demonstrations import iter_episodes
-from qsft_robot.logs.checks import open_demonstrations, select_demos
+from qsft_robot.logs.checks import ANY_SCALE, masks_of, open_demonstrations, select_demos
 from qsft_robot.types import Observation
 
 
@@ -21,12 +21,14 @@ def recorded_observations(
     instruction: str | None = None,
 ) -> list[list[Observation]]:
     """Up to `count` observations of a data file: one list a log, its first `steps` rows, logs drawn
-    from the whole file. `instruction` goes before the file's own.
+    from those that the policy was trained on, else, in a file without their mask, from all.
+    `instruction` goes before the file's own.
 
     FileNotFoundError when there is no file; ValueError when it lacks a key of the policy.
     """
     with open_demonstrations(path) as file:
-        names = select_demos(file, None)
+        mask = description["data"].get("filter_key")
+        names = select_demos(file, mask if mask in masks_of(file) else None)
     cameras, state_keys = list(description["cameras"]), list(description["state_keys"])
     found: list[list[Observation]] = []
     for i in np.random.default_rng(0).permutation(len(names)):
@@ -39,6 +41,7 @@ def recorded_observations(
             names=[names[i]],
             instruction=instruction,
             log_end="terminal",
+            action_scale=ANY_SCALE,
         )
         rows = episode.observations
         found.append(

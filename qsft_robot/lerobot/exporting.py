@@ -38,6 +38,7 @@ from qsft_robot.lerobot.parquet import ParquetFiles, write_tasks
 from qsft_robot.lerobot.stats import JoinedStatistics, image_statistics, row_statistics
 from qsft_robot.lerobot.video import CameraVideos, encode_png
 from qsft_robot.logs.checks import (
+    ANY_SCALE,
     env_args_of,
     open_demonstrations,
     select_demos,
@@ -82,11 +83,10 @@ def export_lerobot(
     rate = fps if fps is not None else _rate(path, env_args)
     with atomic_folder(out) as folder, ExitStack() as stack:
         data = _Writer(folder, rate, codec, crf, state_keys, stack)
-        # Any scale: the actions go on as they are.
-        scale = (-np.inf, np.inf)
-        for i, episode in enumerate(
-            iter_episodes(path, filter_key=filter_key, instruction=task, action_scale=scale)
-        ):
+        episodes = iter_episodes(
+            path, filter_key=filter_key, instruction=task, action_scale=ANY_SCALE
+        )
+        for i, episode in enumerate(episodes):
             if not episode.instruction.strip():
                 raise ValueError(
                     f"{path}: {episode.name} has no instruction, and LeRobot wants a task for each "
@@ -143,6 +143,7 @@ class _Writer:
         self._tasks: dict[str, int] = {}
         self._features: dict[str, dict[str, Any]] = {}
         self._state: dict[str, int] = {}
+        self._cameras: dict[str, str] = {}  # LeRobot's name -> ours
         self._attributes: dict[str, Any] = {}
         self._count = self._frames = 0
 
@@ -205,7 +206,12 @@ class _Writer:
         joined = list(numbers) if self._state_keys is None else list(self._state_keys)
         self._state = {key: numbers[key] for key in joined}
         sizes = {STATE: self._state} if self._state else {}
-        sizes |= {f"observation.{k}": {k: n} for k, n in numbers.items() if k not in self._state}
+        sizes |= {f"observation.{k}": {k: n} for k, n in numbers.items() if k not in joined}
+        if joined and "state" in numbers and "state" not in joined:
+            raise ValueError(
+                f"{path}: the key 'state' and those of --state-keys would both become {STATE}: "
+                "name 'state' among --state-keys, or leave the flag out."
+            )
         for feature, parts in sizes.items():
             names = [f"{key}_{i}" for key, size in parts.items() for i in range(size)]
             self._features[feature] = _entry("float32", [len(names)], names)
@@ -215,6 +221,7 @@ class _Writer:
             if not is_image(x[0]):
                 continue
             feature = camera_feature(key)
+            self._cameras[feature] = key
             kind = "image" if self._codec == "png" else "video"
             axes = ["height", "width", "channels"]
             self._features[feature] = _entry(kind, list(x.shape[1:]), axes)
@@ -293,6 +300,7 @@ class _Writer:
         extras = {
             "env_args": dict(env_args),
             "state": self._state,
+            "cameras": self._cameras,
             "masks": dict(masks),
             "episodes": self._attributes,
         }

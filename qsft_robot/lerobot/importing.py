@@ -195,7 +195,8 @@ def _choose(
 ) -> tuple[list[Feature], ImportReport]:
     """The cameras to read; the report gets the keys and what is left out."""
     there = {f.name: f for f in data.features.values() if f.camera}
-    names = {log_key(name): name for name in there} | {name: name for name in there}
+    called = {name: log_key(name) for name in data.features} | _extra(data, "cameras", {})
+    names = {called[name]: name for name in there} | {name: name for name in there}
     for camera in cameras or ():
         if camera not in names:
             raise ValueError(f"{data.folder / INFO}: {unknown('camera', camera, names)}")
@@ -216,7 +217,7 @@ def _choose(
             report.left_out[feature.name] = reason
             continue
         parts = _extra(data, "state", {}) if feature.name == STATE else {}
-        key = " + ".join(parts) or log_key(feature.name)
+        key = " + ".join(parts) or called[feature.name]
         if key in report.keys.values():
             raise ValueError(
                 f"{data.folder / INFO}: two features would be called {key}; rename one of them."

@@ -21,6 +21,8 @@ ACTION_TOLERANCE = 1e-6
 
 # (low, high) of each action dimension, or one number for all, in the environment's action units
 ActionScale = tuple[float | Sequence[float], float | Sequence[float]]
+# The scale where actions are read and not judged.
+ANY_SCALE: ActionScale = (-np.inf, np.inf)
 
 
 def unknown(what: str, name: str, there: Iterable[str]) -> str:
@@ -149,8 +151,14 @@ def check_demo(demo: h5py.Group) -> int:
         if key in demo
     }
     for group in ("obs", "next_obs"):
-        if group in demo:
-            lengths |= {f"{group}/{key}": x.shape[0] for key, x in demo[group].items()}
+        for key, x in demo.get(group, {}).items():
+            if not isinstance(x, h5py.Dataset):
+                raise ValueError(
+                    f"{where}/{group}/{key}: a group ({', '.join(x) or 'empty'}) where an array of "
+                    f"one observation is expected: write its arrays straight into {group}, e.g. as "
+                    f"{key}_{next(iter(x), 'image')}."
+                )
+            lengths[f"{group}/{key}"] = x.shape[0]
     if "num_samples" in demo.attrs:
         lengths["attribute num_samples"] = int(demo.attrs["num_samples"])
     if len(set(lengths.values())) > 1:

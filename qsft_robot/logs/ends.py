@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -60,6 +61,14 @@ def success_signal(file: h5py.File, names: Sequence[str]) -> str:
         return "rewards"
     if all("success" in demo.attrs for demo in demos):
         return "attribute"
+    if all(read_steps(demo, "dones")[-1] > 0 for demo in demos):
+        warnings.warn(
+            f"{file.filename}: success is read from 'dones', for want of anything else, and every "
+            f"one of the {len(demos)} logs ends with one, so that all of them count as successes. "
+            "Where dones say only that a log is over, write success into the file "
+            "(`qsft-robot relabel`).",
+            stacklevel=2,
+        )
     return "dones"
 
 

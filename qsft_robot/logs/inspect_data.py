@@ -13,6 +13,7 @@ from rich.table import Table
 from qsft_robot.demonstrations import iter_episodes, no_reward
 from qsft_robot.logs.checks import (
     ACTION_TOLERANCE,
+    ANY_SCALE,
     env_args_of,
     masks_of,
     open_demonstrations,
@@ -107,7 +108,7 @@ def summarize(
         filter_key=filter_key,
         log_end=log_end,
         success_reward=success_reward,
-        action_scale=(-np.inf, np.inf),
+        action_scale=ANY_SCALE,
     ):
         _add(summary, episode)
         success[episode.name] = episode.success
@@ -118,6 +119,8 @@ def summarize(
             summary.warnings.append(
                 f"mask/{key} is empty; --data.filter-key {key} would be refused."
             )
+    if not summary.rewarded:
+        summary.warnings.append(no_reward(path, success_reward))
     summary.warnings += _warnings(summary, only_dones and log_end is None, no_next)
     return summary
 
@@ -196,9 +199,7 @@ def _widen(before: KeySummary | None, rows: np.ndarray) -> KeySummary:
 
 def _warnings(summary: DataSummary, only_dones: bool, no_next: bool) -> list[str]:
     found = []
-    if not summary.rewarded:
-        found.append(no_reward(summary.path, success_reward=False))
-    elif min(summary.returns) < 0 or max(summary.returns) > 1:
+    if summary.rewarded and (min(summary.returns) < 0 or max(summary.returns) > 1):
         found.append(
             f"returns span [{min(summary.returns):.3g}, {max(summary.returns):.3g}], beyond the "
             "default range [0, 1]: declare --data.return-low and --data.return-high, or pass "

@@ -131,7 +131,7 @@ def _agreed_env_args(sources: Sequence[_Source], chosen: Path | None) -> dict[st
         )
     first = sources[0]
     for other in sources[1:]:
-        differing = _differences(_compared(first.env_args), _compared(other.env_args))
+        differing = environment_differences(first.env_args, other.env_args)
         if differing:
             raise ValueError(
                 f"{first.path} and {other.path} come from environments that differ: "
@@ -139,6 +139,11 @@ def _agreed_env_args(sources: Sequence[_Source], chosen: Path | None) -> dict[st
                 "env_args to keep (--env-args-from FILE)."
             )
     return first.env_args
+
+
+def environment_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """In words, what keeps logs with these env_args from being joined; [] where nothing does."""
+    return _differences(_compared(a), _compared(b))
 
 
 def _compared(env_args: Mapping[str, Any]) -> dict[str, Any]:

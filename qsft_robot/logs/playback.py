@@ -12,7 +12,7 @@ import numpy as np
 
 from qsft_robot.build import build_env
 from qsft_robot.demonstrations import iter_episodes, read_env_args
-from qsft_robot.logs.checks import env_args_of, open_demonstrations, unknown
+from qsft_robot.logs.checks import ANY_SCALE, env_args_of, open_demonstrations, unknown
 from qsft_robot.rollouts.video import VideoFile, check_video, draw_overlay
 from qsft_robot.rollouts.worker import as_mapping, succeeded
 from qsft_robot.types import Episode, is_image, is_text, stack_rows
@@ -109,7 +109,7 @@ def _read(path: str | Path, name: str) -> tuple[Episode, int, dict[str, Any] | N
             options = {"states": np.asarray(group["states"][0]).tolist()}
             if "model_file" in group.attrs:
                 options["model_file"] = str(group.attrs["model_file"])
-    log = next(episode for episode in iter_episodes(path) if episode.name == name)
+    (log,) = iter_episodes(path, names=[name], action_scale=ANY_SCALE)
     if options is None:
         options = log.attributes.get("reset_options") or None
     return log, int(log.attributes.get("seed", 0)), options

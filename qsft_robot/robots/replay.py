@@ -11,6 +11,7 @@ from rich.table import Table
 from qsft_robot.control.loop import EpisodeEnd
 from qsft_robot.demonstrations import iter_episodes, read_env_args
 from qsft_robot.files import atomic_file
+from qsft_robot.logs.checks import ANY_SCALE
 from qsft_robot.robot import Outcome, RobotSpec, image_sizes
 from qsft_robot.types import Episode, Observation
 
@@ -121,19 +122,14 @@ class ReplayRobot:
         return path
 
     def _load(self, name: str) -> None:
-        self._episode: Episode = next(
-            iter_episodes(self.path, keys=self._keys, names=[name], action_scale=_ANY)
-        )
+        read = iter_episodes(self.path, keys=self._keys, names=[name], action_scale=ANY_SCALE)
+        self._episode: Episode = next(read)
         self.recorded[name] = self._episode.actions
         self._at = 0
 
     def _row(self, i: int) -> Observation:
         rows = {key: x[i] for key, x in self._episode.observations.items()}
         return Observation.from_env(rows, self._episode.instruction)
-
-
-# A recording may hold actions of any unit.
-_ANY = (-3e38, 3e38)
 
 
 def difference_table(differences: dict[str, Any]) -> Table:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 
 # Gradients are summed in buckets of about so many bytes.
 BUCKET = 64 * 2**20
+# How long processes wait for one: the first fills caches (frames, features of a large tower, a
+# model of the hub) while the others stand still.
+PATIENCE = timedelta(hours=6)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def join(device: str) -> str:
             from accelerate import PartialState
         except ImportError as error:
             raise ImportError("several processes need: pip install 'qsft-robot[vlm]'") from error
-        PartialState(cpu=device == "cpu")
+        PartialState(cpu=device == "cpu", timeout=PATIENCE)
         atexit.register(_leave)
     if device == "cuda":
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"

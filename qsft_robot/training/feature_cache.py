@@ -172,7 +172,8 @@ def image_tokens_of(config: TrainConfig, networks: PolicyNetworks, data: TokenDa
     if not (taken and isinstance(data.frames, FrameCache)):
         return image_features(networks, data, config.device)
     assert networks.behaviour is not None
-    key = hashlib.sha256(json.dumps([data.frames.folder.name, data.names]).encode())
+    shrink = getattr(networks.behaviour.config, "image_shrink", 1)
+    key = hashlib.sha256(json.dumps([data.frames.folder.name, data.names, shrink]).encode())
     key.update(data.text_ids.numpy().tobytes())
     for parameter in networks.behaviour.image_parameters():
         key.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())

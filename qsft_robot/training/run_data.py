@@ -12,8 +12,9 @@ import torch
 
 from qsft_robot.build import build_tokenizer
 from qsft_robot.config import DataConfig, TrainConfig, to_json
-from qsft_robot.demonstrations import read_env_args, read_episodes
+from qsft_robot.demonstrations import read_episodes
 from qsft_robot.files import cache_folder
+from qsft_robot.logs.checks import env_args_of, open_demonstrations
 from qsft_robot.logs.data_hash import data_hash
 from qsft_robot.logs.ranges import LogRanges
 from qsft_robot.logs.validate import check_cameras
@@ -25,7 +26,6 @@ from qsft_robot.training.token_data import TokenData
 from qsft_robot.types import ADMISSIBLE, Episode
 from qsft_robot.versions import software_versions
 from tokenizers_action.protocol import ActionTokenizer
-from vlm.words import hash_words
 
 # Share of a success that the first step of a log should still see.
 _SEEN = 0.2
@@ -50,14 +50,21 @@ class RunData:
 def read_run_data(config: TrainConfig) -> RunData:
     """Read, check and tokenise the logs that the config names."""
     data = config.data
-    episodes = _read(config, data.filter_key)[: data.max_episodes]
+    held_out = _read(config, data.valid_key) if data.valid_key else []
+    away = {episode.name for episode in held_out}
+    episodes = [e for e in _read(config, data.filter_key) if e.name not in away]
+    episodes = episodes[: data.max_episodes]
+    if not episodes:
+        raise ValueError(
+            f"{data.path}: --data.valid-key {data.valid_key} holds every log out that "
+            f"--data.filter-key {data.filter_key} picks; nothing is left to train on."
+        )
     returns = ReturnRange(config.qsft.gamma, data.return_low, data.return_high)
-    for episode in episodes:
+    for episode in [*episodes, *held_out]:
         where = f"{data.path}: {episode.name}"
         returns.check(episode.rewards, episode.terminated, where)
     keys = (*data.state_keys, *data.auxiliary_keys)
     norm_stats = NormStats.fit(episodes, keys, _action_scale(data))
-    held_out = _read(config, data.valid_key) if data.valid_key else []
     wanted = config.tokenizer
     if wanted.kind == "commands":
         actions = every_command([*episodes, *held_out])
@@ -86,8 +93,7 @@ def read_run_data(config: TrainConfig) -> RunData:
             norm_stats,
             tokenizer,
             returns,
-            # A pretrained model reads words by its own tokenizer, which is loaded with it.
-            hash_words if config.model.reads_words else None,
+            None,  # the model reads the words; see build_run_model
             config.model.history,
             data.auxiliary_keys,
             data.text_keys,
@@ -127,9 +133,10 @@ def discount_note(config: TrainConfig, data: RunData) -> str | None:
 
 def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> dict[str, Any]:
     """The parts of policy.json that are known before training."""
-    env_args = read_env_args(config.data.path)
+    with open_demonstrations(config.data.path) as file:
+        env_args = env_args_of(file)  # logs of a robot of one's own may have none
     low, high = data.norm_stats.action_low, data.norm_stats.action_high
-    control_hz = env_args.get("env_kwargs", {}).get("control_freq", env_args.get("control_hz"))
+    control_hz = (env_args.get("env_kwargs") or {}).get("control_freq", env_args.get("control_hz"))
     return {
         "method": config.method,
         "model": model,

@@ -24,7 +24,7 @@ from qsft_robot.training.networks import PolicyNetworks
 from qsft_robot.training.run_data import RunData
 from qsft_robot.training.sharding import has_shards, whole_state
 from tokenizers_action.protocol import ActionTokenizer, TextTokenizer
-from vlm.words import hash_text
+from vlm.words import count_words, hash_text
 
 if TYPE_CHECKING:
     from qsft_robot.build import Model
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 # Buckets of hashed words where observations are texts: of the 350 words of a household then 7 pairs
 # share a bucket, with the 4,096 of instructions alone 15.
 TEXT_BUCKETS = 8_192
-# Words of an instruction there: goals that people wrote run to two dozen.
-TEXT_LENGTH = 32
+# Fewest words of an instruction that a model reads, there and elsewhere: goals that people wrote
+# for a household run to two dozen.
+TEXT_LENGTH, SHORT_TEXT = 32, 16
 
 
 def build_run_model(config: TrainConfig, data: RunData, revision: str | None = None) -> Model:
@@ -55,7 +56,8 @@ def build_run_model(config: TrainConfig, data: RunData, revision: str | None = N
     if config.tokenizer.kind == "commands" or config.data.text_keys:
         shape["text_history"] = config.model.text_history
     if config.model.pretrained is None:
-        model = _build_rt(config, data.tokenizer, shape)
+        longest = max(count_words(text) for part in logs for text in part.instructions)
+        model = _build_rt(config, data.tokenizer, shape, longest)
     else:
         texts = {text for part in logs for text in part.instructions}
         model = _build_pretrained(config, data, shape, tuple(sorted(texts)), revision)
@@ -73,7 +75,9 @@ def build_run_model(config: TrainConfig, data: RunData, revision: str | None = N
     return model
 
 
-def _build_rt(config: TrainConfig, tokenizer: ActionTokenizer, shape: dict[str, Any]) -> Model:
+def _build_rt(
+    config: TrainConfig, tokenizer: ActionTokenizer, shape: dict[str, Any], longest: int
+) -> Model:
     settings = config.model
     if "cameras" in shape:
         shape["image_encoder"] = settings.image_encoder
@@ -87,7 +91,7 @@ def _build_rt(config: TrainConfig, tokenizer: ActionTokenizer, shape: dict[str, 
         if commands:
             spoken = ["", *tokenizer.to_json()["words"]]
             shape["action_words"] = [int(hash_text(w, 1, TEXT_BUCKETS)[0]) for w in spoken]
-        shape["text_length"] = TEXT_LENGTH
+    shape["text_length"] = max(TEXT_LENGTH if "text_history" in shape else SHORT_TEXT, longest)
     shape["text_encoder"] = settings.text_encoder
     shape["text_weights"] = settings.text_weights
     shape["fine_tune_towers"] = settings.fine_tune_towers
@@ -175,7 +179,11 @@ def take_image_encoder(
     encoder = {k.removeprefix(prefix): x for k, x in weights.items() if k.startswith(prefix)}
     shapes = {k: x.shape for k, x in encoder.items()}
     ours = {k: x.shape for k, x in encoder_here.state_dict().items()}
-    if theirs["cameras"] != description["cameras"] or shapes != ours:
+    same = all(
+        theirs["model"]["config"].get(name, default) == description["model"]["config"][name]
+        for name, default in (("image_encoder", "small"), ("image_shrink", 1))
+    )
+    if theirs["cameras"] != description["cameras"] or shapes != ours or not same:
         raise ValueError(
             f"--features-from {checkpoint.parent}: its image encoder was made for other cameras or "
             f"another model (cameras {theirs['cameras']}, here {description['cameras']}; "

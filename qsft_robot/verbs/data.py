@@ -108,7 +108,7 @@ def _with_policy(
     trained_in = policy.description["env_args"]
     kwargs = dict(chosen.env_kwargs)
     if trained_in.get("env_name") == chosen.env_name:
-        kwargs = {**trained_in.get("env_kwargs", {}), **kwargs}
+        kwargs = {**(trained_in.get("env_kwargs") or {}), **kwargs}
     kwargs |= {
         key: list(value) if key == "cameras" else value
         for key, value in see.items()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qsft_robot.build import unknown
 from qsft_robot.config import ActingConfig
+from qsft_robot.presets import recipe
 
 
 def _number(word: str, flag: str) -> float:
@@ -54,3 +55,12 @@ def acting_changes(words: Sequence[str]) -> dict[str, Any]:
             raise unknown("acting setting", name, known)
         changes[name] = value if name == "rule" else _number(value, f"--acting {name}")
     return changes
+
+
+def env_of_recipe(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
+    """env_args of the recipe that --env names, with the policy's cameras and image size."""
+    chosen, cameras = recipe(name), description["cameras"]
+    kwargs = {**chosen.env_kwargs, "cameras": [key.removesuffix("_image") for key in cameras]}
+    for size in cameras.values():
+        kwargs["image_size"] = list(size)
+    return {"env_name": chosen.env_name, "env_kwargs": kwargs}

@@ -88,7 +88,7 @@ def run(
     from qsft_robot.control.run_words import RunSettings, print_result
     from qsft_robot.files import write_json
     from qsft_robot.policy_folder import PolicySpec
-    from qsft_robot.verbs.flag_words import acting_changes
+    from qsft_robot.verbs.flag_words import acting_changes, env_of_recipe
 
     token = None
     if policy.startswith(SERVED):
@@ -132,7 +132,7 @@ def run(
         robot,
         description,
         float(hz),
-        env=None if env is None else _env_args(env, description),
+        env=None if env is None else env_of_recipe(env, description),
         log=log,
         filter_key=filter_key,
         source=robot_from,
@@ -163,24 +163,11 @@ def _ticks(seconds: float | None, hz: float, robot: str, description: dict[str, 
         if not seconds > 0:
             raise ValueError(f"--seconds {seconds}: give more than 0.")
         return max(1, round(seconds * hz))
-    env_args = description.get("env_args", {})
-    steps = env_args.get("env_kwargs", {}).get("max_steps")
+    env_args = description.get("env_args") or {}
+    steps = (env_args.get("env_kwargs") or {}).get("max_steps")
     if robot == "mujoco" and steps is not None:
         return max(1, round(steps * hz / float(env_args.get("control_hz", hz))))
     return None
-
-
-def _env_args(name: str, description: dict[str, Any]) -> dict[str, Any]:
-    """The environment of a recipe with the policy's cameras and image size."""
-    from qsft_robot.presets import recipe
-
-    chosen = recipe(name)
-    kwargs: dict[str, Any] = {**chosen.env_kwargs, "cameras": list(chosen.cameras)}
-    sizes = list(description["cameras"].values())
-    kwargs["image_size"] = list(sizes[0]) if sizes else chosen.image_size
-    if not sizes:
-        kwargs["cameras"] = []
-    return {"env_name": chosen.env_name, "env_kwargs": kwargs}
 
 
 def _pairs(words: tuple[str, ...]) -> dict[str, str]:

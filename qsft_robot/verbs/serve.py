@@ -125,7 +125,7 @@ def how_to_connect(url: str, needs_token: bool) -> str:
     return (
         "connect with\n"
         f"  openpi_client.websocket_client_policy.WebsocketClientPolicy({openpi})\n"
-        f"  qsft_robot.remote_policy.RemotePolicy({ours})"
+        f"  qsft_robot.server.remote_policy.RemotePolicy({ours})"
     )
 
 

@@ -1,5 +1,7 @@
 """Every kind of bad demonstration file is refused with one message that names what is wrong."""
 
+import warnings
+
 import h5py
 import numpy as np
 import pytest
@@ -252,3 +254,25 @@ def test_a_log_that_goes_on_after_it_terminated(path):
 def test_env_args_that_are_not_json(path):
     edit(path, lambda file: file["data"].attrs.update(env_args="{name: Lift}"))
     refused(path, "env_args", "not JSON")
+
+
+@pytest.mark.parametrize("group", ["obs", "next_obs"])
+def test_a_group_among_the_observations(path, group):
+    edit(path, lambda f: f.create_dataset(f"data/demo_1/{group}/images/left", data=np.ones((4, 2))))
+    refused(path, "demo_1", f"{group}/images", "left", "straight into")
+
+
+def test_dones_that_only_end_the_logs_make_every_log_a_success_and_that_is_told(path):
+    def spoil(file):
+        for demo in file["data"].values():
+            demo["rewards"][...] = 0
+
+    edit(path, spoil)
+    with pytest.warns(UserWarning, match="every one of the 3 logs ends with one"):
+        found = read_episodes(path, success_reward=True)
+    assert all(episode.success for episode in found)
+    edit(path, lambda f: put(f["data/demo_0"], "dones", np.zeros(4)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = read_episodes(path, success_reward=True)
+    assert [episode.success for episode in found] == [False, True, True]

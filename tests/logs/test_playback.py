@@ -125,3 +125,11 @@ def test_a_log_without_a_seed_begins_from_its_states_as_in_robomimic_files(tmp_p
     with h5py.File(path, "r+") as file:
         file["data/demo_0/states"][0, 1] += 0.1
     assert not playback(path).accepted
+
+
+def test_other_logs_and_the_scale_of_the_actions_do_not_matter(changed):
+    with h5py.File(changed, "r+") as file:
+        file["data/demo_0/obs/proprio"][0] = np.nan
+        file["data/demo_1/actions"][3] *= 5
+    assert not playback(changed, 1).accepted
+    assert playback(changed, 2).accepted

@@ -16,7 +16,7 @@ from qsft_robot.control.choice import open_local_or_remote, open_robot
 from qsft_robot.control.loop import LoopSettings
 from qsft_robot.control.run import policy_hash, run_robot
 from qsft_robot.control.run_words import RunSettings
-from qsft_robot.demonstrations import read_episodes
+from qsft_robot.demonstrations import read_env_args, read_episodes
 from qsft_robot.logs.merge import merge_files
 from qsft_robot.robots.gym import GymRobot
 
@@ -104,6 +104,7 @@ def test_ones_own_robot_comes_from_a_file(small_policy, tmp_path):
     (log,) = read_episodes(out / "logs.hdf5")
     assert log.success
     assert log.terminated
+    assert read_env_args(out / "logs.hdf5") == {"env_name": "still", "control_hz": 10.0}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from qsft_robot.control.loop import EpisodeEnd
 from qsft_robot.control.run_log import RunLog
 from qsft_robot.types import Observation
 
-log = RunLog(Path(sys.argv[1]), {"env_name": "arm", "type": 2})
+log = RunLog(Path(sys.argv[1]), {"env_name": "arm", "type": 2, "control_hz": 10.0})
 image = np.zeros((32, 32, 3), np.uint8)
 print("ready", flush=True)
 while True:
@@ -132,3 +132,12 @@ def test_a_kill_at_any_moment_loses_only_the_episode_under_way(tmp_path):
         for name in files:
             (episode,) = read_episodes(out / "episodes" / name)
             assert len(episode) == 40
+
+
+@pytest.mark.parametrize("other", [{"control_hz": 20.0}, {"env_name": "crane"}])
+def test_a_folder_with_episodes_of_another_environment_is_refused_at_once(tmp_path, other):
+    recorded(RunLog(tmp_path, ENV_ARGS), EpisodeEnd("success", True, 4))
+    (name,) = other
+    with pytest.raises(ValueError, match=rf"--out .*{name} is .*Record into another folder"):
+        RunLog(tmp_path, {**ENV_ARGS, **other})
+    assert len(RunLog(tmp_path, ENV_ARGS).files()) == 1

@@ -193,7 +193,8 @@ def test_a_file_of_robosuite_1_4_rebuilds_with_one_warning_for_what_is_gone():
     assert {key: space.shape for key, space in env.observation_space.items()} == LOW_DIM
     part = env.settings.make_kwargs["controller_configs"]["body_parts"]["right"]
     assert (part["input_type"], part["damping_ratio"]) == ("delta", 1)
-    # robosuite's advice for such logs, and its own way of rendering
+    # robosuite's advice for such logs, its own way of rendering, and robomimic's step limit
+    assert env.settings.max_steps == 400
     assert env.settings.make_kwargs["lite_physics"] is False
     assert env.settings.render_quality == "full"
     start = env.reset(seed=0)[0]["robot0_eef_pos"]

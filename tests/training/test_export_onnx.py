@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import h5py
 import numpy as np
 
 from qsft_robot.build import open_policy
@@ -37,3 +39,23 @@ def test_a_trained_policy_is_exported_with_graphs_that_were_held_against_its_own
     # Exported again without them, they are gone.
     assert main(["export", str(run), "--no-onnx"]) == 0
     assert not isinstance(open_policy(run), OnnxPolicy)
+
+
+def test_actions_of_another_scale_and_logs_beside_the_mask_are_no_hindrance(
+    config, logs, tmp_path, unchecked_shapes
+):
+    """As in logs that came from a robot in degrees."""
+    path = tmp_path / "degrees.hdf5"
+    shutil.copy(logs, path)
+    with h5py.File(path, "r+") as file:
+        for demo in file["data"].values():
+            demo["actions"][...] *= 90
+        file["data/demo_0/obs/proprio"][0] = np.nan  # not among mask/train
+    setting = config(
+        data__path=path, data__filter_key="train",
+        data__action_low=(-90.0,), data__action_high=(90.0,),
+    )  # fmt: skip
+    train(setting)
+    assert main(["export", str(setting.out)]) == 0
+    told = json.loads((setting.out / "policy" / "policy.json").read_text())["onnx"]["parity"]
+    assert told["measured_on"] == "recorded observations of degrees.hdf5"

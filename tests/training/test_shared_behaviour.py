@@ -99,6 +99,9 @@ def test_features_for_other_cameras_or_of_another_width_are_refused(config, tmp_
     other = config(pixels=True, out=tmp_path / "o", model__width=64, features_from=source.out)
     with pytest.raises(ValueError, match=r"--features-from .*source.*width"):
         train(other)
+    other = config(pixels=True, out=tmp_path / "o", model__image_shrink=2, features_from=source.out)
+    with pytest.raises(ValueError, match=r"--features-from .*source.*another model"):
+        train(other)
     with pytest.raises(ValueError, match=r"--features-from needs --data\.cameras"):
         config(features_from=source.out)
     with pytest.raises(ValueError, match="exclude each other"):

@@ -43,3 +43,13 @@ def test_value_heads_start_at_zero_and_learn():
     assert not state_values.any()
     (action_values.sum() + state_values.sum()).backward()
     assert heads.action_value[-1].weight.grad.abs().sum() > 0
+
+
+def test_the_void_head_is_float32_under_autocast_too():
+    head = VoidHead(64)
+    torch.nn.init.normal_(head.weight)
+    hidden = torch.randn(5, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        logit = head(hidden)
+    assert logit.dtype == torch.float32
+    torch.testing.assert_close(logit, head(hidden))
