@@ -77,7 +77,7 @@ def test_held_out_logs_have_to_keep_to_the_declared_returns(config, logs, tmp_pa
     path = shutil.copy(logs, tmp_path / "logs.hdf5")
     with h5py.File(path, "r+") as file:
         file["data/demo_1/rewards"][-1] = 2
-    with pytest.raises(ValueError, match="demo_1.*outside the declared range"):
+    with pytest.raises(ValueError, match=r"demo_1.*outside the declared range"):
         read_run_data(config(data__path=path, data__filter_key="train", data__valid_key="valid"))
 
 
