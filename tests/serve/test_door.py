@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from qsft_robot.cli import main
 from qsft_robot.server.config import ServerConfig, bind, lets_in
 from qsft_robot.server.remote_policy import PolicyUnavailable, RemotePolicy
 from qsft_robot.server.running import serving
+from qsft_robot.verbs.serve import how_to_connect
 
 TOKEN = "correct-horse-battery-staple"
 
@@ -53,6 +55,15 @@ def test_the_right_token_gets_in_from_both_clients(guarded, observations, as_mes
     assert client.infer(as_message(observations[0]))["actions"].shape == (2, 4)
     with RemotePolicy(guarded.server.url, token=TOKEN, timeout_s=20) as remote:
         assert remote.infer(observations[0]).shape == (2, 4)
+
+
+def test_the_printed_lines_of_both_clients_connect(guarded):
+    for line in how_to_connect(guarded.server.url, needs_token=True).splitlines()[1:]:
+        module, _, call = line.strip().partition("(")[0].rpartition(".")
+        names = {call: getattr(importlib.import_module(module), call), "token": TOKEN}
+        client = eval(call + "(" + line.partition("(")[2], names)
+        assert type(client) in (WebsocketClientPolicy, RemotePolicy)
+        getattr(client, "close", lambda: None)()
 
 
 def refuse(url: str, status: int, **options) -> None:
