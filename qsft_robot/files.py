@@ -42,7 +42,7 @@ def is_abandoned(path: Path) -> bool:
     return time.time() - newest > ABANDONED
 
 
-def _temporary(path: Path) -> Path:
+def temporary_sibling(path: Path) -> Path:
     """A new hidden sibling of `path`; those that kills left to earlier writers are removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
@@ -62,7 +62,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     left behind goes with the next write of `path` after a day.
     """
     path = Path(path)
-    temporary = _temporary(path)
+    temporary = temporary_sibling(path)
     try:
         yield temporary
         _fsync(temporary)
@@ -80,7 +80,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     something else is there: only an empty folder, or one with a SHA256SUMS, is replaced."""
     path = Path(path)
     check_replaceable(path)
-    temporary = _temporary(path)
+    temporary = temporary_sibling(path)
     temporary.mkdir()
     aside = temporary.with_suffix(".old")
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from qsft_robot.build import carry_base, load_model, load_tokenizer, save_processor, words_of
+from qsft_robot.files import temporary_sibling
 from qsft_robot.loss import TokenBatch, legal_log_softmax
 from qsft_robot.training.networks import PolicyNetworks, inference, teacher_forced
 from tokenizers_action.protocol import TextTokenizer, legal_along
@@ -134,8 +134,8 @@ def _log_probs(model: Any, batch: TokenBatch) -> Tensor:
 @contextmanager
 def _temporary(beside: Path) -> Iterator[Path]:
     """A folder beside the one that is to be written, gone afterwards."""
-    folder = beside.with_name(f".{beside.name}.{uuid.uuid4().hex[:8]}.parts")
-    folder.mkdir(parents=True)
+    folder = temporary_sibling(beside)
+    folder.mkdir()
     try:
         yield folder
     finally:
