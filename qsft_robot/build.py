@@ -74,14 +74,29 @@ def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
 
         return build_robosuite_env(env_args, **overrides)
     if name.startswith(GYMNASIUM_PREFIX):
-        import gymnasium
-
-        return gymnasium.make(name.removeprefix(GYMNASIUM_PREFIX), **kwargs)
+        return _build_gymnasium(name.removeprefix(GYMNASIUM_PREFIX), kwargs)
     raise unknown(
         "environment",
         name,
         (TABLETOP, ALFWORLD, ALFWORLD_THOR, *ROBOSUITE_TASKS, f"{GYMNASIUM_PREFIX}<installed id>"),
     )
+
+
+def _build_gymnasium(name: str, kwargs: dict[str, Any]) -> gymnasium.Env:
+    """An installed environment. A step limit that it does not take itself is gymnasium's own;
+    ValueError for another argument that it does not take."""
+    import gymnasium
+
+    try:
+        return gymnasium.make(name, **kwargs)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        if "'max_steps'" in str(error):
+            rest = {key: x for key, x in kwargs.items() if key != "max_steps"}
+            return _build_gymnasium(name, {**rest, "max_episode_steps": kwargs["max_steps"]})
+        flag = " (--run-to-limit)" if "'terminate_on_success'" in str(error) else ""
+        raise ValueError(f"{GYMNASIUM_PREFIX}{name}: {error}{flag}") from error
 
 
 def _known_kwargs(name: str, kind: type, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from qsft_robot.logs.ends import (
     ends_terminal,
     first_success,
     read_steps,
-    success_signal,
+    success_signals,
 )
 from qsft_robot.types import Episode, is_text
 
@@ -132,14 +132,14 @@ def iter_episodes(
         names = _select(file, filter_key, names)
         env_args = env_args_of(file)
         ends = ends_by_name(file, log_end)
-        signal = success_signal(file, names) if success_reward else None
+        signals = success_signals(file, names) if success_reward else {}
         keys = _known_keys(file, names[0], keys)
         shapes: dict[str, tuple[str, tuple[int | str, ...]]] = {}
         for name in names:
             demo = file["data"][name]
             check_demo(demo)
             lang = instruction if instruction is not None else language_of(demo, env_args)
-            episode = _read_demo(demo, keys, lang, ends.get(name), signal)
+            episode = _read_demo(demo, keys, lang, ends.get(name), signals.get(name))
             check_actions(f"{path}: data/{name}/actions", episode.actions, action_scale)
             arrays = {f"obs/{key}": x for key, x in episode.observations.items()}
             for key, x in {**arrays, "actions": episode.actions}.items():

@@ -119,9 +119,10 @@ class OnnxPolicy:
         """Actions, their token ids, and V(s) where the policy carries a value."""
         for observation in observations:
             check_observation(observation, self.cameras, self.state_keys)
+        # All that can be refused comes before any memory is changed.
+        text_ids = np.stack([self._text(o.instruction) for o in observations])
         for o, memory in zip(observations, memories, strict=True):
             memory.states.append(state_vector(o.state, self.state_keys, self.norm_stats, 1)[0])
-        text_ids = np.stack([self._text(o.instruction) for o in observations])
         if self._frame is not None:
             images = {
                 f"image_{i}": np.stack([o.images[camera] for o in observations])

@@ -135,8 +135,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "tokenizer.n_bins": 32,
         "model.dropout": 0.0,
         "qsft.gamma": 0.99,
-        # Where the hand is around the cube, good logs close it in one step of five: with a cut at .3
-        # of the likeliest token it would wait there.
+        # With the hand around the cube, good logs close it in one step of five: with a cut at .3 of
+        # the likeliest token it would wait there.
         "acting.min_p": 0.1,
         "optim.batch_size": 64,
         "optim.behaviour_steps": 1500,

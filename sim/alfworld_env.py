@@ -103,6 +103,7 @@ class AlfworldEnv(gymnasium.Env[dict[str, Any], str]):
         self.facts: list[list[str]] = []
         self.advice: str | None = None  # the expert's next command, once it was asked
         self._steps, self._succeeded, self._playing = 0, False, False
+        self._won = False  # as things are now; `_succeeded` stays
         self._games_left = self.games_of_an_engine
         self.action_space = spaces.Text(_COMMAND_LENGTH, charset=_CHARACTERS)
         images = {
@@ -136,7 +137,7 @@ class AlfworldEnv(gymnasium.Env[dict[str, Any], str]):
             self.engine.close()
         self._games_left = (self._games_left or self.games_of_an_engine) - 1
         told = self.engine.request({"game": str(self.game.file)}, _LOAD_S)
-        self._playing, self._steps, self._succeeded = True, 0, False
+        self._playing, self._steps, self._succeeded, self._won = True, 0, False, False
         self.instruction, self.advice = told["instruction"], None
         self._take_in(told)
         return self._observation(), self._info(False)
@@ -154,7 +155,8 @@ class AlfworldEnv(gymnasium.Env[dict[str, Any], str]):
         self._take_in(told)
         self._steps += 1
         reward = float(told["won"] and not self._succeeded)
-        self._succeeded |= told["won"]
+        self._won = bool(told["won"])
+        self._succeeded |= self._won
         terminated = self._succeeded and self.terminate_on_success
         truncated = not terminated and self._steps >= self.max_steps
         return self._observation(), reward, terminated, truncated, self._info(invalid)
@@ -229,7 +231,7 @@ class AlfworldEnv(gymnasium.Env[dict[str, Any], str]):
         assert self.game is not None
         return {
             "instruction": self.instruction,
-            "success": self._succeeded,
+            "success": self._won,
             "task_type": self.game.task_type,
             "game": self.game.id,
             "split": self.split,

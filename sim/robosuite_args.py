@@ -140,7 +140,7 @@ def read_settings(
     own = dict(section or {}) | {key: written.pop(key) for key in _OWN if key in written}
     own = {key: value for key, value in own.items() if value is not None}
     # robomimic's files were rendered by robosuite's own settings, with older physics before 1.5
-    foreign = section is None and "controller_configs" in written
+    foreign = section is None and written.get("controller_configs") is not None
     language = written.get("language") or written.get("lang") or own.get("instruction")
     cameras = _read_cameras(written, own)
     make_kwargs: dict[str, Any] = {"robots": _read_robots(written.pop("robots", "Panda"))}

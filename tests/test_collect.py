@@ -170,3 +170,12 @@ def test_a_worker_that_dies_stops_the_collection_and_names_the_demonstration(tmp
         collect(tabletop(), tmp_path / "a.hdf5", [CollectPart(300)], progress=False)
     thread.join()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_demonstration_that_fails_is_named_with_its_seed(tmp_path):
+    env_args = {"env_name": "tabletop", "env_kwargs": {"cameras": []}}
+    parts = [CollectPart(2), CollectPart(1, reset_options={"object": "teapot"})]
+    with pytest.raises(
+        ValueError, match=r"demonstration 2 \(environment seed \d+, expert expert\)"
+    ):
+        collect(env_args, tmp_path / "logs.hdf5", parts, progress=False)

@@ -6,6 +6,7 @@ import imageio
 import numpy as np
 import pytest
 
+from qsft_robot.build import build_env
 from qsft_robot.evaluate import evaluate
 from qsft_robot.types import Decision
 
@@ -215,6 +216,16 @@ def test_an_installed_gymnasium_environment_runs_and_takes_reset_options():
     assert result.episodes[0].failure_reason == "step_limit"
 
 
+PENDULUM = {"env_name": "gymnasium:Pendulum-v1", "env_kwargs": {}}
+
+
+def test_a_step_limit_is_gymnasiums_own_where_the_environment_takes_none():
+    env = build_env(PENDULUM, max_steps=5)
+    env.reset(seed=0)
+    assert [env.step(np.zeros(1, np.float32))[3] for _ in range(5)] == [False] * 4 + [True]
+    env.close()
+
+
 class Wrong(Walker):
     def __init__(self, actions):
         super().__init__()
@@ -245,6 +256,7 @@ def test_actions_of_a_wrong_shape_or_not_finite_are_refused(actions, words):
         ({"execute_steps": 0}, "execute_steps is 0"),
         ({"env_args": {"env_name": "tabeltop"}}, "Did you mean 'tabletop'"),
         ({"env_overrides": {"speed": 3}}, "speed"),
+        ({"env_args": PENDULUM, "run_to_limit": True}, "terminate_on_success.*--run-to-limit"),
     ],
 )
 def test_bad_arguments_are_answered_with_one_clear_error(arguments, words):

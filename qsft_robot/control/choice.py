@@ -134,4 +134,10 @@ def _made(source: str, settings: Mapping[str, str]) -> Any:
     if not hasattr(module, name):
         there = [x for x in vars(module) if not x.startswith("_")]
         raise ValueError(f"--robot-from {source}: {where} has no {name!r}; it has: {there}.")
-    return getattr(module, name)(**settings)
+    try:
+        return getattr(module, name)(**settings)
+    except TypeError as error:
+        given = " ".join(f"{key}={value}" for key, value in settings.items())
+        raise ValueError(
+            f"--robot-from {source} --robot-settings {given or '(none)'}: {error}"
+        ) from error

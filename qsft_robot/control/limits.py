@@ -109,6 +109,9 @@ def limits_from_policy(
             f"--box-low, --box-high: robot {robot.name} reports no end-effector position to hold "
             "against a box (RobotSpec.end_effector)."
         )
+    # No flag takes an arm beyond what it declares of itself.
+    found["low"] = np.maximum(found["low"], robot.action_low)
+    found["high"] = np.minimum(found["high"], robot.action_high)
     limits = Limits(**found)
     if "range" in off:
         limits = replace(limits, low=robot.action_low, high=robot.action_high)
@@ -125,7 +128,8 @@ class ActionLimiter:
     """Bends each action into the limits, and counts what it bent by kind.
 
     What `apply` returns is finite, in range, within the largest change and speed of the action
-    before, and does not send the end effector out of the box. It also passes every `hold`.
+    before, and does not send the end effector out of the box; an arm that stands outside of range
+    or box is led back at that rate. It also passes every `hold`.
     """
 
     def __init__(self, limits: Limits, robot: RobotSpec, control_hz: float) -> None:
@@ -174,21 +178,32 @@ class ActionLimiter:
         in common (0 for a displacement, else the action before), so the order does not matter."""
         at = np.asarray(action, np.float64)
         limits, before = self.limits, self._before(observation)
-        bounds: list[tuple[str, np.ndarray, np.ndarray]] = [("range", *self._declared)]
+        bounds = [("range", *self._reaching(before, *self._declared))]
         if limits.change is not None:
             bounds.append(("change", *self._around(before, limits.change)))
         if limits.velocity is not None:
             reach = np.where(self._still, np.inf, limits.velocity * self._period)
             bounds.append(("velocity", *self._around(before, reach)))
         if (box := self._box_around(observation)) is not None:
-            bounds.append(("workspace", *box))
+            bounds.append(("workspace", *self._reaching(before, *box)))
         for kind, low, high in bounds:
             clipped = np.clip(at, low, high)
             if (np.abs(clipped - at) > 1e-6 * np.maximum(1.0, np.abs(at))).any():
                 clamps[kind] += 1
             at = clipped
         at = self._slow_down(at, before, clamps)
-        return _inside(at, self._low, self._high)
+        return _inside(at, *self._reaching(before, self._low, self._high))
+
+    def _reaching(
+        self, before: np.ndarray, low: np.ndarray, high: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """An interval that reaches to where a place stood before: an arm that stands outside comes
+        back in at the allowed rate, not at once."""
+        free = self._still | self._exempt | np.isnan(before)
+        return (
+            np.where(free, low, np.fmin(low, before)),
+            np.where(free, high, np.fmax(high, before)),
+        )
 
     def _range(self) -> tuple[np.ndarray, np.ndarray]:
         """The range, and where actions are positions the box as well."""
@@ -215,7 +230,7 @@ class ActionLimiter:
             before = self.robot.hold(None, observation)
         if before is None:
             before = np.where(self._still, 0.0, np.nan)
-        return np.clip(before.astype(float), self._low, self._high)
+        return before.astype(float)
 
     def _around(self, before: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         free = self._exempt | np.isnan(before)

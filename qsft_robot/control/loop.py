@@ -103,9 +103,15 @@ class ControlLoop:
         self.instruction, self._stop_request, self._tell = instruction, stop_request, tell
 
     def observe(self) -> Observation:
-        """The robot's observation with the instruction that the policy is to get."""
+        """The robot's observation with the instruction that the policy is to get, its arrays
+        copied: a driver may fill the same ones again."""
         seen = self.robot.get_observation()
-        return seen if self.instruction is None else replace(seen, instruction=self.instruction)
+        return replace(
+            seen,
+            images={key: np.array(x) for key, x in seen.images.items()},
+            state={key: np.array(x) for key, x in seen.state.items()},
+            instruction=seen.instruction if self.instruction is None else self.instruction,
+        )
 
     def run_episode(self, recorder: Recorder | None = None) -> EpisodeEnd:
         """One episode, from the first tick to its end; the arm is left holding, also on errors of

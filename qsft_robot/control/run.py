@@ -53,8 +53,8 @@ def run_robot(
     decider = DecisionThread(policy)
     status = StatusLine()
     with OperatorInput() as operator:
-        robot.connect()
         try:
+            robot.connect()
             if isinstance(robot, EpisodicRobot):
                 robot.begin_episode(settings.seed)
             seen = robot.get_observation()
@@ -158,7 +158,7 @@ def _episodes(
         status.end()
         report = {**loop.report(), "episodes": rows, "policy_sha256": fingerprint}
         counts = getattr(robot, "counts", None)
-        if counts:
+        if isinstance(counts, Mapping) and counts:
             report["robot"] = dict(counts)
         write_json(settings.out / "cadence.json", report)
         if log is not None:

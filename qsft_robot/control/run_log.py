@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,7 @@ class EpisodeLog:
         if not self._actions:
             return
         seen = [*self._seen, observation]
-        rows = {key: np.stack([o.images[key] for o in seen]) for key in observation.images}
-        rows |= {
-            key: np.stack([np.asarray(o.state[key], np.float32) for o in seen])
-            for key in observation.state
-        }
+        rows, kept = _whole_rows(seen)
         rewards = np.zeros(len(self._actions), np.float32)
         rewards[-1] = float(success)
         known = end.reason in KNOWN or judged
@@ -74,10 +71,40 @@ class EpisodeLog:
             truncated=not known,
             success=success,
             instruction=seen[0].instruction,
-            attributes={**self._attributes, "end": end.reason, "held_ticks": self._held},
+            attributes={**self._attributes, "end": end.reason, "held_ticks": self._held, **kept},
         )
         with DemonstrationWriter(self.path, self._env_args) as writer:
             writer.append(episode, masks=["success" if success else "failure"])
+
+
+def _whole_rows(seen: Sequence[Observation]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Rows by key, [t, ...], of what every observation has in one shape, and attributes that tell
+    what was mended: a reading of NaN is the finite one before it (or after, at the start)."""
+    found = [
+        {**o.images, **{k: np.asarray(x, np.float32) for k, x in o.state.items()}} for o in seen
+    ]
+    shapes = {key: {row[key].shape for row in found if key in row} for row in found for key in row}
+    whole = [
+        key for key, there in shapes.items() if len(there) == 1 and all(key in row for row in found)
+    ]
+    if left_out := sorted(shapes.keys() - set(whole)):
+        warnings.warn(
+            f"{', '.join(left_out)} came late or in another shape at a tick, and so is not in the "
+            "log of this episode.",
+            stacklevel=3,
+        )
+    rows = {key: np.stack([row[key] for row in found]) for key in whole}
+    mended = 0
+    for key, x in rows.items():
+        if x.dtype == np.uint8:
+            continue
+        finite = np.isfinite(x).reshape(len(x), -1).all(1)
+        if finite.all() or not finite.any():
+            continue
+        at = np.maximum.accumulate(np.where(finite, np.arange(len(x)), -1))
+        rows[key] = x[np.where(at < 0, finite.argmax(), at)]
+        mended += int((~finite).sum())
+    return rows, {"mended_readings": mended} if mended else {}
 
 
 class RunLog:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import queue
 import sys
+import threading
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,12 +61,22 @@ class RunResult:
 
 
 class StatusLine:
-    """The live line: at most four times a second, only on a terminal."""
+    """The live line: at most four times a second, only on a terminal. A thread of its own writes
+    it, since a terminal that takes no more text must not stop the control loop."""
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
         self._last = 0.0
         self._what = ""
+        self._lines: queue.Queue[str] = queue.Queue(maxsize=1)
+        if self._live:
+            threading.Thread(target=self._write, name="status line", daemon=True).start()
+
+    def _write(self) -> None:
+        while True:
+            line = self._lines.get()
+            with suppress(OSError):  # the terminal may have gone
+                print(line, end="", file=sys.stderr, flush=True)
 
     def begin(self, what: str) -> None:
         self._what = what
@@ -75,18 +88,18 @@ class StatusLine:
         self._last = now
         decided = loop.cadence.seconds["decide"]
         late = f"{1e3 * decided[-1]:.0f} ms" if decided else "-"
-        print(
+        line = (
             f"\r{self._what}: tick {steps}, {loop.watchdog.stance.value}, decision {late}, "
             f"{loop.cadence.overruns} overruns, {loop.watchdog.held_ticks} held, "
-            f"{sum(loop.limiter.clamps.values())} clamps   ",
-            end="",
-            file=sys.stderr,
-            flush=True,
+            f"{sum(loop.limiter.clamps.values())} clamps   "
         )
+        with suppress(queue.Full):  # the one before is still being written
+            self._lines.put_nowait(line)
 
     def end(self) -> None:
         if self._live and self._last:
-            print(file=sys.stderr)
+            with suppress(queue.Full):
+                self._lines.put("\n", timeout=0.5)
             self._last = 0.0
 
 
@@ -116,6 +129,11 @@ def opening(
     ]
     said = {k: v for k, v in limits.items() if v is not None}
     lines.append("limits: " + "; ".join(f"{k} {_short(v)}" for k, v in said.items()))
+    if robot.spec.measured is None and not robot.spec.is_displacement.all():
+        lines.append(
+            "no limit of change for the first action: the robot doesn't say where it stands "
+            "(RobotSpec.measured)"
+        )
     if missing:
         lines.append(f"no limit of: {', '.join(missing)} (neither in the policy nor given)")
     lines += [f"accepted: {difference.what}" for difference in passed]

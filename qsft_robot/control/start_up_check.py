@@ -226,9 +226,11 @@ def _readings(description: Mapping[str, Any], seen: Observation) -> list[Differe
             continue
         low, high = np.asarray(span["low"]), np.asarray(span["high"])
         row = np.asarray(seen.state[key], np.float64)
+        if row.shape != low.shape:
+            continue  # of the policy's own keys that is told above
         width = np.maximum(high - low, 1e-3)
         far = np.maximum(low - row, row - high) > _FAR * width
-        if row.shape == low.shape and far.any():
+        if far.any():
             i = int(np.flatnonzero(far)[0])
             found.append(
                 Difference(

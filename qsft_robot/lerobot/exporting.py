@@ -207,7 +207,7 @@ class _Writer:
         self._state = {key: numbers[key] for key in joined}
         sizes = {STATE: self._state} if self._state else {}
         sizes |= {f"observation.{k}": {k: n} for k, n in numbers.items() if k not in joined}
-        if joined and "state" in numbers and "state" not in joined:
+        if "state" in numbers and "state" not in joined:
             raise ValueError(
                 f"{path}: the key 'state' and those of --state-keys would both become {STATE}: "
                 "name 'state' among --state-keys, or leave the flag out."

@@ -49,22 +49,40 @@ def read_steps(demo: h5py.Group, key: str) -> np.ndarray:
     return array
 
 
-def success_signal(file: h5py.File, names: Sequence[str]) -> str:
-    """Where this file marks success: per-step success, sparse rewards, the attribute, or dones."""
-    demos = [file["data"][name] for name in names]
-    for demo in demos:
+def success_signals(file: h5py.File, names: Sequence[str]) -> dict[str, str]:
+    """Where each log marks success: by its per-step `success`, else its attribute, else, for all
+    logs of the file that have neither, by their rewards if these are 0 and one other number, else
+    by `dones`. A log that was merged in or relabelled so keeps its own mark."""
+    signals = {}
+    for name in names:
+        demo = file["data"][name]
         check_demo(demo)
-    if all("success" in demo for demo in demos):
-        return "success"
-    levels = np.unique(np.concatenate([read_steps(demo, "rewards") for demo in demos]))
-    if len(levels) == 2 and levels[0] == 0 and levels[1] > 0:
+        if "success" in demo:
+            signals[name] = "success"
+        elif "success" in demo.attrs:
+            signals[name] = "attribute"
+    rest = [name for name in names if name not in signals]
+    if rest:
+        signals |= dict.fromkeys(rest, _common_signal(file, rest))
+    return signals
+
+
+def _common_signal(file: h5py.File, names: Sequence[str]) -> str:
+    """The signal of logs without a mark of their own. A mask may hold failures alone, so what the
+    rewards are like is asked of the whole file."""
+    bare = [
+        demo["rewards"][()].ravel()
+        for demo in file["data"].values()
+        if "success" not in demo
+        and "success" not in demo.attrs
+        and isinstance(demo.get("rewards"), h5py.Dataset)
+    ]
+    if _are_marks(np.concatenate(bare)):
         return "rewards"
-    if all("success" in demo.attrs for demo in demos):
-        return "attribute"
-    if all(read_steps(demo, "dones")[-1] > 0 for demo in demos):
+    if all(read_steps(file["data"][name], "dones")[-1] > 0 for name in names):
         warnings.warn(
             f"{file.filename}: success is read from 'dones', for want of anything else, and every "
-            f"one of the {len(demos)} logs ends with one, so that all of them count as successes. "
+            f"one of the {len(names)} logs ends with one, so that all of them count as successes. "
             "Where dones say only that a log is over, write success into the file "
             "(`qsft-robot relabel`).",
             stacklevel=2,
@@ -72,10 +90,19 @@ def success_signal(file: h5py.File, names: Sequence[str]) -> str:
     return "dones"
 
 
+def _are_marks(rewards: np.ndarray) -> bool:
+    """Whether rewards are 0 and one number above it."""
+    levels = np.unique(rewards)
+    return len(levels) == 2 and levels[0] == 0 and bool(levels[1] > 0)
+
+
 def first_success(demo: h5py.Group, signal: str) -> int | None:
     """Step of the first success; None when the log has none."""
     if signal == "attribute":
-        return len(demo["actions"]) - 1 if bool(demo.attrs["success"]) else None
+        if not bool(demo.attrs["success"]):
+            return None
+        rewards = read_steps(demo, "rewards")
+        return int((rewards > 0).argmax()) if _are_marks(rewards) else len(rewards) - 1
     marks = read_steps(demo, signal) > 0
     return int(marks.argmax()) if marks.any() else None
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.build import build_env
+from qsft_robot.build import GYMNASIUM_PREFIX, build_env
 from qsft_robot.demonstrations import iter_episodes, read_env_args
 from qsft_robot.logs.checks import ANY_SCALE, env_args_of, open_demonstrations, unknown
 from qsft_robot.rollouts.video import VideoFile, check_video, draw_overlay
@@ -76,7 +76,11 @@ def playback(
     if video is not None:
         check_video()
         overrides["render_mode"] = "rgb_array"
-    env = build_env(read_env_args(path), **overrides)
+    env_args = read_env_args(path)
+    if not str(env_args.get("env_name", "")).startswith(GYMNASIUM_PREFIX):
+        # Logs may go on after success, as people's recordings do.
+        overrides.setdefault("terminate_on_success", False)
+    env = build_env(env_args, **overrides)
     film = None
     try:
         if video is not None:

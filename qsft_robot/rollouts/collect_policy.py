@@ -45,6 +45,10 @@ def collect_with_policy(
     """
     if episodes < 1:
         raise ValueError(f"{episodes} episodes; at least 1 is needed")
+    if workers < 1 or envs_per_worker < 1:
+        raise ValueError(
+            f"workers={workers} and envs_per_worker={envs_per_worker}: at least 1 of each is needed"
+        )
     if seed < 0:
         raise ValueError(f"seed is {seed}, it has to be 0 or more")
     if not 0 <= valid_fraction < 1:

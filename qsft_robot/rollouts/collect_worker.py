@@ -83,7 +83,14 @@ def serve_demonstrations(channel: WorkerChannel, settings: Mapping[str, Any]) ->
     while (order := channel.receive()) is not None:
         index, timeout_s = order.pop("index"), order.pop("timeout_s")
         channel.begin(index, timeout_s)
-        episode = play_surely(env, **order)
+        try:
+            episode = play_surely(env, **order)
+        except Exception as error:
+            kind = ValueError if isinstance(error, ValueError) else RuntimeError
+            raise kind(
+                f"demonstration {index} (environment seed {order['seed']}, expert "
+                f"{order['expert']}): {error}"
+            ) from error
         channel.end()
         channel.send({"index": index, "episode": episode})
     env.close()

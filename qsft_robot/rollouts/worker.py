@@ -61,8 +61,10 @@ class _Slot:
         self.clear(0)
 
     def build(self) -> None:
+        self.start_time_s = 0.0  # what its first reset may take besides, seconds
         if self.env is None:
             self.env = build_env(self._settings["env_args"], **self._settings["env_overrides"])
+            self.start_time_s = float(getattr(self.env.unwrapped, "start_time_s", 0.0))
 
     def clear(self, seed: int) -> None:
         """Forget the last episode."""
@@ -86,8 +88,9 @@ class _Slot:
         self._actions: list[np.ndarray | str] = []
         self._rewards: list[float] = []
 
-    def begin(self, record: bool) -> dict[str, Any]:
-        """Reset to the seed that `clear` was given; return the first observation."""
+    def begin(self, record: bool, timed: bool = True) -> dict[str, Any]:
+        """Reset to the seed that `clear` was given; return the first observation. `timed`: count
+        the reset among the seconds of the episode."""
         started = time.monotonic()
         options = self._settings["reset_options"]
         observation, info = self.env.reset(seed=self._seed, options=options)
@@ -96,7 +99,8 @@ class _Slot:
         if record:
             fps = float(getattr(self.env.unwrapped, "control_hz", 20.0))
             self._video = VideoFile(self._settings["video_folder"], fps)
-        self.seconds += time.monotonic() - started
+        if timed:
+            self.seconds += time.monotonic() - started
         self._log(observation)
         return {"observation": as_mapping(observation), "instruction": self._instruction}
 
@@ -261,8 +265,10 @@ def _answer(
             slot.clear(command["seed"])
             channel.begin(command["slot"], STARTUP_S)
             slot.build()
-            channel.begin(command["slot"], limit)
-            return slot.begin(command["record"])
+            # AI2-THOR starts at its first reset, which is no time of the episode.
+            start = slot.start_time_s
+            channel.begin(command["slot"], limit + start)
+            return slot.begin(command["record"], timed=not start)
         channel.begin(command["slot"], limit - slot.seconds)
         return slot.act(command["actions"], command["value"])
     except Exception:

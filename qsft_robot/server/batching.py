@@ -21,6 +21,8 @@ from qsft_robot.types import BatchPolicy, Decision, EpisodeMemory, Observation
 WARM_UP_DECISIONS = 3
 log = logging.getLogger("qsft_robot.serve")
 
+_LOGGED = "the server's log has the reason"
+
 
 class Busy(RuntimeError):
     """The queue is full, or the server is going down."""
@@ -147,7 +149,7 @@ class DecisionBatches:
                 log.exception("the policy raised")
                 name = type(error).__name__
                 for each in batch:
-                    self._resolve(each, PolicyFailed(f"{name}; the server's log has the reason"))
+                    self._resolve(each, PolicyFailed(f"{name}; {_LOGGED}"))
                 continue
             took = time.perf_counter() - began
             self._metrics.inference_seconds.observe(took)
@@ -155,6 +157,10 @@ class DecisionBatches:
             for each, decision in zip(batch, decisions, strict=True):
                 queued = began - each.since
                 self._metrics.queue_seconds.observe(queued)
+                if isinstance(decision, ValueError):
+                    log.error("the policy refused a request: %s", decision)
+                    self._resolve(each, PolicyFailed(f"ValueError; {_LOGGED}"))
+                    continue
                 fault = self._fault(decision)
                 if fault is not None:
                     log.error("the policy failed: %s", fault)
@@ -200,11 +206,27 @@ class DecisionBatches:
         else:
             waiting.answer.set_result(result)
 
-    def _decide(self, batch: Sequence[_Waiting]) -> list[Decision]:
-        """On the policy's thread: begin the episodes that are to begin, and decide."""
+    def _decide(self, batch: Sequence[_Waiting]) -> list[Decision | ValueError]:
+        """On the policy's thread: begin the episodes that are to begin, and decide. Where the
+        policy refuses a batch, each request is decided alone, so that one that can't be (an
+        instruction too long) costs no other episode."""
         for each in batch:
             if each.request.seed is not None or each.session.memory is None:
                 each.session.memory = self._policy.begin_episode(each.request.seed or 0)
+        try:
+            return [*self._decided(batch)]
+        except ValueError:
+            if len(batch) == 1:
+                raise
+        found: list[Decision | ValueError] = []
+        for each in batch:
+            try:
+                found += self._decided([each])
+            except ValueError as error:
+                found.append(error)
+        return found
+
+    def _decided(self, batch: Sequence[_Waiting]) -> list[Decision]:
         decisions = self._policy.infer_batch(
             [each.request.observation for each in batch], [each.session.memory for each in batch]
         )

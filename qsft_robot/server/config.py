@@ -61,6 +61,8 @@ def bind(config: ServerConfig) -> socket.socket:
 
     ValueError off loopback without a token; OSError in one line when the port is in use.
     """
+    if not 0 <= config.port <= 65535:
+        raise ValueError(f"--port {config.port}: give 0 (any free one) to 65535.")
     try:
         family, _, _, _, address = socket.getaddrinfo(
             config.host, config.port, type=socket.SOCK_STREAM

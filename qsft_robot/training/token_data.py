@@ -162,8 +162,9 @@ class TokenData:
         return self.words[window.clamp(min=0)].long() * begun[..., None]
 
     def context(self, rows: Int[Tensor, " b"]) -> TokenBatch:
-        """What the policy sees at observation rows, with no action tokens (n = 0)."""
-        back = torch.arange(self.history - 1, -1, -1)
+        """What the policy sees at observation rows, with no action tokens (n = 0). A policy that
+        acts in chunks looks once a chunk, so the frames of its history lie that far apart."""
+        back = torch.arange(self.history - 1, -1, -1) * self.tokenizer.horizon
         window = rows[:, None] - back
         episode = self.episode_of_row[rows]
         frame_mask = window >= self.first_row[episode][:, None]

@@ -99,7 +99,7 @@ def run(
         policy, acting=acting_changes(acting), token=token, timeout_s=policy_timeout
     )
     PolicySpec.of(description)  # ValueError for one that acts by text
-    hz = control_hz or description["action"]["control_hz"]
+    hz = description["action"]["control_hz"] if control_hz is None else control_hz
     if hz is None:
         raise ValueError("the policy's logs do not tell their rate; give --control-hz.")
     settings = RunSettings(

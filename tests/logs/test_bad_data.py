@@ -276,3 +276,24 @@ def test_dones_that_only_end_the_logs_make_every_log_a_success_and_that_is_told(
         warnings.simplefilter("error")
         found = read_episodes(path, success_reward=True)
     assert [episode.success for episode in found] == [False, True, True]
+
+
+def test_each_log_keeps_its_own_mark_of_success(path):
+    """As after a merge of files that mark it differently, or after relabelling one log."""
+
+    def spoil(file):
+        file["data/demo_0/success"] = np.array([0, 1, 1, 1])  # marked step by step
+        file["data/demo_1/rewards"][...] = 0
+        file["data/demo_1"].attrs["success"] = True  # marked as a whole
+        file["data/demo_2"].attrs["success"] = False  # in spite of a reward
+
+    edit(path, spoil)
+    found = read_episodes(path, success_reward=True)
+    assert [episode.success for episode in found] == [True, True, False]
+    assert [len(episode) for episode in found] == [2, 4, 4]
+
+
+def test_a_mask_of_failures_alone_reads_the_rewards_as_the_whole_file_does(path):
+    edit(path, lambda f: put(f["mask"], "nobody", np.array(["demo_0"], dtype="S")))
+    found = read_episodes(path, filter_key="nobody", success_reward=True, require_reward=False)
+    assert [episode.success for episode in found] == [False]

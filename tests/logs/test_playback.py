@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import h5py
 import imageio
@@ -7,6 +8,7 @@ import pytest
 
 from qsft_robot.build import build_env
 from qsft_robot.collect import CollectPart, collect
+from qsft_robot.demonstrations import read_env_args, read_episodes
 from qsft_robot.logs.playback import playback
 from qsft_robot.logs.writer import write_demonstrations
 from qsft_robot.types import Episode
@@ -133,3 +135,23 @@ def test_other_logs_and_the_scale_of_the_actions_do_not_matter(changed):
         file["data/demo_1/actions"][3] *= 5
     assert not playback(changed, 1).accepted
     assert playback(changed, 2).accepted
+
+
+def test_a_log_that_goes_on_after_its_success_is_replayed_to_its_end(logs, tmp_path):
+    env = build_env(read_env_args(logs), terminate_on_success=False)
+    (log,) = read_episodes(logs, names=["demo_0"])
+    more = [*log.actions, *[np.zeros(4, np.float32)] * 3]
+    rows, _ = env.reset(seed=log.attributes["seed"])
+    seen, rewards = [rows], []
+    for action in more:
+        rows, reward, *_ = env.step(action)
+        seen.append(rows)
+        rewards.append(reward)
+    longer = replace(
+        log, name="demo_0", actions=np.stack(more), rewards=np.array(rewards, np.float32),
+        observations={key: np.stack([row[key] for row in seen]) for key in rows},
+    )  # fmt: skip
+    write_demonstrations(tmp_path / "longer.hdf5", [longer], read_env_args(logs))
+    report = playback(tmp_path / "longer.hdf5")
+    assert report.accepted
+    assert report.steps_replayed == len(log) + 3

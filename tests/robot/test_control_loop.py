@@ -253,3 +253,13 @@ def test_episodes_do_not_see_each_other(make):
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match=r"give|must"):
         LoopSettings(**{"control_hz": HZ, **wrong})
+
+
+def test_a_driver_may_fill_the_same_arrays_again(make):
+    loop, robot, _ = make()
+    row, image = np.zeros(1, np.float32), np.zeros((2, 2, 3), np.uint8)
+    robot.get_observation = lambda: Observation({"front": image}, {"q": row}, "go")
+    now = loop.observe()
+    row[:], image[:] = 7, 7
+    assert not now.state["q"].any()
+    assert not now.images["front"].any()

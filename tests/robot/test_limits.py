@@ -94,12 +94,15 @@ def test_joints_never_jump_and_never_leave_their_range(actions, start, by_veloci
     low, high = np.full(4, -1.5), np.full(4, 1.0)
     limits = Limits(low, high, None if by_velocity else CHANGE, CHANGE * HZ)
     limiter = ActionLimiter(limits, joints(), HZ)
-    before = np.clip(start.astype(np.float32), low, high)
+    before = start.astype(np.float32)
+    hold = limiter.hold(seen("q", start))
+    np.testing.assert_array_equal(hold, before)  # wherever it stands
     for action in actions:
         sent = limiter.apply(action, seen("q", start))
         assert sent is not None  # the measured joints tell how to hold
         assert np.isfinite(sent).all()
-        assert ((sent >= low) & (sent <= high)).all()
+        # A joint outside of the range may come back in, and not go further out.
+        assert ((sent >= np.fmin(low, before)) & (sent <= np.fmax(high, before))).all()
         assert (np.abs(sent - before) <= CHANGE + 1e-6).all()
         limiter.sent(sent)
         before = sent
@@ -116,8 +119,10 @@ def test_a_hand_that_is_sent_to_positions_stays_in_the_box_under_the_top_speed(a
     for action in actions:
         sent = limiter.apply(action, now)
         assert sent is not None
-        assert (sent[:3] / 1000 >= LOW - 1e-6).all()
-        assert (sent[:3] / 1000 <= HIGH + 1e-6).all()
+        # It begins outside of the box, and may come in.
+        at, was = sent[:3] / 1000, before[:3] / 1000
+        assert (at >= np.fmin(LOW, was) - 1e-6).all()
+        assert (at <= np.fmax(HIGH, was) + 1e-6).all()
         moved = np.linalg.norm(sent[:3].astype(float) - before[:3]) / 1000
         assert moved * HZ <= speed + 1e-4
         limiter.sent(sent)
@@ -257,3 +262,29 @@ def test_a_box_needs_a_robot_that_reports_its_end_effector() -> None:
     description, policy = described()
     with pytest.raises(ValueError, match="end-effector"):
         limits_from_policy(joints(), policy, description, HZ, box_low=LOW, box_high=HIGH)
+
+
+def test_a_hand_above_the_box_comes_down_at_the_allowed_speed() -> None:
+    spec, speed = positions(), 0.25
+    limits = Limits(spec.action_low, spec.action_high, speed=speed, box_low=LOW, box_high=HIGH)
+    limiter = ActionLimiter(limits, spec, HZ)
+    start = np.array([300.0, 0.0, 600.0, 0.0], np.float32)
+    now = Observation({}, {"pose": start[:3] / 1000, "q": start})
+    np.testing.assert_array_equal(limiter.hold(now), start)
+    heights = []
+    for _ in range(30):
+        sent = limiter.apply(np.array([300.0, 0.0, 0.0, 0.0]), now)
+        limiter.sent(sent)
+        heights.append(float(sent[2]))
+    falls = -np.diff([600.0, *heights])
+    assert falls.max() <= 1000 * speed / HZ + 1e-3
+    assert heights[-1] == 0.0
+
+
+def test_no_flag_takes_an_arm_beyond_its_own_range() -> None:
+    spec = joints()
+    policy = PolicySpec({}, {"q": 4}, 1, 4, np.full(4, -1.0), np.full(4, 1.0), HZ, ())
+    found = limits_from_policy(
+        spec, policy, {"action": {}, "state_range": {}}, HZ, low=np.array(-5.0), high=np.array(5.0)
+    )
+    assert (found.low.tolist(), found.high.tolist()) == ([-2.0] * 4, [2.0] * 4)

@@ -7,6 +7,7 @@ import pty
 import signal
 import sys
 import termios
+import threading
 
 import pytest
 
@@ -57,14 +58,33 @@ def test_the_terminal_is_given_back_as_it_was(keyboard):
     assert termios.tcgetattr(sys.stdin.fileno()) == before
 
 
+def typed_later(keyboard: int, keys: bytes) -> threading.Thread:
+    """Type when the person is being asked."""
+    thread = threading.Timer(0.2, lambda: os.write(keyboard, keys))
+    thread.start()
+    return thread
+
+
+def test_a_key_of_the_episode_before_does_not_begin_the_next(keyboard):
+    with OperatorInput() as operator:
+        os.write(keyboard, b"q")
+        typing = typed_later(keyboard, b" ")
+        operator.wait_for_start("episode 2 of 5")
+        assert not typing.is_alive() or operator.request() is None
+        assert not operator.quits
+        typing.join()
+
+
 def test_any_key_begins_an_episode_and_q_quits(keyboard, capsys):
     with OperatorInput() as operator:
-        os.write(keyboard, b" ")
+        typing = typed_later(keyboard, b" ")
         operator.wait_for_start("episode 1 of 2")
         assert not operator.quits
-        os.write(keyboard, b"q")
+        typing.join()
+        typing = typed_later(keyboard, b"q")
         operator.wait_for_start("episode 2 of 2")
         assert operator.quits
+        typing.join()
     assert "any key begins" in capsys.readouterr().out
 
 
@@ -77,9 +97,10 @@ def test_without_a_terminal_there_are_no_keys_and_nobody_waits(monkeypatch, tmp_
             assert operator.request() is None
 
 
-def test_the_first_signal_asks_and_the_second_interrupts():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_asks_and_the_second_interrupts(number):
     with OperatorInput() as operator:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         assert operator.request() == "quit"
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

@@ -141,3 +141,20 @@ def test_a_folder_with_episodes_of_another_environment_is_refused_at_once(tmp_pa
     with pytest.raises(ValueError, match=rf"--out .*{name} is .*Record into another folder"):
         RunLog(tmp_path, {**ENV_ARGS, **other})
     assert len(RunLog(tmp_path, ENV_ARGS).files()) == 1
+
+
+def test_a_glitch_of_a_sensor_costs_a_reading_or_a_key_and_not_the_episode(tmp_path):
+    log = RunLog(tmp_path, ENV_ARGS).episode({})
+    for i in range(5):
+        now = seen(i)
+        if i in (0, 2):
+            now.state["q"][:] = np.nan
+        if i == 3:
+            now = Observation({}, now.state, "go")  # the camera gave nothing
+        log.step(now, np.zeros(2), held=False)
+    with pytest.warns(UserWarning, match="front came late"):
+        log.finish(seen(5), EpisodeEnd("success", True, 5))
+    (episode,) = read_episodes(log.path)
+    assert episode.observations.keys() == {"q"}
+    assert episode.observations["q"][:, 0].tolist() == [1, 1, 1, 3, 4, 5]
+    assert episode.attributes["mended_readings"] == 2

@@ -301,3 +301,34 @@ def test_tls_with_ones_own_certificate(policy, observations, tmp_path):
 def test_unpack_reads_the_first_frame(server):
     with connect(server.url, compression=None) as raw:
         assert unpack(raw.recv())["description"]["state_keys"] == ["proprio"]
+
+
+def test_a_request_that_can_not_be_decided_costs_no_other_episode(
+    server, policy, observations, play, as_message
+):
+    decided = policy.infer_batch
+
+    def choosy(seen, memories):
+        policy.batches.append(len(seen))
+        assert policy.gate.wait(30)
+        if any("very long" in o.instruction for o in seen):
+            raise ValueError("the instruction has too many words")
+        return decided(seen, memories)
+
+    policy.infer_batch = choosy
+    policy.gate.clear()
+    clients = [client_of(server) for _ in range(4)]
+    messages = [as_message(observations[0], reset=True, seed=i) for i in range(4)]
+    messages[2]["prompt"] = "a very long story"
+    with ThreadPoolExecutor(4) as threads:
+        answers = [threads.submit(c.infer, m) for c, m in zip(clients, messages, strict=True)]
+        wait_until(lambda: sum(policy.batches) + server.metrics.waiting == 4)
+        policy.gate.set()
+        for i, answer in enumerate(answers):
+            if i == 2:
+                with pytest.raises(RuntimeError, match="policy failed: ValueError"):
+                    answer.result()
+            else:
+                np.testing.assert_allclose(
+                    answer.result()["actions"], play(observations[:1], i)[0], atol=1e-6
+                )

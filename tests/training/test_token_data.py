@@ -90,6 +90,14 @@ def test_chunk_rewards_are_discounted_and_stop_at_the_end_of_the_log():
     assert lengths.tolist() == [2, 2, 1, 1, 2, 2, 2, 1]
 
 
+def test_the_frames_of_a_history_lie_a_chunk_apart():
+    data = token_data(history=2, horizon=2)
+    batch = data.context(torch.arange(11))
+    assert batch.frame_mask.all(1).tolist() == [t >= 2 for t in (0, 1, 2, 3, 0, 1, 0, 1, 2, 3, 4)]
+    both = batch.frame_mask.all(1)
+    assert (batch.state[both, 1, 0] - batch.state[both, 0, 0]).tolist() == [2.0] * int(both.sum())
+
+
 def test_padded_tables_put_every_number_at_its_log_and_time():
     data = token_data()
     table = data.padded(torch.arange(1.0, 9.0)[:, None], torch.tensor([10.0, 20.0, 30.0]))
