@@ -50,6 +50,9 @@ class RobotSpec:
     # State key of the size of an action that measures what its places command (joint positions).
     measured: str | None = None
     end_effector: EndEffector | None = None
+    # It moves one step a command, not with the clock: a simulator, a recording. A late tick then
+    # delays the later ones, and one without a command is none.
+    stepped: bool = False
     # What rebuilds the environment from a log (robomimic's env_args).
     env_args: Mapping[str, Any] = field(default_factory=dict)
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,6 +53,10 @@ class Grid:
         has begun, or, where whole periods went by, the one whose time it is. So a late tick delays
         no later one."""
         return max(tick + 1, math.floor((now - self.start) * self.hz + 1e-9))
+
+    def put_off(self, tick: int, now: float) -> Grid:
+        """A grid on which `tick` begins at `now` at the earliest, and all others as much later."""
+        return replace(self, start=self.start + max(0.0, now - self.begin(tick)))
 
 
 @dataclass

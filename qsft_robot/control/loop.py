@@ -119,7 +119,8 @@ class ControlLoop:
         for part in (self.chunks, self.watchdog, self.limiter):
             part.reset()
         self.last_error = None
-        grid = Grid(self._clock.now(), self.settings.control_hz)
+        began = self._clock.now()
+        grid = Grid(began, self.settings.control_hz)
         tick = steps = 0
         seen: Observation | None = None
         end = EpisodeEnd("robot", False, 0)
@@ -144,13 +145,19 @@ class ControlLoop:
                 if self._tell is not None:
                     self._tell(self, steps)
                 now = self._clock.now()
-                following = grid.next_tick(tick, now)
+                if self.robot.spec.stepped and sent is None:
+                    # Nothing has moved: the same tick again, a period later.
+                    grid = grid.put_off(tick, grid.begin(tick + 1))
+                    continue
+                following = tick + 1 if self.robot.spec.stepped else grid.next_tick(tick, now)
                 if now > grid.begin(tick + 1):
                     self.cadence.overruns += 1
                     self.cadence.missed_deadlines += following - tick - 1
+                    if self.robot.spec.stepped:
+                        grid = grid.put_off(following, now)
                 tick = following
         finally:
-            self.cadence.active_s += self._clock.now() - grid.start if steps else 0.0
+            self.cadence.active_s += self._clock.now() - began if steps else 0.0
             self._stand_still(seen)
             if recorder is not None and seen is not None:
                 recorder.finish(seen, replace(end, steps=steps))

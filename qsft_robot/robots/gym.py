@@ -97,5 +97,6 @@ class GymRobot:
             displacements=arm[1],
             switches=arm[2],
             end_effector=arm[0],
+            stepped=True,
             env_args=env_args,
         )

@@ -59,6 +59,7 @@ class ReplayRobot:
             action_low=np.full(d, -np.inf),
             action_high=np.full(d, np.inf),
             control_hz=None if hz is None else float(hz),
+            stepped=True,
             env_args=env_args,
         )
 

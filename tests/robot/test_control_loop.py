@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -263,3 +264,13 @@ def test_a_driver_may_fill_the_same_arrays_again(make):
     row[:], image[:] = 7, 7
     assert not now.state["q"].any()
     assert not now.images["front"].any()
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.15, 0.33])
+def test_a_robot_that_steps_gets_each_action_at_its_step(make, clock, joint_arm, seconds):
+    """As a simulator, or a recording that is replayed: it stands still between commands."""
+    arm = joint_arm(clock, send_s=[0.0, 0.24, 0.0, 0.35])
+    arm.spec = replace(arm.spec, stepped=True, measured=None)
+    loop, robot, _ = make(joint=arm, seconds=seconds, horizon=8, execute_steps=4)
+    loop.run_episode()
+    assert robot.sent[:12] == [float(i) for i in range(12)]
