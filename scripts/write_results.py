@@ -37,7 +37,9 @@ INTRO = """# Results
 
 Closed loop in simulation, on episodes whose seeds no log has. Success is success at any step (an
 episode ends at its first one). Rates pool the seeds; a seed changes the logs, the initial weights
-and the batches. The intervals are Wilson's 95 %. Within one table all methods have the same model,
+and the batches. The intervals are Wilson's 95 %, all episodes taken as independent: the spread
+between seeds, which are three trainings at most on the same episodes, is not in them, and stands
+beside them. Within one table all methods have the same model,
 number of updates, batch size, tokens and decoding mask (`min_p` 0.3). From pixels all methods see
 by the same image features, which learnt the logs' key `target` as an auxiliary task (no policy gets
 that key), of an encoder that a run of its own taught on the same logs (on Lift, where Q-SFT
