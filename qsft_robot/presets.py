@@ -137,7 +137,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "qsft.gamma": 0.99,
         # With the hand around the cube, good logs close it in one step of five: with a cut at .3 of
         # the likeliest token it would wait there.
-        "acting.min_p": 0.1,
+        "acting.min_p": 0.03,
         "optim.batch_size": 64,
         "optim.behaviour_steps": 1500,
         "optim.value_steps": 1200,
