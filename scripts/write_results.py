@@ -40,13 +40,12 @@ episode ends at its first one). Rates pool the seeds; a seed changes the logs, t
 and the batches. The intervals are Wilson's 95 %, all episodes taken as independent: the spread
 between seeds, which are three trainings at most on the same episodes, is not in them, and stands
 beside them. Within one table all methods have the same model,
-number of updates, batch size, tokens and decoding mask (`min_p` 0.3). From pixels all methods see
+number of updates, batch size, tokens and decoding mask (`min_p` 0.3, on Lift from pixels 0.03). From pixels all methods see
 by the same image features, which learnt the logs' key `target` as an auxiliary task (no policy gets
 that key), of an encoder that a run of its own taught on the same logs (on Lift, where Q-SFT
 stands alone, of its own behaviour stage). In ALFWorld one set of logs and one image encoder, which
-learnt what could be done, serve all seeds; by images alone all methods were trained shorter (500 +
-700 updates, not 1,500 + 3,500) and Q-SFT acts with k = 6, as at the commit of those rows;
-`qsft_free` is trained and acts without the list of admissible commands, with those settings too.
+learnt what could be done, serve all seeds; `qsft_free` is trained and acts without the list of
+admissible commands.
 `qsft_paper` is the preset `paper`; `ilql`
 is the value-head rival; both act by the behaviour, so of the same 1,500 updates they spend 900 on
 it, Q-SFT 300. Rows that begin with `qsft ` are the sweep: one setting changed.
