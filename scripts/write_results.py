@@ -39,9 +39,9 @@ Closed loop in simulation, on episodes whose seeds no log has. Success is succes
 episode ends at its first one). Rates pool the seeds; a seed changes the logs, the initial weights
 and the batches. The intervals are Wilson's 95 %, all episodes taken as independent: the spread
 between seeds, which are three trainings at most on the same episodes, is not in them, and stands
-beside them. Within one table all methods have the same model,
-number of updates, batch size, tokens and decoding mask (`min_p` 0.3, on Lift from pixels 0.03). From pixels all methods see
-by the same image features, which learnt the logs' key `target` as an auxiliary task (no policy gets
+beside them. Within one table all methods have the same model, number of updates, batch size, tokens
+and decoding mask (`min_p` 0.3, on Lift from pixels 0.03). From pixels all methods see by the same
+image features, which learnt the logs' key `target` as an auxiliary task (no policy gets
 that key), of an encoder that a run of its own taught on the same logs (on Lift, where Q-SFT
 stands alone, of its own behaviour stage). In ALFWorld one set of logs and one image encoder, which
 learnt what could be done, serve all seeds; `qsft_free` is trained and acts without the list of

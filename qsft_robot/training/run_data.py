@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ from qsft_robot.training.token_data import TokenData
 from qsft_robot.types import ADMISSIBLE, Episode
 from qsft_robot.versions import software_versions
 from tokenizers_action.protocol import ActionTokenizer
+from vlm.words import count_words, hash_words
 
+# Fewest words of an instruction that a model reads.
+SHORT_TEXT = 16
 # Share of a success that the first step of a log should still see.
 _SEEN = 0.2
 
@@ -45,6 +49,7 @@ class RunData:
     # What actions and states the logs saw, for the limits of a control loop.
     ranges: LogRanges
     longest_success: int  # steps; 0 without a success
+    words_read: int  # words of an instruction that a model of these logs reads
 
 
 def read_run_data(config: TrainConfig) -> RunData:
@@ -74,6 +79,8 @@ def read_run_data(config: TrainConfig) -> RunData:
     size = list(check_cameras(data.path, data.cameras)) if data.cameras else []
     cameras = {camera: size for camera in data.cameras}
 
+    words = _words_read([*episodes, *held_out])
+
     def tensors(logs: Sequence[Episode]) -> TokenData:
         frames = None
         if data.cameras:
@@ -93,7 +100,8 @@ def read_run_data(config: TrainConfig) -> RunData:
             norm_stats,
             tokenizer,
             returns,
-            None,  # the model reads the words; see build_run_model
+            # A pretrained model reads words by its own tokenizer, which is loaded with it.
+            partial(hash_words, length=words) if config.model.reads_words else None,
             config.model.history,
             data.auxiliary_keys,
             data.text_keys,
@@ -115,7 +123,7 @@ def read_run_data(config: TrainConfig) -> RunData:
         columns = torch.from_numpy(command_columns(episodes))
         train.auxiliary = torch.cat([train.auxiliary, columns], 1)
     longest = max((len(e) for e in episodes if e.success), default=0)
-    return RunData(train, valid, tokenizer, norm_stats, cameras, summary, ranges, longest)
+    return RunData(train, valid, tokenizer, norm_stats, cameras, summary, ranges, longest, words)
 
 
 def discount_note(config: TrainConfig, data: RunData) -> str | None:
@@ -171,6 +179,12 @@ def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> dict[
 
 def _action_scale(data: DataConfig) -> tuple[Sequence[float], Sequence[float]] | None:
     return (data.action_low, data.action_high) if data.action_low else None
+
+
+def _words_read(episodes: Sequence[Episode]) -> int:
+    """Words of an instruction that a model of these logs reads: those of the longest, and 16 at
+    least."""
+    return max(SHORT_TEXT, *(count_words(text) for text in {e.instruction for e in episodes}))
 
 
 def every_command(episodes: Sequence[Episode]) -> np.ndarray:

@@ -23,8 +23,8 @@ from qsft_robot.policy_folder import read_description
 from qsft_robot.training.networks import PolicyNetworks
 from qsft_robot.training.run_data import RunData
 from qsft_robot.training.sharding import has_shards, whole_state
-from tokenizers_action.protocol import ActionTokenizer, TextTokenizer
-from vlm.words import count_words, hash_text
+from tokenizers_action.protocol import TextTokenizer
+from vlm.words import hash_text
 
 if TYPE_CHECKING:
     from qsft_robot.build import Model
@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 # Buckets of hashed words where observations are texts: of the 350 words of a household then 7 pairs
 # share a bucket, with the 4,096 of instructions alone 15.
 TEXT_BUCKETS = 8_192
-# Fewest words of an instruction that a model reads, there and elsewhere: goals that people wrote
-# for a household run to two dozen.
-TEXT_LENGTH, SHORT_TEXT = 32, 16
+# Fewest words of an instruction that a model reads there: goals that people wrote run to two dozen.
+TEXT_LENGTH = 32
 
 
 def build_run_model(config: TrainConfig, data: RunData, revision: str | None = None) -> Model:
@@ -56,8 +55,7 @@ def build_run_model(config: TrainConfig, data: RunData, revision: str | None = N
     if config.tokenizer.kind == "commands" or config.data.text_keys:
         shape["text_history"] = config.model.text_history
     if config.model.pretrained is None:
-        longest = max(count_words(text) for part in logs for text in part.instructions)
-        model = _build_rt(config, data.tokenizer, shape, longest)
+        model = _build_rt(config, data, shape)
     else:
         texts = {text for part in logs for text in part.instructions}
         model = _build_pretrained(config, data, shape, tuple(sorted(texts)), revision)
@@ -75,9 +73,7 @@ def build_run_model(config: TrainConfig, data: RunData, revision: str | None = N
     return model
 
 
-def _build_rt(
-    config: TrainConfig, tokenizer: ActionTokenizer, shape: dict[str, Any], longest: int
-) -> Model:
+def _build_rt(config: TrainConfig, data: RunData, shape: dict[str, Any]) -> Model:
     settings = config.model
     if "cameras" in shape:
         shape["image_encoder"] = settings.image_encoder
@@ -89,9 +85,9 @@ def _build_rt(
         shape["frame_text_length"] = settings.frame_text_length if config.data.text_keys else 0
         shape["text_buckets"] = TEXT_BUCKETS
         if commands:
-            spoken = ["", *tokenizer.to_json()["words"]]
+            spoken = ["", *data.tokenizer.to_json()["words"]]
             shape["action_words"] = [int(hash_text(w, 1, TEXT_BUCKETS)[0]) for w in spoken]
-    shape["text_length"] = max(TEXT_LENGTH if "text_history" in shape else SHORT_TEXT, longest)
+    shape["text_length"] = max(TEXT_LENGTH if "text_history" in shape else 0, data.words_read)
     shape["text_encoder"] = settings.text_encoder
     shape["text_weights"] = settings.text_weights
     shape["fine_tune_towers"] = settings.fine_tune_towers
