@@ -12,7 +12,8 @@ from typing import Any, Self
 
 # Key -> what it asks for.
 KEYS = {"s": "stop", "q": "quit", "y": "done", "n": "failed"}
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# SIGHUP is unknown on Windows.
+_SIGNALS = [getattr(signal, x) for x in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, x)]
 HELP = "s ends the episode, q the run, y: success, n: failure"
 
 
