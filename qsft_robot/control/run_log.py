@@ -83,7 +83,8 @@ def _whole_rows(seen: Sequence[Observation]) -> tuple[dict[str, np.ndarray], dic
     found = [
         {**o.images, **{k: np.asarray(x, np.float32) for k, x in o.state.items()}} for o in seen
     ]
-    shapes = {key: {row[key].shape for row in found if key in row} for row in found for key in row}
+    keys = dict.fromkeys(key for row in found for key in row)
+    shapes = {key: {row[key].shape for row in found if key in row} for key in keys}
     whole = [
         key for key, there in shapes.items() if len(there) == 1 and all(key in row for row in found)
     ]
