@@ -141,7 +141,8 @@ def _evaluation_folder(run: Path) -> Path:
     """Where the results of a run or a policy go: never into a folder that is written as a whole."""
     if not (run / POLICY).is_file():
         return run / "evaluation"
-    inside = (run.resolve().parent / "config.json").is_file()
+    run = run.resolve()  # "." has neither name nor parent
+    inside = (run.parent / "config.json").is_file()
     return run.parent / ("evaluation" if inside else f"{run.name}.evaluation")
 
 

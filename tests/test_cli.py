@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -291,7 +292,9 @@ def test_output_that_nobody_reads_any_more_is_no_error():
     assert done.returncode in (1, 141)  # rich leaves with 1
 
 
-def test_an_exported_folder_is_evaluated_beside_itself_and_in_another_environment(ran, capsys):
+def test_an_exported_folder_is_evaluated_beside_itself_and_in_another_environment(
+    ran, capsys, monkeypatch
+):
     words = [
         "--name",
         "x",
@@ -310,7 +313,10 @@ def test_an_exported_folder_is_evaluated_beside_itself_and_in_another_environmen
     summary = read_json(ran.exported.parent / "exported.evaluation" / "x" / "summary.json")
     kwargs = summary["env_args"]["env_kwargs"]
     assert (kwargs["task"], kwargs["cameras"]) == ("pick", [])  # the policy has no cameras
-    assert main(["evaluate", str(ran.run / "policy"), *words]) == 0
+    monkeypatch.chdir(ran.run / "policy")
+    before = {path.name for path in Path().iterdir()}
+    assert main(["evaluate", ".", *words]) == 0
+    assert {path.name for path in Path().iterdir()} == before
     assert (ran.run / "evaluation" / "x" / "summary.json").is_file()
 
 
