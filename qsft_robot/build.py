@@ -20,7 +20,7 @@ from tokenizers_action.protocol import ActionTokenizer
 if TYPE_CHECKING:
     import gymnasium
 
-    from vlm.pretrained import PretrainedModel
+    from vlm.pretrained.model import PretrainedModel
 
 # What keeps the training contract: an RTModel or a PretrainedModel.
 Model: TypeAlias = Any
@@ -58,19 +58,19 @@ def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
     name = env_args["env_name"]
     kwargs = {**env_args.get("env_kwargs", {}), **overrides}
     if name == TABLETOP:
-        from sim.tabletop import TabletopEnv
+        from sim.tabletop.env import TabletopEnv
 
         return TabletopEnv(**_known_kwargs(name, TabletopEnv, kwargs))
     if name == ALFWORLD:
-        from sim.alfworld_env import AlfworldEnv
+        from sim.alfworld.env import AlfworldEnv
 
         return AlfworldEnv(**_known_kwargs(name, AlfworldEnv, kwargs))
     if name == ALFWORLD_THOR:
-        from sim.alfworld_thor import AlfworldThorEnv
+        from sim.alfworld.thor import AlfworldThorEnv
 
         return AlfworldThorEnv(**_known_kwargs(name, AlfworldThorEnv, kwargs))
     if name in ROBOSUITE_TASKS:
-        from sim.robosuite_env import build_robosuite_env
+        from sim.robosuite.env import build_robosuite_env
 
         return build_robosuite_env(env_args, **overrides)
     if name.startswith(GYMNASIUM_PREFIX):
@@ -119,7 +119,7 @@ def build_motion(env: gymnasium.Env, control_hz: float) -> Any:
     simulator: Any = env.unwrapped
     if simulator.env_args["env_name"] != TABLETOP:
         raise unknown("real-time environment", simulator.env_args["env_name"], (TABLETOP,))
-    from sim.tabletop_motion import Motion
+    from sim.tabletop.motion import Motion
 
     return Motion(simulator, control_hz)
 
@@ -135,22 +135,22 @@ def build_expert(
         raise unknown("failure mode", failure, modes)
     build: Any
     if name == TABLETOP:
-        from sim.tabletop_expert import build_expert as build
+        from sim.tabletop.expert import build_expert as build
     elif name == ALFWORLD:
-        from sim.alfworld_expert import build_expert as build
+        from sim.alfworld.expert import build_expert as build
     else:
-        from sim.robosuite_expert import build_expert as build
+        from sim.robosuite.expert import build_expert as build
     return build(simulator, failure, noise, rng, **kwargs)
 
 
 def failure_modes(env_name: str) -> dict[str, str]:
     """The named ways in which the scripted expert of an environment can fail, in plain words."""
     if env_name == TABLETOP:
-        from sim.tabletop_expert import FAILURE_MODES
+        from sim.tabletop.expert import FAILURE_MODES
     elif env_name == ALFWORLD:
-        from sim.alfworld_expert import FAILURE_MODES
+        from sim.alfworld.expert import FAILURE_MODES
     elif env_name in ROBOSUITE_TASKS:
-        from sim.robosuite_expert import FAILURE_MODES
+        from sim.robosuite.expert import FAILURE_MODES
     else:
         raise ValueError(f"{env_name!r} has no scripted expert, so nothing can be collected in it.")
     return FAILURE_MODES
@@ -168,7 +168,7 @@ def generate_games(
     """Make the games of a world that ships none; returns a report that prints itself."""
     if world != ALFWORLD:
         raise unknown("world of games", world, (ALFWORLD,))
-    from sim.alfworld_games import generate_games as generate
+    from sim.alfworld.games import generate_games as generate
 
     return generate(folder, games, seed=seed, workers=workers, on_game=on_game)
 
@@ -201,11 +201,11 @@ def build_model(name: str, **shape: Any) -> Model:
     if name not in MODELS:
         raise unknown("model", name, MODELS)
     if name == "pretrained":
-        from vlm.pretrained import PretrainedModel
-        from vlm.pretrained_config import PretrainedConfig
+        from vlm.pretrained.config import PretrainedConfig
+        from vlm.pretrained.model import PretrainedModel
 
         return PretrainedModel(PretrainedConfig(**shape))
-    from vlm import rt
+    from vlm.rt import model as rt
 
     return getattr(rt, name)(**shape)
 
@@ -217,13 +217,13 @@ def load_model(description: Mapping[str, Any], folder: Path | None = None) -> Mo
     """
     kind = description["kind"]
     if kind == "rt":
-        from vlm.rt import RTConfig, RTModel
+        from vlm.rt.model import RTConfig, RTModel
 
         return RTModel(RTConfig(**description["config"]), load_image_weights=False)
     if kind != "pretrained":
         raise unknown("kind of model", kind, MODEL_KINDS)
-    from vlm.pretrained import PretrainedModel
-    from vlm.pretrained_config import PretrainedConfig
+    from vlm.pretrained.config import PretrainedConfig
+    from vlm.pretrained.model import PretrainedModel
 
     config = PretrainedConfig(**description["config"])
     if "inside" in description:
@@ -235,17 +235,17 @@ def load_model(description: Mapping[str, Any], folder: Path | None = None) -> Mo
 def with_later_settings(description: Mapping[str, Any]) -> dict[str, Any]:
     """A model's description with what later versions added to its config, at the defaults."""
     if description["kind"] == "rt":
-        from vlm.rt import RTConfig
+        from vlm.rt.model import RTConfig
 
         return {**description, "config": vars(RTConfig(**description["config"]))}
-    from vlm.pretrained_config import PretrainedConfig
+    from vlm.pretrained.config import PretrainedConfig
 
     return {**description, "config": asdict(PretrainedConfig(**description["config"]))}
 
 
 def describe_model(model: Model) -> dict[str, Any]:
     """What `load_model` needs, JSON types only."""
-    from vlm.rt import RTModel
+    from vlm.rt.model import RTModel
 
     if isinstance(model, RTModel):
         return {"kind": "rt", "config": vars(model.config)}
@@ -262,7 +262,7 @@ def carry_base(model: PretrainedModel, folder: Path, merged: bool) -> dict[str, 
 
     What `load_model` of that description still needs is the state dict of the model it builds.
     """
-    from vlm.pretrained_files import copy_base
+    from vlm.pretrained.files import copy_base
 
     if merged:
         config = model.merge_to(folder)
@@ -281,14 +281,14 @@ def save_processor(model: PretrainedModel, folder: Path) -> None:
 
 def build_tiny_model(family: str, folder: Path, **sizes: Any) -> Path:
     """Write a small model of a family with random weights as a Hugging Face folder."""
-    from vlm.tiny_models import build_tiny_model as build
+    from vlm.tiny.models import build_tiny_model as build
 
     return build(family, folder, **sizes)
 
 
 def tiny_families() -> list[str]:
     """The families that `build_tiny_model` knows."""
-    from vlm.tiny_models import BUILDERS
+    from vlm.tiny.models import BUILDERS
 
     return list(BUILDERS)
 
@@ -324,7 +324,7 @@ def open_policy(
     these graphs. ValueError on a changed or partial folder, ImportError where it needs torch and
     torch is missing, RuntimeError where the installed onnxruntime can't run the graphs.
     """
-    from qsft_robot.onnx_policy import DECISION, load_onnx_policy
+    from qsft_robot.policy.onnx_policy import DECISION, load_onnx_policy
 
     folder, changes = Path(folder), dict(acting or {})
     exported = folder / "policy" if (folder / "policy").is_dir() else folder
@@ -344,7 +344,7 @@ def open_policy(
             "'qsft-robot[train]'), or export the policy with its ONNX graphs where torch is "
             "(qsft-robot export RUN)."
         )
-    from qsft_robot.policy import load_policy
+    from qsft_robot.policy.token_policy import load_policy
 
     inner = folder / "checkpoint" if changes else exported
     policy = load_policy(inner if inner.is_dir() else folder, device)

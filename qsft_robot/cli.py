@@ -16,9 +16,9 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from qsft_robot.config import TrainConfig
-from qsft_robot.policy_folder import POLICY
-from qsft_robot.presets import (
+from qsft_robot.config.train import TrainConfig
+from qsft_robot.policy.folder import POLICY
+from qsft_robot.presets.tabletop import (
     EVALUATION_SEED,
     PRESETS,
     RECIPES,
@@ -34,9 +34,9 @@ from qsft_robot.verbs.serve import serve
 
 def train(arguments: Sequence[str]) -> None:
     """Train on logs and export the policy to <out>/policy."""
-    from qsft_robot.train import resume_config
-    from qsft_robot.train import train as run
-    from qsft_robot.training.distributed import processes
+    from qsft_robot.parallel.distributed import processes
+    from qsft_robot.training.train import resume_config
+    from qsft_robot.training.train import train as run
 
     arguments = list(arguments)
     resume = "--resume" in arguments
@@ -106,7 +106,7 @@ def evaluate(
     import torch
 
     from qsft_robot.build import open_policy
-    from qsft_robot.evaluate import evaluate as measure
+    from qsft_robot.rollouts.evaluate import evaluate as measure
 
     torch.set_num_threads(threads)
     policy = open_policy(run, acting_changes(acting), device, threads=threads)
@@ -163,8 +163,8 @@ def export(
             observations; where they can't be made, the reason is printed.
         data: Data file for that check; the one that the run was trained on when not given.
     """
-    from qsft_robot.export import export_policy
-    from qsft_robot.exporting.onnx_graphs import NotExportable
+    from qsft_robot.export.export import export_policy
+    from qsft_robot.export.onnx_graphs import NotExportable
 
     checkpoint = run / "checkpoint" if (run / "checkpoint").is_dir() else run
     target = run / "policy" if out is None else out
@@ -184,7 +184,7 @@ def report(run: Positional[Path]) -> None:
     Args:
         run: Run folder, or a folder of runs to compare.
     """
-    from qsft_robot.report import write_report
+    from qsft_robot.report.report import write_report
 
     print(write_report(run))
 
@@ -214,7 +214,7 @@ def info(what: Positional[str] = "versions") -> None:
             "the path of a policy or checkpoint folder."
         )
     else:
-        from qsft_robot.checkpoint import read_policy_folder
+        from qsft_robot.policy.checkpoint import read_policy_folder
 
         description, weights = read_policy_folder(Path(what))
         keep = ("method", "networks", "state_keys", "cameras", "action", "acting", "data")
@@ -230,7 +230,7 @@ def demo(out: Path = Path("runs/demo"), quick: bool = False, seed: int = 0) -> N
         quick: A minute's walk through every step; too short to learn anything.
         seed: Seed of the logs and of training.
     """
-    from qsft_robot.demo import run_demo
+    from qsft_robot.verbs.demo import run_demo
 
     run_demo(out, quick, seed)
 

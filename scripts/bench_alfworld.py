@@ -144,9 +144,9 @@ def worker_row(
 def train_policy(folder: Path, logs: Path) -> Path:
     """A policy after two updates a stage: it hardly ever succeeds, so every evaluation plays the
     same number of steps, nearly."""
-    from qsft_robot.config import TrainConfig
-    from qsft_robot.presets import apply_presets, with_settings
-    from qsft_robot.train import train
+    from qsft_robot.config.train import TrainConfig
+    from qsft_robot.presets.tabletop import apply_presets, with_settings
+    from qsft_robot.training.train import train
 
     os.environ["QSFT_CACHE"] = str(folder / "cache")
     settings = {
@@ -164,10 +164,10 @@ def process_rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Itera
     """Collection and evaluation with one process and with two."""
     import torch
 
-    from qsft_robot.collect import CollectPart, collect
-    from qsft_robot.evaluate import evaluate
-    from qsft_robot.policy import load_policy
-    from qsft_robot.presets import recipe
+    from qsft_robot.policy.token_policy import load_policy
+    from qsft_robot.presets.tabletop import recipe
+    from qsft_robot.rollouts.collect import CollectPart, collect
+    from qsft_robot.rollouts.evaluate import evaluate
 
     torch.set_num_threads(1)
     episodes, limit, repeats = (4, 5, 1) if quick else (32, 30, 2)

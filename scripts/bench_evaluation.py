@@ -9,8 +9,8 @@ import torch
 from bench_policy import train_demo_policy
 from bench_rows import Row, compare, in_turns, seconds_of
 
-from qsft_robot.evaluate import evaluate
-from qsft_robot.policy import load_policy
+from qsft_robot.policy.token_policy import load_policy
+from qsft_robot.rollouts.evaluate import evaluate
 
 GROUP = "evaluation"
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from bench_rows import Row, compare, in_turns, seconds_of
 
-from qsft_robot.config import DataConfig, TrainConfig
+from qsft_robot.config.train import DataConfig, TrainConfig
 from qsft_robot.logs.writer import DemonstrationWriter
-from qsft_robot.training.run_data import read_run_data
+from qsft_robot.token_data.run_data import read_run_data
 from qsft_robot.types import Episode
 
 GROUP, BATCH = "loader", 64

@@ -15,11 +15,11 @@ from bench_policy import train_demo_policy
 from bench_rows import Row, compare, in_turns, seconds_of
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from qsft_robot.export import export_policy
-from qsft_robot.exporting.recorded_observations import recorded_observations
+from qsft_robot.export.export import export_policy
+from qsft_robot.export.recorded_observations import recorded_observations
 from qsft_robot.files import write_sums
-from qsft_robot.onnx_policy import OnnxPolicy, load_onnx_policy
-from qsft_robot.policy import TokenPolicy, load_policy
+from qsft_robot.policy.onnx_policy import OnnxPolicy, load_onnx_policy
+from qsft_robot.policy.token_policy import TokenPolicy, load_policy
 
 GROUP = "onnx"
 UNIT = "ms a decision (2 cameras of 64x64 to 4 tokens, batch 1, 1 thread)"

@@ -6,10 +6,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from qsft_robot.collect import CollectPart, collect
-from qsft_robot.config import TrainConfig
-from qsft_robot.presets import apply_presets, recipe, with_settings
-from qsft_robot.train import train
+from qsft_robot.config.train import TrainConfig
+from qsft_robot.presets.tabletop import apply_presets, recipe, with_settings
+from qsft_robot.rollouts.collect import CollectPart, collect
+from qsft_robot.training.train import train
 
 
 def train_demo_policy(folder: Path) -> tuple[Path, Path]:

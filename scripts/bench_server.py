@@ -15,7 +15,7 @@ from server_process import server_process
 from websockets.asyncio.client import ClientConnection, connect
 
 from qsft_robot.build import build_env, open_policy
-from qsft_robot.policy_folder import PolicySpec
+from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.server.remote_policy import RemotePolicy
 from qsft_robot.server.requests import request_message
 from qsft_robot.server.wire import pack

@@ -14,15 +14,15 @@ import torch
 from bench_rows import Row, compare, in_turns, seconds_of
 from safetensors.torch import save_file
 
-from qsft_robot.config import DataConfig, ModelConfig, OptimConfig, TrainConfig
+from qsft_robot.algorithms.networks import PolicyNetworks, inference
+from qsft_robot.algorithms.stage import BehaviourStage
+from qsft_robot.config.train import DataConfig, ModelConfig, OptimConfig, TrainConfig
 from qsft_robot.logs.writer import DemonstrationWriter
-from qsft_robot.train import BEHAVIOUR, run_stage
+from qsft_robot.token_data.run_data import read_run_data
 from qsft_robot.training.feature_cache import on_tower_features
 from qsft_robot.training.metrics import MetricsLog
-from qsft_robot.training.networks import PolicyNetworks, inference
-from qsft_robot.training.run_data import read_run_data
-from qsft_robot.training.run_models import build_run_model
-from qsft_robot.training.stages import BehaviourStage
+from qsft_robot.training.run_model import build_run_model
+from qsft_robot.training.train import BEHAVIOUR, run_stage
 from qsft_robot.types import Episode
 
 GROUP = "towers"

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from bench_rows import Row, compare, in_turns, seconds_of
 
+from qsft_robot.algorithms.networks import PolicyNetworks
+from qsft_robot.algorithms.qsft_stage import QSFTStage
+from qsft_robot.algorithms.stage import BehaviourStage, Stage, on_features
 from qsft_robot.build import build_model
-from qsft_robot.config import TrainConfig
+from qsft_robot.config.train import TrainConfig
 from qsft_robot.logs.writer import DemonstrationWriter
-from qsft_robot.presets import apply_presets, with_settings
-from qsft_robot.train import BEHAVIOUR, VALUE, run_stage
+from qsft_robot.presets.tabletop import apply_presets, with_settings
+from qsft_robot.token_data.run_data import read_run_data
 from qsft_robot.training.metrics import MetricsLog
-from qsft_robot.training.networks import PolicyNetworks
-from qsft_robot.training.qsft_stage import QSFTStage
-from qsft_robot.training.run_data import read_run_data
-from qsft_robot.training.stages import BehaviourStage, Stage, on_features
+from qsft_robot.training.train import BEHAVIOUR, VALUE, run_stage
 from qsft_robot.types import Episode
 
 GROUP = "training"

@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.collect import CollectPart, collect
-from qsft_robot.demonstrations import read_env_args, read_episodes
 from qsft_robot.files import read_json, write_json
 from qsft_robot.lerobot.exporting import export_lerobot
 from qsft_robot.lerobot.importing import import_lerobot
 from qsft_robot.lerobot.stats import JoinedStatistics, image_statistics, row_statistics
+from qsft_robot.logs.reader import read_env_args, read_episodes
 from qsft_robot.normalize import NormStats
+from qsft_robot.rollouts.collect import CollectPart, collect
 
 # Runs under LeRobot's interpreter: reads the data set in argv[1] into the npz file argv[2].
 READ = """

@@ -15,11 +15,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from qsft_robot.exporting.onnx_parity import Parity, measure
-from qsft_robot.exporting.recorded_observations import recorded_observations
-from qsft_robot.onnx_policy import load_onnx_policy
-from qsft_robot.policy import TokenPolicy, load_policy
-from qsft_robot.policy_folder import PolicySpec
+from qsft_robot.export.onnx_parity import Parity, measure
+from qsft_robot.export.recorded_observations import recorded_observations
+from qsft_robot.policy.folder import PolicySpec
+from qsft_robot.policy.onnx_policy import load_onnx_policy
+from qsft_robot.policy.token_policy import TokenPolicy, load_policy
 from qsft_robot.server.config import ServerConfig
 from qsft_robot.server.remote_policy import RemotePolicy
 from qsft_robot.server.running import serving

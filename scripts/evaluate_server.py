@@ -11,9 +11,9 @@ from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from server_process import server_process
 
 from qsft_robot.build import build_env, open_policy
-from qsft_robot.evaluate import evaluate
 from qsft_robot.intervals import wilson
-from qsft_robot.presets import EVALUATION_SEED
+from qsft_robot.presets.tabletop import EVALUATION_SEED
+from qsft_robot.rollouts.evaluate import evaluate
 from qsft_robot.rollouts.worker import as_mapping, succeeded
 
 

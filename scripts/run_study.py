@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from qsft_robot.study_rows import merge_rows, result_row, row_text, run_verb
+from qsft_robot.report.study_rows import merge_rows, result_row, row_text, run_verb
 
 SCRIPT = Path(__file__).resolve()
 ROOT = SCRIPT.parent.parent

@@ -18,7 +18,7 @@ import numpy as np
 from qsft_robot.captions.language_kept import captions_of_base, captions_of_run
 from qsft_robot.captions.scores import held_out
 from qsft_robot.files import atomic_file
-from qsft_robot.study_rows import merge_rows, result_row, row_text, run_verb
+from qsft_robot.report.study_rows import merge_rows, result_row, row_text, run_verb
 
 SCRIPT = Path(__file__).resolve()
 ROOT = SCRIPT.parent.parent

@@ -21,15 +21,15 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 from websockets.sync.server import Server, serve
 
-from qsft_robot.control.choice import open_local_or_remote
 from qsft_robot.control.loop import ControlLoop, EpisodeEnd, LoopSettings
+from qsft_robot.control.robot import Outcome, RobotSpec
 from qsft_robot.control.run import run_robot
 from qsft_robot.control.run_log import RunLog
-from qsft_robot.control.run_words import RunResult, RunSettings
+from qsft_robot.control.run_report import RunResult, RunSettings
 from qsft_robot.control.watchdog import Stance
-from qsft_robot.demonstrations import read_episodes
-from qsft_robot.policy_folder import PolicySpec
-from qsft_robot.robot import Outcome, RobotSpec
+from qsft_robot.logs.reader import read_episodes
+from qsft_robot.policy.folder import PolicySpec
+from qsft_robot.robots.choose import open_local_or_remote
 from qsft_robot.robots.mujoco import MujocoRobot
 from qsft_robot.server.wire import pack, unpack
 from qsft_robot.types import Observation
@@ -166,11 +166,11 @@ class FailingServer:
 def small_policy(folder: Path) -> Path:
     """A real policy, trained for a few updates and exported with its ONNX graphs: the tiny model
     from two 64x64 images."""
-    from qsft_robot.collect import CollectPart, collect
-    from qsft_robot.config import TrainConfig
-    from qsft_robot.export import export_policy
-    from qsft_robot.presets import apply_presets, recipe, with_settings
-    from qsft_robot.train import train
+    from qsft_robot.config.train import TrainConfig
+    from qsft_robot.export.export import export_policy
+    from qsft_robot.presets.tabletop import apply_presets, recipe, with_settings
+    from qsft_robot.rollouts.collect import CollectPart, collect
+    from qsft_robot.training.train import train
 
     chosen, logs = recipe("tabletop/place"), folder / "logs.hdf5"
     kwargs = {**chosen.env_kwargs, "cameras": list(chosen.cameras), "image_size": 64}

@@ -18,10 +18,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from qsft_robot.checkpoint import read_policy_folder, write_checkpoint
-from qsft_robot.exporting.recorded_observations import random_observations
-from qsft_robot.onnx_policy import load_onnx_policy
-from qsft_robot.policy import load_policy
+from qsft_robot.export.recorded_observations import random_observations
+from qsft_robot.policy.checkpoint import read_policy_folder, write_checkpoint
+from qsft_robot.policy.onnx_policy import load_onnx_policy
+from qsft_robot.policy.token_policy import load_policy
 
 Parts = tuple[dict[str, Any], Any, dict[str, bytes]]
 

@@ -12,21 +12,21 @@ from jaxtyping import install_import_hook
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 # Environments that tests and worker processes import by name; last, so that they shadow nothing.
-sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent / "shared"))
 # Shapes in the signatures of the model are checked here, and in tests only.
 install_import_hook(
     [
         "vlm.blocks",
         "vlm.decision",
         "vlm.heads",
-        "vlm.images",
-        "vlm.pretrained",
-        "vlm.pretrained_cache",
-        "vlm.prompt",
-        "vlm.rt",
-        "vlm.timm_images",
-        "vlm.tower_input",
-        "vlm.towers",
+        "vlm.rt.images",
+        "vlm.pretrained.model",
+        "vlm.pretrained.cache",
+        "vlm.pretrained.prompt",
+        "vlm.rt.model",
+        "vlm.towers.timm",
+        "vlm.towers.input",
+        "vlm.towers.tower",
     ],
     "beartype.beartype",
 )

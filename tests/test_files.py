@@ -10,13 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from qsft_robot.checkpoint import (
-    load_optimizer_tensors,
-    optimizer_tensors,
-    read_policy_folder,
-    read_training,
-    write_checkpoint,
-)
 from qsft_robot.files import (
     ABANDONED,
     atomic_file,
@@ -24,6 +17,13 @@ from qsft_robot.files import (
     check_sums,
     read_json,
     write_json,
+)
+from qsft_robot.policy.checkpoint import (
+    load_optimizer_tensors,
+    optimizer_tensors,
+    read_policy_folder,
+    read_training,
+    write_checkpoint,
 )
 
 
@@ -214,7 +214,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from qsft_robot import checkpoint, files
+from qsft_robot import files
+from qsft_robot.policy import checkpoint
 
 folder = Path(sys.argv[1])
 
@@ -277,7 +278,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 import torch
-from qsft_robot.checkpoint import write_checkpoint
+from qsft_robot.policy.checkpoint import write_checkpoint
 from qsft_robot.files import write_json
 
 folder, bytes_left = Path(sys.argv[1]), int(sys.argv[2])

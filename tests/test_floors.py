@@ -14,7 +14,7 @@ PACKAGES = ("qsft_robot", *LEAVES)
 COMPOSERS = {"qsft_robot.build"}
 # Not concrete models: the algorithm's own output rows, the hash of an instruction's words, and the
 # random shift of training images. The files that train and act name these.
-HEADS = {"vlm.heads", "vlm.words", "vlm.images", "vlm.decision"}
+HEADS = {"vlm.heads", "vlm.words", "vlm.rt.images", "vlm.decision"}
 PROTOCOLS = {"tokenizers_action.protocol"}
 
 
@@ -90,15 +90,16 @@ def test_only_build_names_concrete_tokenizers_models_and_simulators() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "evaluate", "rollouts.pool", "collect", "rollouts.collect_policy", "logs.playback",
-        "rollouts.video",
+        "rollouts.evaluate", "rollouts.pool", "rollouts.collect", "rollouts.collect_policy",
+        "rollouts.playback", "rollouts.video",
     ],
 )  # fmt: skip
 def test_what_runs_a_policy_knows_the_protocol_and_no_concrete_one(name: str) -> None:
     path = MODULES.get(f"qsft_robot.{name}")
     assert path is not None, f"qsft_robot.{name} is gone; name its successor here"
     concrete = {
-        f"qsft_robot.{part}" for part in ("policy", "checkpoint", "export", "loss", "train")
+        f"qsft_robot.{part}"
+        for part in ("policy.token_policy", "policy.checkpoint", "export.export", "training.train")
     }
     assert not imports(path) & concrete
     assert not {imported for imported in imports(path) if floor(imported) in {"vlm", "torch"}}

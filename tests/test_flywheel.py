@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from qsft_robot.cli import main
-from qsft_robot.demonstrations import read_env_args, read_episodes, read_masks
 from qsft_robot.files import read_json
-from qsft_robot.logs.playback import playback
+from qsft_robot.logs.reader import read_env_args, read_episodes, read_masks
 from qsft_robot.rollouts.collect_policy import collect_with_policy
+from qsft_robot.rollouts.playback import playback
 from qsft_robot.types import Decision
 
 ENV = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from qsft_robot.captions.batches import Example
 from qsft_robot.captions.scores import evaluate_captions
-from qsft_robot.policy import load_policy
+from qsft_robot.policy.token_policy import load_policy
 
 
 def captions_of_base(folder: Path, examples: Sequence[Example]) -> dict[str, float]:

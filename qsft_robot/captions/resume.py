@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from torch import nn, optim
 
-from qsft_robot.checkpoint import (
+from qsft_robot.files import atomic_folder, check_sums, read_json, write_json
+from qsft_robot.policy.checkpoint import (
     load_optimizer_tensors,
     optimizer_tensors,
     read_tensors,
     write_tensors,
 )
-from qsft_robot.files import atomic_folder, check_sums, read_json, write_json
 
 _STATE, _OPTIMIZER = "state.json", "optimizer.safetensors"
 

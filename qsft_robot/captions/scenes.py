@@ -21,7 +21,7 @@ class CaptionScene:
     """One moment of an episode: what the cameras see, and what is true of it."""
 
     images: dict[str, np.ndarray]  # camera -> uint8 [h, w, 3]
-    truth: Any  # sim.tabletop_truth.SceneTruth
+    truth: Any  # sim.tabletop.truth.SceneTruth
 
 
 def sample_scenes(count: int, seed: int, image_size: int = 64) -> Iterator[CaptionScene]:

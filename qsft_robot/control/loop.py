@@ -13,8 +13,8 @@ from qsft_robot.control.cadence import Cadence, Clock, Grid
 from qsft_robot.control.chunks import ChunkExecution
 from qsft_robot.control.decisions import Answer, Decider
 from qsft_robot.control.limits import KINDS, ActionLimiter
+from qsft_robot.control.robot import EpisodicRobot, Robot
 from qsft_robot.control.watchdog import Stance, Watchdog
-from qsft_robot.robot import EpisodicRobot, Robot
 from qsft_robot.types import Observation
 
 

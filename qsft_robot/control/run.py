@@ -20,12 +20,12 @@ from qsft_robot.control.decisions import DecisionThread
 from qsft_robot.control.limits import ActionLimiter, limits_from_policy
 from qsft_robot.control.loop import ControlLoop, EpisodeEnd, Recorder
 from qsft_robot.control.operator_input import HELP, OperatorInput
+from qsft_robot.control.robot import EpisodicRobot, Robot
 from qsft_robot.control.run_log import RunLog
-from qsft_robot.control.run_words import RunResult, RunSettings, StatusLine, opening
+from qsft_robot.control.run_report import RunResult, RunSettings, StatusLine, opening
 from qsft_robot.control.start_up_check import check_start
 from qsft_robot.files import write_json
-from qsft_robot.policy_folder import PolicySpec
-from qsft_robot.robot import EpisodicRobot, Robot
+from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.types import Observation, Policy
 
 # Decisions before the first tick: the first ones load code and fill caches.

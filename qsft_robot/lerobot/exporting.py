@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qsft_robot.demonstrations import iter_episodes, read_masks
 from qsft_robot.files import atomic_folder
 from qsft_robot.lerobot.format import (
     ACTION,
@@ -44,6 +43,7 @@ from qsft_robot.logs.checks import (
     select_demos,
     unknown,
 )
+from qsft_robot.logs.reader import iter_episodes, read_masks
 from qsft_robot.types import Episode, is_image
 
 Codec = Literal["h264", "libsvtav1", "png"]

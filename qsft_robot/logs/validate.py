@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from qsft_robot.demonstrations import image_shapes, iter_episodes, no_reward
 from qsft_robot.logs.checks import ActionScale, unknown
 from qsft_robot.logs.ends import LogEnd
+from qsft_robot.logs.reader import image_shapes, iter_episodes, no_reward
 from qsft_robot.returns import ReturnRange
 from qsft_robot.types import Episode
 

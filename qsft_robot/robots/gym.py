@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qsft_robot.build import TABLETOP, build_env
-from qsft_robot.robot import EndEffector, Outcome, RobotSpec, image_sizes
+from qsft_robot.control.robot import EndEffector, Outcome, RobotSpec, image_sizes
 from qsft_robot.rollouts.worker import as_mapping, env_description, succeeded
 from qsft_robot.types import Observation
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from qsft_robot.robot import RobotSpec
+from qsft_robot.control.robot import RobotSpec
 from qsft_robot.types import Observation
 
 

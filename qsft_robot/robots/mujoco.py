@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from qsft_robot.robot import EndEffector, Outcome, RobotSpec
+from qsft_robot.control.robot import EndEffector, Outcome, RobotSpec
 from qsft_robot.rollouts.array_messages import pack, unpack
 from qsft_robot.rollouts.worker_channel import STARTUP_S
 from qsft_robot.types import Observation

@@ -9,10 +9,10 @@ import numpy as np
 from rich.table import Table
 
 from qsft_robot.control.loop import EpisodeEnd
-from qsft_robot.demonstrations import iter_episodes, read_env_args
+from qsft_robot.control.robot import Outcome, RobotSpec, image_sizes
 from qsft_robot.files import atomic_file
 from qsft_robot.logs.checks import ANY_SCALE
-from qsft_robot.robot import Outcome, RobotSpec, image_sizes
+from qsft_robot.logs.reader import iter_episodes, read_env_args
 from qsft_robot.types import Episode, Observation
 
 

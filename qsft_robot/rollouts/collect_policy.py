@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from qsft_robot.collect import CollectReport, choose_valid, env_seed
 from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.progress import RolloutProgress
 from qsft_robot.rollouts.batches import RolloutBatches
+from qsft_robot.rollouts.collect import CollectReport, choose_valid, env_seed
 from qsft_robot.rollouts.pool import WorkerPool
 from qsft_robot.types import BatchPolicy, Episode
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qsft_robot.policy_folder import PolicySpec
+from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.server.metrics import ServerMetrics
 from qsft_robot.server.requests import Request
 from qsft_robot.types import BatchPolicy, Decision, EpisodeMemory, Observation
 
 WARM_UP_DECISIONS = 3
-log = logging.getLogger("qsft_robot.serve")
+log = logging.getLogger("qsft_robot.server.server")
 
 _LOGGED = "the server's log has the reason"
 

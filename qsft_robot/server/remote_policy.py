@@ -18,7 +18,7 @@ from websockets.exceptions import WebSocketException
 from websockets.protocol import State
 from websockets.sync.client import ClientConnection, connect
 
-from qsft_robot.policy_folder import PolicySpec
+from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.server.requests import BAD_REQUEST, BUSY, REQUEST_ID, request_message
 from qsft_robot.server.wire import WireError, pack, unpack
 from qsft_robot.types import Observation

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.policy_folder import PolicySpec
+from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.server.wire import WireError, unpack
 from qsft_robot.types import Decision, Observation
 

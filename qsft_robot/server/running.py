@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from qsft_robot.serve import PolicyServer
 from qsft_robot.server.config import ServerConfig
+from qsft_robot.server.server import PolicyServer
 from qsft_robot.types import LoadedPolicy
 
 

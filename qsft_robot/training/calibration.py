@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from qsft_robot.config import TrainConfig
+from qsft_robot.algorithms.networks import PolicyNetworks
+from qsft_robot.algorithms.qsft import lambda_returns
+from qsft_robot.algorithms.stage import ValueStage
+from qsft_robot.config.train import TrainConfig
 from qsft_robot.files import write_json
-from qsft_robot.loss import lambda_returns
-from qsft_robot.training.distributed import processes
-from qsft_robot.training.networks import PolicyNetworks
-from qsft_robot.training.run_data import RunData
-from qsft_robot.training.stages import ValueStage
+from qsft_robot.parallel.distributed import processes
+from qsft_robot.token_data.run_data import RunData
 
 POINTS = 2000
 

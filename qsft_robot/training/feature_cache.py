@@ -16,16 +16,16 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from qsft_robot.config import TrainConfig
+from qsft_robot.algorithms.networks import PolicyNetworks
+from qsft_robot.algorithms.stage import image_features
+from qsft_robot.config.train import TrainConfig
 from qsft_robot.files import SUMS, atomic_folder, cache_folder, write_json
-from qsft_robot.logs.row_file import RowFile
-from qsft_robot.training.cache_room import GIB, InUse, found_room, in_use, make_room
-from qsft_robot.training.distributed import processes
-from qsft_robot.training.frames import INDEX, FrameCache
-from qsft_robot.training.networks import PolicyNetworks
-from qsft_robot.training.run_data import RunData
-from qsft_robot.training.stages import image_features
-from qsft_robot.training.token_data import TokenData
+from qsft_robot.parallel.distributed import processes
+from qsft_robot.token_data.disk_cache import GIB, InUse, found_room, in_use, make_room
+from qsft_robot.token_data.frames import INDEX, FrameCache
+from qsft_robot.token_data.row_file import RowFile
+from qsft_robot.token_data.run_data import RunData
+from qsft_robot.token_data.token_data import TokenData
 
 if TYPE_CHECKING:
     from jaxtyping import Float16, Int64

@@ -22,8 +22,8 @@ def merge(
         env_args_from: The file whose environment is kept, where environments or rates differ.
         common_keys: Keep the observation keys that all files share, where they differ.
     """
-    from qsft_robot.demonstrations import read_masks
     from qsft_robot.logs.merge import merge_files
+    from qsft_robot.logs.reader import read_masks
     from qsft_robot.progress import StepProgress
 
     with StepProgress("merge", "logs") as tell:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from qsft_robot.presets import Recipe, recipe
+from qsft_robot.presets.tabletop import Recipe, recipe
 from qsft_robot.verbs.flag_words import acting_changes, env_changes, shares
 
 if TYPE_CHECKING:
-    from qsft_robot.collect import CollectReport
+    from qsft_robot.rollouts.collect import CollectReport
 
 
 def collect(
@@ -50,8 +50,8 @@ def collect(
         compress_images: Without loss (gzip); every reader of HDF5 reads them as before, single rows
             more slowly.
     """
-    from qsft_robot.collect import CollectPart
-    from qsft_robot.collect import collect as run
+    from qsft_robot.rollouts.collect import CollectPart
+    from qsft_robot.rollouts.collect import collect as run
 
     chosen = recipe(name)
     total = chosen.episodes if episodes is None else episodes
@@ -173,8 +173,8 @@ def inspect(
         log_end: How unsuccessful logs ended: terminal, truncated, or mask=word pairs.
         success_reward: Count rewards as --data.success-reward of train would make them.
     """
-    from qsft_robot.config import DataConfig
-    from qsft_robot.logs.inspect_data import inspect as run
+    from qsft_robot.config.train import DataConfig
+    from qsft_robot.logs.inspection import inspect as run
 
     ends = DataConfig(state_keys=("any",), log_end=log_end).log_ends()
     run(path, filter_key=filter_key, log_end=ends, success_reward=success_reward)
@@ -188,7 +188,7 @@ def playback(path: Positional[Path], demo: str = "demo_0", video: Path | None = 
         demo: The log.
         video: mp4 file to write.
     """
-    from qsft_robot.logs.playback import playback as run
+    from qsft_robot.rollouts.playback import playback as run
 
     report = run(path, demo, video=video)
     print(report)

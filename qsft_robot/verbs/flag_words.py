@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qsft_robot.build import unknown
-from qsft_robot.config import ActingConfig
-from qsft_robot.presets import recipe
+from qsft_robot.config.train import ActingConfig
+from qsft_robot.presets.tabletop import recipe
 
 
 def _number(word: str, flag: str) -> float:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from qsft_robot.control.choice import RobotKind
+from qsft_robot.robots.choose import RobotKind
 
 
 def run(
@@ -82,12 +82,12 @@ def run(
         token_file: File with the server's token, instead of QSFT_TOKEN.
         policy_timeout: Seconds after which a server's answer is given up.
     """
-    from qsft_robot.control.choice import SERVED, open_local_or_remote, open_robot
     from qsft_robot.control.loop import LoopSettings
     from qsft_robot.control.run import run_robot
-    from qsft_robot.control.run_words import RunSettings, print_result
+    from qsft_robot.control.run_report import RunSettings, print_result
     from qsft_robot.files import write_json
-    from qsft_robot.policy_folder import PolicySpec
+    from qsft_robot.policy.folder import PolicySpec
+    from qsft_robot.robots.choose import SERVED, open_local_or_remote, open_robot
     from qsft_robot.verbs.flag_words import acting_changes, env_of_recipe
 
     token = None

@@ -54,9 +54,9 @@ def serve(
         device: Where the policy runs, with torch.
         threads: Threads of the policy's arithmetic.
     """
-    from qsft_robot.serve import PolicyServer
     from qsft_robot.server.config import ServerConfig, bind
     from qsft_robot.server.running import run_until_signal
+    from qsft_robot.server.server import PolicyServer
 
     config = ServerConfig(
         host=host,

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from qsft_robot.demonstrations import read_episodes
+from qsft_robot.logs.reader import read_episodes
 from qsft_robot.logs.validate import check_cameras, check_returns, validate
 from qsft_robot.returns import ReturnRange
 

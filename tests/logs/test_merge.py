@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qsft_robot.cli import main
-from qsft_robot.demonstrations import read_env_args, read_episodes, read_masks
 from qsft_robot.logs.merge import merge_files
+from qsft_robot.logs.reader import read_env_args, read_episodes, read_masks
 from qsft_robot.logs.relabel import relabel
 from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.types import Episode

@@ -6,7 +6,7 @@ import pytest
 import robomimic.utils.obs_utils as ObsUtils
 from robomimic.utils.dataset import SequenceDataset
 
-from qsft_robot.demonstrations import read_episodes
+from qsft_robot.logs.reader import read_episodes
 from qsft_robot.logs.writer import write_demonstrations
 from qsft_robot.types import Episode
 

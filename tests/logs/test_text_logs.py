@@ -9,14 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from text_environments import Corridor, play
 
-from qsft_robot.demonstrations import iter_episodes, read_episodes
-from qsft_robot.evaluate import evaluate
-from qsft_robot.logs.inspect_data import summarize
+from qsft_robot.logs.inspection import summarize
 from qsft_robot.logs.merge import merge_files
-from qsft_robot.logs.playback import playback
+from qsft_robot.logs.reader import iter_episodes, read_episodes
 from qsft_robot.logs.writer import write_demonstrations
 from qsft_robot.rollouts import worker as rollout_worker
 from qsft_robot.rollouts.array_messages import pack, unpack
+from qsft_robot.rollouts.evaluate import evaluate
+from qsft_robot.rollouts.playback import playback
 from qsft_robot.rollouts.video import draw_overlay
 from qsft_robot.types import ADMISSIBLE, Decision, Episode, Observation
 

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from qsft_robot.demonstrations import read_episodes
+from qsft_robot.logs.reader import read_episodes
 from qsft_robot.logs.writer import DemonstrationWriter, write_demonstrations
 from qsft_robot.types import Episode
 

@@ -11,19 +11,19 @@ import torch
 from text_environments import ITEMS, Corridor, play
 from text_runs import settings
 
+from qsft_robot.algorithms.networks import PolicyNetworks, teacher_forced
+from qsft_robot.algorithms.qsft import lambda_returns
+from qsft_robot.algorithms.qsft_stage import QSFTStage
 from qsft_robot.cli import main
-from qsft_robot.config import TrainConfig
-from qsft_robot.evaluate import evaluate
+from qsft_robot.config.train import TrainConfig
 from qsft_robot.logs.writer import write_demonstrations
-from qsft_robot.loss import lambda_returns
-from qsft_robot.policy import TokenPolicy, load_policy
-from qsft_robot.policy_folder import PolicySpec
-from qsft_robot.presets import with_settings
-from qsft_robot.train import train
-from qsft_robot.training.networks import PolicyNetworks, teacher_forced
-from qsft_robot.training.qsft_stage import QSFTStage
-from qsft_robot.training.run_data import RunData, describe, read_run_data
-from qsft_robot.training.run_models import build_run_model
+from qsft_robot.policy.folder import PolicySpec
+from qsft_robot.policy.token_policy import TokenPolicy, load_policy
+from qsft_robot.presets.tabletop import with_settings
+from qsft_robot.rollouts.evaluate import evaluate
+from qsft_robot.token_data.run_data import RunData, describe, read_run_data
+from qsft_robot.training.run_model import build_run_model
+from qsft_robot.training.train import train
 from qsft_robot.types import ADMISSIBLE, Decision, Observation
 
 

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from qsft_robot.checkpoint import read_policy_folder
 from qsft_robot.files import cache_folder
-from qsft_robot.policy import load_policy
-from qsft_robot.train import resume_config, train
+from qsft_robot.policy.checkpoint import read_policy_folder
+from qsft_robot.policy.token_policy import load_policy
+from qsft_robot.token_data.frames import FrameCache
+from qsft_robot.token_data.run_data import read_run_data
 from qsft_robot.training.feature_cache import FeatureCache, cache_key, on_tower_features
-from qsft_robot.training.frames import FrameCache
-from qsft_robot.training.run_data import read_run_data
-from qsft_robot.training.run_models import build_run_model
-from vlm.tiny_towers import write_open_clip, write_timm
+from qsft_robot.training.run_model import build_run_model
+from qsft_robot.training.train import resume_config, train
+from vlm.tiny.towers import write_open_clip, write_timm
 
 
 @pytest.fixture(scope="session")

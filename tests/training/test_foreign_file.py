@@ -8,9 +8,9 @@ from dataclasses import replace
 import h5py
 import numpy as np
 
-from qsft_robot.config import DataConfig
-from qsft_robot.policy import load_policy
-from qsft_robot.train import train
+from qsft_robot.config.train import DataConfig
+from qsft_robot.policy.token_policy import load_policy
+from qsft_robot.training.train import train
 from qsft_robot.types import Observation
 
 

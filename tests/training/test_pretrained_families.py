@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from qsft_robot.build import tiny_families
-from qsft_robot.checkpoint import read_policy_folder
 from qsft_robot.cli import main
-from qsft_robot.policy import load_policy
-from qsft_robot.train import train
+from qsft_robot.policy.checkpoint import read_policy_folder
+from qsft_robot.policy.token_policy import load_policy
+from qsft_robot.training.train import train
 
 transformers = pytest.importorskip("transformers")
 
@@ -94,9 +94,7 @@ def test_a_model_in_bfloat16_is_merged_within_its_own_rounding(pretrained, pixel
 def test_an_adapter_that_merging_would_change_is_kept_beside_its_base(
     pretrained, observations, monkeypatch, capsys
 ):
-    monkeypatch.setattr(
-        "qsft_robot.exporting.pretrained_folders.MERGE_TOLERANCE", {"float32": -1.0}
-    )
+    monkeypatch.setattr("qsft_robot.export.pretrained_folders.MERGE_TOLERANCE", {"float32": -1.0})
     setting = pretrained("gpt2", optim__value_steps=2)
     policy = train(setting)
     assert "keeps it beside its base" in capsys.readouterr().err

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from qsft_robot.build import open_policy
-from qsft_robot.export import export_policy
-from qsft_robot.exporting import onnx_graphs as export_onnx
-from qsft_robot.exporting.onnx_graphs import NotExportable
-from qsft_robot.onnx_policy import OnnxPolicy
-from qsft_robot.train import train
+from qsft_robot.export import onnx_graphs as export_onnx
+from qsft_robot.export.export import export_policy
+from qsft_robot.export.onnx_graphs import NotExportable
+from qsft_robot.policy.onnx_policy import OnnxPolicy
+from qsft_robot.training.train import train
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")

@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qsft_robot.checkpoint import read_policy_folder, read_training
-from qsft_robot.config import ModelConfig, TrainConfig
-from qsft_robot.export import export_policy
-from qsft_robot.policy import load_policy
-from qsft_robot.train import resume_config, train
-from qsft_robot.training.networks import PolicyNetworks, teacher_forced
-from qsft_robot.training.run_data import read_run_data
-from qsft_robot.training.run_models import build_run_model
+from qsft_robot.algorithms.networks import PolicyNetworks, teacher_forced
+from qsft_robot.config.train import ModelConfig, TrainConfig
+from qsft_robot.export.export import export_policy
+from qsft_robot.policy.checkpoint import read_policy_folder, read_training
+from qsft_robot.policy.token_policy import load_policy
+from qsft_robot.token_data.run_data import read_run_data
+from qsft_robot.training.run_model import build_run_model
+from qsft_robot.training.train import resume_config, train
 
 pytest.importorskip("transformers")
 

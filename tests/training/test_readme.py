@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from qsft_robot.train import train
+from qsft_robot.training.train import train
 
 
 def test_the_example_of_a_loop_of_ones_own(config, observations, repository, tmp_path, monkeypatch):

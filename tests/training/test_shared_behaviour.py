@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from qsft_robot.checkpoint import read_policy_folder
-from qsft_robot.config import DataConfig
+from qsft_robot.config.train import DataConfig
 from qsft_robot.files import read_json, write_json, write_sums
-from qsft_robot.train import resume_config, train
+from qsft_robot.policy.checkpoint import read_policy_folder
+from qsft_robot.training.train import resume_config, train
 
 AUXILIARY = {"data__auxiliary_keys": ("target",)}
 

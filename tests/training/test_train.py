@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 import torch
 
-from qsft_robot import train as train_module
-from qsft_robot.checkpoint import read_policy_folder, read_training
-from qsft_robot.export import export_policy
-from qsft_robot.loss import legal_log_softmax
-from qsft_robot.policy import load_policy
-from qsft_robot.train import TrainingStopped, resume_config, train
+from qsft_robot.algorithms.networks import PolicyNetworks, teacher_forced
+from qsft_robot.algorithms.qsft import legal_log_softmax
+from qsft_robot.algorithms.qsft_stage import QSFTStage
+from qsft_robot.algorithms.stage import image_features, on_features, shifted
+from qsft_robot.export.export import export_policy
+from qsft_robot.policy.checkpoint import read_policy_folder, read_training
+from qsft_robot.policy.token_policy import load_policy
+from qsft_robot.token_data.run_data import read_run_data
+from qsft_robot.training import train as train_module
 from qsft_robot.training.metrics import keep_until
-from qsft_robot.training.networks import PolicyNetworks, teacher_forced
-from qsft_robot.training.qsft_stage import QSFTStage
-from qsft_robot.training.run_data import read_run_data
-from qsft_robot.training.run_models import build_run_model
-from qsft_robot.training.stages import image_features, on_features, shifted
+from qsft_robot.training.run_model import build_run_model
+from qsft_robot.training.train import TrainingStopped, resume_config, train
 
 METHODS: dict[str, dict[str, Any]] = {
     "qsft": {},

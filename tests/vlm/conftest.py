@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlm.rt import RTModel, rt_tiny
+from vlm.rt.model import RTModel, rt_tiny
 from vlm.words import hash_words
 
 CAMERAS = ("front_image", "wrist_image")
@@ -63,7 +63,7 @@ def batch(model: RTModel) -> Batch:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """Family -> folder of a small pretrained model with random weights."""
-    from vlm.tiny_models import build_tiny_model
+    from vlm.tiny.models import build_tiny_model
 
     root = tmp_path_factory.mktemp("models")
     return cache(lambda family: build_tiny_model(family, root / family))

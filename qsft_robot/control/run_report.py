@@ -1,0 +1,161 @@
+"""What a run is asked for, what it left, and the words in which it tells people."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from qsft_robot.control.cadence import report_table
+from qsft_robot.control.loop import ControlLoop, EpisodeEnd, LoopSettings
+from qsft_robot.control.robot import Robot
+from qsft_robot.control.start_up_check import Difference
+from qsft_robot.policy.folder import PolicySpec
+
+_STATUS_EVERY_S = 0.25
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is asked for."""
+
+    out: Path
+    loop: LoopSettings
+    episodes: int = 1
+    seed: int = 0
+    # Replaces the robot's own instruction.
+    instruction: str | None = None
+    # Differences of the start-up check that may be passed.
+    accept: tuple[str, ...] = ()
+    # Fields of Limits that replace the policy's statistics, and kinds of limits to leave out.
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    limits_off: Collection[str] = ()
+    # What an episode counts as that ends by its time limit: "success" or "failure". None: a failure
+    # where the robot itself can tell success, else cut short.
+    outcome: str | None = None
+    # Whether episodes become logs.
+    record: bool = True
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ValueError(f"--episodes {self.episodes}: give at least 1.")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left."""
+
+    ends: tuple[EpisodeEnd, ...]
+    report: dict[str, Any]
+    logs: Path | None
+    # Whether it ended as asked: not by the watchdog.
+    orderly: bool
+
+
+class StatusLine:
+    """The live line: at most four times a second, only on a terminal. A thread of its own writes
+    it, since a terminal that takes no more text must not stop the control loop."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._last = 0.0
+        self._what = ""
+        self._lines: queue.Queue[str] = queue.Queue(maxsize=1)
+        if self._live:
+            threading.Thread(target=self._write, name="status line", daemon=True).start()
+
+    def _write(self) -> None:
+        while True:
+            line = self._lines.get()
+            with suppress(OSError):  # the terminal may have gone
+                print(line, end="", file=sys.stderr, flush=True)
+
+    def begin(self, what: str) -> None:
+        self._what = what
+
+    def tell(self, loop: ControlLoop, steps: int) -> None:
+        now = time.monotonic()
+        if not self._live or now - self._last < _STATUS_EVERY_S:
+            return
+        self._last = now
+        decided = loop.cadence.seconds["decide"]
+        late = f"{1e3 * decided[-1]:.0f} ms" if decided else "-"
+        line = (
+            f"\r{self._what}: tick {steps}, {loop.watchdog.stance.value}, decision {late}, "
+            f"{loop.cadence.overruns} overruns, {loop.watchdog.held_ticks} held, "
+            f"{sum(loop.limiter.clamps.values())} clamps   "
+        )
+        with suppress(queue.Full):  # the one before is still being written
+            self._lines.put_nowait(line)
+
+    def end(self) -> None:
+        if self._live and self._last:
+            with suppress(queue.Full):
+                self._lines.put("\n", timeout=0.5)
+            self._last = 0.0
+
+
+def opening(
+    robot: Robot,
+    spec: PolicySpec,
+    settings: RunSettings,
+    passed: list[Difference],
+    limits: Mapping[str, Any],
+    took: float,
+) -> str:
+    """What the person should know before the arm moves."""
+    hz = settings.loop.control_hz
+    lines = [
+        f"robot {robot.spec.name} at {hz:g} Hz, chunks of {spec.horizon}; a decision takes "
+        f"{1e3 * took:.1f} ms of a {1e3 / hz:.1f} ms period"
+    ]
+    if took > spec.horizon / hz:
+        lines.append(
+            f"warning: a decision takes longer than the {spec.horizon} actions it gives: the arm "
+            "will hold between them; train with a longer --tokenizer.horizon or lower --control-hz"
+        )
+    missing = [
+        name
+        for name, value in (("change", limits["change"]), ("workspace box", limits["box_low"]))
+        if value is None
+    ]
+    said = {k: v for k, v in limits.items() if v is not None}
+    lines.append("limits: " + "; ".join(f"{k} {_short(v)}" for k, v in said.items()))
+    if robot.spec.measured is None and not robot.spec.is_displacement.all():
+        lines.append(
+            "no limit of change for the first action: the robot doesn't say where it stands "
+            "(RobotSpec.measured)"
+        )
+    if missing:
+        lines.append(f"no limit of: {', '.join(missing)} (neither in the policy nor given)")
+    lines += [f"accepted: {difference.what}" for difference in passed]
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join("-" if v is None else f"{v:.3g}" for v in value) + "]"
+    return f"{value:.3g}"
+
+
+def print_result(result: RunResult, console: Console | None = None) -> None:
+    """The cadence table, how the episodes ended, and where the logs are."""
+    console = console or Console()
+    console.print(report_table(result.report))
+    clamps = {kind: n for kind, n in result.report["clamps"].items() if n}
+    console.print(f"clamps: {', '.join(f'{k} {n}' for k, n in clamps.items()) or 'none'}")
+    for i, end in enumerate(result.ends):
+        why = f" ({end.error})" if end.error and end.reason == "watchdog" else ""
+        console.print(f"episode {i + 1}: {end.reason} after {end.steps} ticks{why}")
+    if result.logs is not None:
+        won = sum(end.success for end in result.ends)
+        console.print(f"{won} of {len(result.ends)} episodes succeeded")
+        console.print(f"logs: {result.logs}", soft_wrap=True)

@@ -1,0 +1,119 @@
+"""One decision of the acting networks, token by token: the same code eagerly and in a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from qsft_robot.algorithms.acting import acting_log_probs, choose
+from qsft_robot.algorithms.networks import PolicyNetworks, value_of
+from qsft_robot.algorithms.qsft import legal_log_softmax
+from qsft_robot.config.train import ActingConfig
+from vlm.decision import RTOutput, decide_together
+
+Legal = Callable[[Tensor], Tensor]
+# A context is the arguments of a model's prefill: features, state, frame_mask, text_ids, returns.
+Contexts = Sequence[tuple]
+
+
+class Decider:
+    """Networks under an acting rule. `trunks` are the models that it runs, behaviour first."""
+
+    def __init__(self, networks: PolicyNetworks, acting: ActingConfig) -> None:
+        self.networks, self.acting = networks, acting
+        # k = 1 is p~ alone: the same actions as a policy exported without phi.
+        p_alone = acting.rule == "power" and acting.k == 1
+        self.runs_behaviour = networks.behaviour is not None and not p_alone
+        self.trunks = networks.trunks() if self.runs_behaviour else networks.trunks()[-1:]
+        # Whether V(s) means something: with a void outcome or value heads.
+        self.has_value = networks.heads is not None or networks.void is not None
+
+    def decide(
+        self,
+        contexts: Contexts,
+        legal: Legal,
+        noise: Float[Tensor, "b n v"],
+        temperature: float | Tensor | None = None,
+    ) -> tuple[Int64[Tensor, "b n"], Float[Tensor, " b"] | None]:
+        """Token ids and V(s); the networks step through their caches side by side.
+
+        `legal(prefix ids [b, i]) -> bool [b, v]`; `noise` is standard Gumbel noise; `temperature`
+        replaces that of the acting rule.
+        """
+        temperature = self.acting.temperature if temperature is None else temperature
+        state_value: list[Tensor] = []
+
+        def pick(outputs: Sequence[RTOutput], allowed: Tensor, i: int) -> Tensor:
+            log_probs, value = self._log_probs(self.acting, outputs, allowed)
+            if i == 0 and value is not None and self.has_value:
+                state_value.append(value)
+            return choose(log_probs, temperature, noise[:, i])
+
+        ids = decide_together(self.trunks, contexts, legal, pick)
+        return ids, state_value[0] if state_value else None
+
+    def shortfall(
+        self,
+        contexts: Contexts,
+        legal: Legal,
+        noise: Float[Tensor, "b n v"],
+        temperature: float,
+        ids: Int64[Tensor, "b n"],
+        slack: float,
+    ) -> Float[Tensor, "b n"]:
+        """How much log-probability each token of `ids` lacks to be the one that `decide` takes
+        after the tokens before it; 0 where it is the one.
+
+        A token may stand at the edge of the support or of the low-probability cut: the smallest
+        shortfall over both edges moved by up to `slack` (in log-probability) counts.
+        """
+        acting, lacks = self.acting, torch.zeros(ids.shape)
+        moved = [
+            replace(
+                acting,
+                support=min(1.0, acting.support * factor),
+                min_p=min(1.0, acting.min_p * other),
+            )
+            for factor in (1.0, 1 + slack, 1 - slack)
+            for other in (1.0, 1 + slack, 1 - slack)
+        ]
+
+        def take(outputs: Sequence[RTOutput], allowed: Bool[Tensor, "b v"], i: int) -> Tensor:
+            token = ids[:, i, None]
+            gaps = []
+            for config in moved:
+                scores, _ = self._log_probs(config, outputs, allowed)
+                if temperature > 0:
+                    scores = scores + temperature * noise[:, i]
+                gaps.append(scores.amax(-1) - scores.gather(-1, token)[:, 0])
+            lacks[:, i] = torch.stack(gaps).amin(0).float().cpu()
+            return token[:, 0]
+
+        decide_together(self.trunks, contexts, legal, take)
+        return lacks
+
+    def _log_probs(
+        self, acting: ActingConfig, outputs: Sequence[RTOutput], allowed: Bool[Tensor, "b v"]
+    ) -> tuple[Float[Tensor, "b v"], Float[Tensor, " b"] | None]:
+        """Log-probabilities of the next token, and V of its prefix."""
+        logs = [legal_log_softmax(o.logits[:, 0], allowed) for o in outputs]
+        value = advantage = None
+        if self.networks.heads is not None:
+            q, v = self.networks.heads(outputs[-1].hidden.float())
+            advantage = q[:, 0] - v
+            value = v[:, 0].clamp(0.0, 1.0)
+        elif self.networks.value is not None:
+            value = value_of(self.networks, outputs[-1].hidden)[:, 0]
+        log_probs = acting_log_probs(
+            acting,
+            allowed,
+            log_phi=logs[0] if self.runs_behaviour else None,
+            log_policy=logs[-1] if self.networks.value is not None else None,
+            value=value,
+            advantage=advantage,
+        )
+        return log_probs, value

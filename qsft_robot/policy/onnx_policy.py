@@ -1,0 +1,206 @@
+"""An exported policy on numpy and onnxruntime alone: graphs decide, history stays with the host."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+
+from qsft_robot.normalize import NormStats
+from qsft_robot.observations import MAX_TEXTS, check_observation, state_vector
+from qsft_robot.policy.folder import read_description
+from qsft_robot.types import Decision, Observation
+from vlm.words import hash_words
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32, Int64
+
+DECISION, FRAME = "decision.onnx", "frame.onnx"
+# Parts of the acting rule that are inputs of the graph; all others are in it.
+CHANGEABLE = ("temperature", "target_return")
+
+
+@dataclass
+class OnnxMemory:
+    """What the policy remembers of one episode."""
+
+    states: deque[np.ndarray]  # normalised state vectors, newest last
+    features: list[deque[np.ndarray]]  # image tokens, one history a feature input
+    generator: np.random.Generator
+
+
+class OnnxPolicy:
+    """The graphs of an exported folder as a `Policy` for one robot and a `BatchPolicy` for many.
+
+    The same seed gives the same samples as the policy that torch runs. `threads` compute one
+    decision; more than one pays for large models only. RuntimeError where the installed
+    onnxruntime can't run the graphs, ValueError where the folder has none.
+    """
+
+    def __init__(self, folder: Path, description: Mapping[str, Any], threads: int = 1) -> None:
+        self.description = dict(description)
+        self._decision = open_graph(folder / DECISION, description, threads)
+        self._inputs = {each.name: each.shape for each in self._decision.get_inputs()}
+        self._outputs = [each.name for each in self._decision.get_outputs()]
+        self._feature_inputs = [name for name in self._inputs if name.startswith("features_")]
+        self._frame = None
+        if self._feature_inputs:
+            self._frame = open_graph(folder / FRAME, description, threads)
+        self.norm_stats = NormStats.from_json(description["norm_stats"])
+        self.acting: dict[str, Any] = dict(description["acting"])
+        self.state_keys: list[str] = description["state_keys"]
+        self.cameras: dict[str, list[int]] = description["cameras"]
+        config = description["model"]["config"]
+        self.history: int = config["history"]
+        self._text_length, self._text_buckets = config["text_length"], config.get("text_buckets")
+        # A pretrained model's graphs list the instructions they know; else words are hashed.
+        listed = description["onnx"].get("texts")
+        self._only_listed = listed is not None
+        self._texts = {text: np.array(ids, np.int64) for text, ids in (listed or {}).items()}
+        self.reset()
+
+    @property
+    def control_hz(self) -> float | None:
+        """The rate of the logs, in actions a second, where the file told it."""
+        return self.description["action"]["control_hz"]
+
+    def with_acting(self, **changes: Any) -> OnnxPolicy:
+        """The same graphs at another temperature or target return; ValueError on any other change,
+        because the rest of the acting rule is part of the graph."""
+        for name, value in changes.items():
+            if name not in CHANGEABLE:
+                raise ValueError(
+                    f"the exported graph acts by its own {name}; {' and '.join(CHANGEABLE)} can be "
+                    f"changed. Run the policy with torch, or export it again with {name}="
+                    f"{value}."
+                )
+        changed = object.__new__(OnnxPolicy)
+        changed.__dict__.update(self.__dict__)
+        changed.acting = {**self.acting, **changes}
+        changed.description = {**self.description, "acting": changed.acting}
+        changed.reset()
+        return changed
+
+    def reset(self, seed: int = 0) -> None:
+        """Forget the episode; `seed` decides the samples of the next one."""
+        self._memory = self.begin_episode(seed)
+
+    def infer(self, observation: Observation) -> np.ndarray:
+        """The action chunk, float32 [h, d], in the environment's own action units."""
+        return self.infer_batch([observation], [self._memory])[0].actions
+
+    def begin_episode(self, seed: int) -> OnnxMemory:
+        """A fresh memory."""
+        return OnnxMemory(
+            deque(maxlen=self.history),
+            [deque(maxlen=self.history) for _ in self._feature_inputs],
+            np.random.default_rng(seed),
+        )
+
+    def infer_batch(
+        self, observations: Sequence[Observation], memories: Sequence[OnnxMemory]
+    ) -> list[Decision]:
+        """One decision an observation. ValueError names a missing or wrong-sized input."""
+        actions, _, values = self.decide(observations, memories)
+        return [
+            Decision(a, None if values is None else float(values[i])) for i, a in enumerate(actions)
+        ]
+
+    def decide(
+        self, observations: Sequence[Observation], memories: Sequence[OnnxMemory]
+    ) -> tuple[
+        Float32[np.ndarray, "b h d"], Int64[np.ndarray, "b n"], Float32[np.ndarray, " b"] | None
+    ]:
+        """Actions, their token ids, and V(s) where the policy carries a value."""
+        for observation in observations:
+            check_observation(observation, self.cameras, self.state_keys)
+        # All that can be refused comes before any memory is changed.
+        text_ids = np.stack([self._text(o.instruction) for o in observations])
+        for o, memory in zip(observations, memories, strict=True):
+            memory.states.append(state_vector(o.state, self.state_keys, self.norm_stats, 1)[0])
+        if self._frame is not None:
+            images = {
+                f"image_{i}": np.stack([o.images[camera] for o in observations])
+                for i, camera in enumerate(self.cameras)
+            }
+            made = self._frame.run(None, {"text_ids": text_ids, **images})
+            for i, features in enumerate(made):
+                for memory, row in zip(memories, features, strict=True):
+                    memory.features[i].append(row)
+        seen = np.array([[len(m.states)] for m in memories])
+        given = {
+            "state": np.stack([window(m.states, self.history) for m in memories]),
+            "frame_mask": np.arange(self.history) >= self.history - seen,
+            "text_ids": text_ids,
+            "returns": np.full(len(memories), self.acting["target_return"], np.float32),
+            "noise": self._noise(memories),
+            "temperature": np.float32(self.acting["temperature"]),
+        }
+        for i, name in enumerate(self._feature_inputs):
+            given[name] = np.stack([window(m.features[i], self.history) for m in memories])
+        found = self._decision.run(None, {name: np.asarray(given[name]) for name in self._inputs})
+        outputs = dict(zip(self._outputs, found, strict=True))
+        return outputs["actions"], outputs["token_ids"], outputs.get("value")
+
+    def _noise(self, memories: Sequence[OnnxMemory]) -> np.ndarray:
+        size = self._inputs["noise"][1:]
+        return np.stack([m.generator.gumbel(size=size).astype(np.float32) for m in memories])
+
+    def _text(self, instruction: str) -> np.ndarray:
+        if instruction not in self._texts and self._only_listed:
+            raise ValueError(
+                f"the graphs know {len(self._texts)} instructions and not {instruction!r}: "
+                f"{'; '.join(map(repr, list(self._texts)[:5]))} ... Any other needs the model's "
+                "tokenizer: run the policy with torch."
+            )
+        if instruction not in self._texts:
+            ids = hash_words(instruction, self._text_length, self._text_buckets)
+            if len(self._texts) >= MAX_TEXTS:
+                self._texts.clear()
+            self._texts[instruction] = ids
+        return self._texts[instruction]
+
+
+def window(history: deque[np.ndarray], length: int) -> np.ndarray:
+    """The last `length` entries, newest last; the oldest stands in where there are fewer."""
+    entries = list(history)
+    return np.stack([entries[0]] * (length - len(entries)) + entries)
+
+
+def open_graph(
+    path: Path, description: Mapping[str, Any], threads: int
+) -> onnxruntime.InferenceSession:
+    """A graph ready to run on the CPU; RuntimeError when this onnxruntime can't."""
+    if not path.is_file():
+        raise ValueError(
+            f"{path.parent}: no {path.name}, so this policy was exported without ONNX; export it "
+            "with `qsft-robot export RUN`, or run it with torch."
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(
+            path.read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's errors have no base but Exception
+        onnx = description.get("onnx", {})
+        theirs = onnx.get("versions", {}).get("onnxruntime", "another version")
+        reason = str(error).strip().splitlines()[0]
+        raise RuntimeError(
+            f"{path}: onnxruntime {onnxruntime.__version__} can't run this graph of opset "
+            f"{onnx.get('opset')}; it was exported and checked with onnxruntime {theirs}. Install "
+            f"that version or a later one, or export the policy again here ({reason})"
+        ) from error
+
+
+def load_onnx_policy(folder: str | Path, threads: int = 1) -> OnnxPolicy:
+    """Load an exported policy without torch. ValueError on a changed or partial folder, or one
+    without graphs; RuntimeError where this onnxruntime can't run them."""
+    folder = Path(folder)
+    return OnnxPolicy(folder, read_description(folder), threads)

@@ -1,0 +1,299 @@
+"""A trained policy: observations in, action chunks out, history and randomness inside."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qsft_robot.algorithms.networks import PolicyNetworks, frame_features
+from qsft_robot.algorithms.qsft import TokenBatch
+from qsft_robot.build import (
+    frame_words_of,
+    load_model,
+    load_tokenizer,
+    step_prompt_of,
+    unknown,
+    words_of,
+)
+from qsft_robot.config.train import ActingConfig, from_json
+from qsft_robot.normalize import NormStats
+from qsft_robot.observations import MAX_TEXTS, check_observation, state_vector
+from qsft_robot.policy.checkpoint import read_policy_folder
+from qsft_robot.policy.decider import Decider
+from qsft_robot.types import ADMISSIBLE, Decision, Observation
+from tokenizers_action.protocol import ActionTokenizer, TextTokenizer
+
+
+@dataclass
+class Memory:
+    """What the policy remembers of one episode."""
+
+    states: deque[Tensor]  # normalised state vectors, newest last
+    features: list[deque[Tensor]]  # image tokens, one history a network
+    generator: np.random.Generator
+    # Where the model reads texts: its last steps, newest last, as words or as they were said, and
+    # the last command.
+    words: deque[Tensor]
+    steps: deque[tuple[str, list[str]]]
+    command: str = ""
+
+
+class TokenPolicy:
+    """Behaviour and value networks, tokenizer, statistics and acting rule, as one policy.
+
+    It is both a `Policy` (reset, infer) for one robot and a `BatchPolicy` for many episodes.
+    """
+
+    def __init__(
+        self, description: Mapping[str, Any], networks: PolicyNetworks, device: str = "cpu"
+    ) -> None:
+        self.description = dict(description)
+        self.networks = networks.to(device).eval()
+        self.device = device
+        self.tokenizer = load_tokenizer(description["tokenizer"])
+        self.norm_stats = NormStats.from_json(description["norm_stats"])
+        self.acting: ActingConfig = from_json(ActingConfig, description["acting"])
+        self.state_keys: list[str] = description["state_keys"]
+        self.text_keys: list[str] = description.get("text_keys", [])
+        self.cameras: dict[str, list[int]] = description["cameras"]
+        self.history: int = description["model"]["config"]["history"]
+        self.text_history: int = description["model"]["config"].get("text_history", 0)
+        self._commands = self.tokenizer if isinstance(self.tokenizer, TextTokenizer) else None
+        self._needs = [*self.text_keys]
+        if self._commands is not None and not self._commands.free:
+            self._needs.append(ADMISSIBLE)
+        self._check_rule()
+        self.decider = Decider(networks, self.acting)
+        self._trunks = self.decider.trunks
+        self._words, self._texts = words_of(self._trunks[0]), dict[str, Tensor]()
+        self._frame_words = frame_words_of(self._trunks[0])
+        self.reset()
+
+    @property
+    def control_hz(self) -> float | None:
+        """The rate of the logs, in actions a second, where the file told it."""
+        return self.description["action"]["control_hz"]
+
+    def with_acting(self, **changes: Any) -> TokenPolicy:
+        """The same networks under a changed acting rule."""
+        acting = replace(self.acting, **changes)
+        description = {**self.description, "acting": vars(acting)}
+        return TokenPolicy(description, self.networks, self.device)
+
+    def reset(self, seed: int = 0) -> None:
+        """Forget the episode; `seed` decides the samples of the next one."""
+        self._memory = self.begin_episode(seed)
+
+    def infer(self, observation: Observation) -> np.ndarray:
+        """The action chunk, float32 [h, d], in the environment's own action units, or a text
+        command, object [1] of str."""
+        return self.infer_batch([observation], [self._memory])[0].actions
+
+    def begin_episode(self, seed: int) -> Memory:
+        """A fresh memory."""
+        trunks = len(self._trunks)
+        return Memory(
+            deque(maxlen=self.history),
+            [deque(maxlen=self.history) for _ in range(trunks)],
+            np.random.default_rng(seed),
+            deque(maxlen=self.text_history),
+            deque(maxlen=self.text_history),
+        )
+
+    @torch.inference_mode()
+    def infer_batch(
+        self, observations: Sequence[Observation], memories: Sequence[Memory]
+    ) -> list[Decision]:
+        """One decision an observation. ValueError names a missing or wrong-sized input."""
+        contexts = self.contexts(observations, memories)
+        legal = self._legal_of(self._tokenizer_for(observations))
+        ids, values = self.decider.decide(contexts, legal, self.noise(memories))
+        decoded = self.tokenizer.decode(ids.cpu().numpy())
+        if self._commands is not None:
+            for memory, (command,) in zip(memories, decoded, strict=True):
+                memory.command = command
+            return [
+                Decision(command, None if values is None else float(values[i]))
+                for i, command in enumerate(decoded)
+            ]
+        actions = self.norm_stats.unnormalize_actions(decoded)
+        return [
+            Decision(np.asarray(a, np.float32), None if values is None else float(values[i]))
+            for i, a in enumerate(actions)
+        ]
+
+    def legal(self, prefix: Tensor) -> Tensor:
+        """Which ids may follow a prefix [b, i], bool [b, v], in any observation."""
+        return self._legal_of(self.tokenizer)(prefix)
+
+    def _tokenizer_for(self, observations: Sequence[Observation]) -> ActionTokenizer:
+        """The tokenizer, bound to the commands that may be given where there are such."""
+        if self._commands is None or self._commands.free:
+            return self.tokenizer
+        return self._commands.within([o.texts[ADMISSIBLE] for o in observations])
+
+    def _legal_of(self, tokenizer: ActionTokenizer) -> Callable[[Tensor], Tensor]:
+        def legal(prefix: Tensor) -> Tensor:
+            allowed = tokenizer.legal_tokens(prefix.cpu().numpy())
+            return torch.from_numpy(allowed).to(self.device)
+
+        return legal
+
+    def noise(self, memories: Sequence[Memory]) -> Tensor:
+        """The next Gumbel noise of each episode, float32 [b, n, v]."""
+        size = (self.tokenizer.n_tokens, self.tokenizer.vocab_size)
+        drawn = [m.generator.gumbel(size=size).astype(np.float32) for m in memories]
+        return torch.from_numpy(np.stack(drawn)).to(self.device)
+
+    def contexts(
+        self, observations: Sequence[Observation], memories: Sequence[Memory]
+    ) -> list[tuple]:
+        """Remember the observations; what each network's prefill then reads."""
+        batches = self._context(observations, memories)
+        contexts = [(c.features, c.state, c.frame_mask, c.text_ids, c.returns) for c in batches]
+        if batches[0].words is None:
+            return contexts
+        return [(*context, c.words) for context, c in zip(contexts, batches, strict=True)]
+
+    def _context(
+        self, observations: Sequence[Observation], memories: Sequence[Memory]
+    ) -> list[TokenBatch]:
+        """Remember the observations; the context batch of each network."""
+        for observation in observations:
+            check_observation(observation, self.cameras, self.state_keys, self._needs)
+        state = torch.from_numpy(
+            np.stack(
+                [
+                    state_vector(o.state, self.state_keys, self.norm_stats, 1)[0]
+                    for o in observations
+                ]
+            )
+        )
+        if self.text_history and self._frame_words is None:
+            text_ids = self._prompts(observations, memories)
+        else:
+            text_ids = torch.stack([self._text(o.instruction) for o in observations])
+        text_ids = text_ids.to(self.device)
+        for memory, row in zip(memories, state, strict=True):
+            memory.states.append(row)
+        empty = torch.zeros(len(observations), 0, device=self.device)
+        returns = None
+        if self.description["method"] == "return_conditioned":
+            returns = torch.full((len(observations),), self.acting.target_return)
+        seen = torch.tensor([[len(m.states)] for m in memories])
+        base = TokenBatch(
+            state=torch.stack([window(m.states, self.history) for m in memories]).to(self.device),
+            frame_mask=(torch.arange(self.history) >= self.history - seen).to(self.device),
+            text_ids=text_ids,
+            action_ids=empty.long(),
+            token_mask=empty.bool(),
+            legal=empty.unsqueeze(-1).bool(),
+            returns=None if returns is None else returns.to(self.device),
+            words=self._read_texts(observations, memories),
+        )
+        if not self.cameras:
+            return [base] * len(self._trunks)
+        images = {
+            camera: torch.from_numpy(np.stack([o.images[camera] for o in observations]))[
+                :, None
+            ].to(self.device)
+            for camera in self.cameras
+        }
+        newest = replace(base, images=images, frame_mask=base.frame_mask[:, -1:])
+        contexts: list[TokenBatch] = []
+        for i, model in enumerate(self._trunks):
+            if i > 0 and self.description["shared_image_features"]:
+                contexts.append(contexts[0])
+                continue
+            features = frame_features(model, newest)
+            assert features is not None
+            for memory, row in zip(memories, features[:, 0], strict=True):
+                memory.features[i].append(row)
+            stacked = torch.stack([window(m.features[i], self.history) for m in memories])
+            contexts.append(replace(base, features=stacked))
+        return contexts
+
+    def _read_texts(
+        self, observations: Sequence[Observation], memories: Sequence[Memory]
+    ) -> Tensor | None:
+        """Remember what was said; the words of the last steps, [b, j, w]."""
+        if not self.text_history or self._frame_words is None:
+            return None
+        for observation, memory in zip(observations, memories, strict=True):
+            said = [observation.texts[key] for key in self.text_keys]
+            memory.words.append(torch.from_numpy(self._frame_words(memory.command, said)))
+        rows = []
+        for memory in memories:
+            missing = self.text_history - len(memory.words)
+            rows.append(F.pad(torch.stack([*memory.words]), (0, 0, missing, 0)))
+        return torch.stack(rows).to(self.device)
+
+    def _prompts(self, observations: Sequence[Observation], memories: Sequence[Memory]) -> Tensor:
+        """Remember what was said; the ids of the prompts with the last steps, [b, l]."""
+        prompt, found = step_prompt_of(self._trunks[0]), []
+        for observation, memory in zip(observations, memories, strict=True):
+            said = [observation.texts[key] for key in self.text_keys]
+            memory.steps.append((memory.command, said))
+            found.append(torch.from_numpy(prompt(observation.instruction, [*memory.steps])))
+        return torch.stack(found)
+
+    def _text(self, instruction: str) -> Tensor:
+        if instruction not in self._texts:
+            if len(self._texts) >= MAX_TEXTS:
+                self._texts.clear()
+            self._texts[instruction] = torch.from_numpy(self._words(instruction))
+        return self._texts[instruction]
+
+    def _check_rule(self) -> None:
+        rule, has = self.acting.rule, self.networks
+        needs_phi = rule != "power" or self.acting.k != 1
+        if needs_phi and has.behaviour is None:
+            raise ValueError(
+                f"acting rule {rule} with k = {self.acting.k} needs the behaviour network, which "
+                "this policy was exported without; export it again with that rule."
+            )
+        if rule not in ("behaviour", "advantage") and has.value is None:
+            raise ValueError(
+                f"acting rule {rule!r} needs a value network; this policy "
+                f"({self.description['method']}) has none: use the rule behaviour."
+            )
+        if (rule == "advantage") and has.heads is None:
+            raise unknown(
+                "acting rule for this policy", rule, ("power", "ratio", "paper", "behaviour")
+            )
+
+
+def window(history: deque[Tensor], length: int) -> Tensor:
+    """The last `length` entries, newest last; the oldest stands in where there are fewer."""
+    entries = list(history)
+    return torch.stack([entries[0]] * (length - len(entries)) + entries)
+
+
+def build_networks(description: Mapping[str, Any], folder: Path | None = None) -> PolicyNetworks:
+    """Networks of a description, with random weights to be overwritten where they were trained;
+    `folder` is the policy folder, for a model that carries its base inside."""
+    parts, model = description["networks"], description["model"]
+    networks = PolicyNetworks(load_model(model, folder))
+    width, vocab_size = model["config"]["width"], model["config"]["vocab_size"]
+    if "value" in parts:
+        kind = "void" if "void" in parts else "heads" if "heads" in parts else "none"
+        networks.start_value_stage(kind, width, vocab_size)
+    if "behaviour" not in parts:
+        networks.behaviour = None
+    return networks
+
+
+def load_policy(folder: str | Path, device: str = "cpu") -> TokenPolicy:
+    """Load a checkpoint or an exported policy. Raises ValueError on a changed or partial folder."""
+    description, weights = read_policy_folder(Path(folder))
+    networks = build_networks(description, Path(folder))
+    networks.load_state_dict(weights)
+    return TokenPolicy(description, networks, device)

@@ -1,0 +1,143 @@
+"""From the words of the command line to a robot and a policy, each named in one place."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from qsft_robot.control.robot import Robot
+from qsft_robot.files import SUMS, sha256_of
+from qsft_robot.types import Policy
+
+RobotKind = Literal["mujoco", "robosuite", "env", "replay", "lerobot", "own"]
+SERVED = ("ws://", "wss://")
+
+
+def open_local_or_remote(
+    name: str, *, acting: Mapping[str, Any], token: str | None, timeout_s: float
+) -> tuple[Policy, dict[str, Any]]:
+    """The policy of a folder or of a server's address, and its description.
+
+    FileNotFoundError and ValueError are the folder's, ConnectionError the server's.
+    """
+    if name.startswith(SERVED):
+        from qsft_robot.server.remote_policy import RemotePolicy
+
+        if acting:
+            raise ValueError("--acting: the acting rule of a served policy is set where it runs.")
+        remote = RemotePolicy(name, token, timeout_s)
+        return remote, dict(remote.description)
+    from qsft_robot.build import open_policy
+
+    folder = Path(name)
+    policy = open_policy(folder, acting)
+    if "torch" in sys.modules:
+        # More threads wait for each other in busy loops, beside the robot's own work.
+        sys.modules["torch"].set_num_threads(1)
+    inner = folder / ("checkpoint" if acting else "policy")
+    sums = (inner if inner.is_dir() else folder) / SUMS
+    return policy, {**policy.description, "policy_sha256": sha256_of(sums)}
+
+
+def open_robot(
+    kind: RobotKind,
+    description: Mapping[str, Any],
+    control_hz: float,
+    *,
+    env: Mapping[str, Any] | None = None,
+    log: Path | None = None,
+    filter_key: str | None = None,
+    source: str | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Robot:
+    """Build a robot, not yet connected.
+
+    `env` (env_args) replaces the environment that the policy's logs name; `log` and `filter_key`
+    are the recording of replay; `source` is FILE.py:NAME or module:NAME of one's own robot or
+    LeRobot robot, `settings` are handed to it (or to LeRobot's configuration) by name.
+    """
+    env_args = dict(env or description.get("env_args") or {})
+    if kind in ("mujoco", "robosuite", "env") and "env_name" not in env_args:
+        raise ValueError(f"--robot {kind}: the policy names no environment; give --env RECIPE.")
+    if kind == "mujoco":
+        from qsft_robot.robots.mujoco import MujocoRobot
+
+        return MujocoRobot(env_args, control_hz)
+    if kind in ("robosuite", "env"):
+        from qsft_robot.build import ROBOSUITE_TASKS
+        from qsft_robot.robots.gym import GymRobot
+
+        if kind == "robosuite" and env_args["env_name"] not in ROBOSUITE_TASKS:
+            raise ValueError(
+                f"--robot robosuite: the policy's logs come from {env_args['env_name']!r}, which "
+                f"is none of {', '.join(ROBOSUITE_TASKS)}; give --env, or use --robot env."
+            )
+        return GymRobot(env_args)
+    if kind == "replay":
+        if log is None:
+            raise ValueError("--robot replay needs the recording: --log FILE.hdf5.")
+        from qsft_robot.robots.replay import ReplayRobot
+
+        keys = (*description["cameras"], *description["state_keys"])
+        return ReplayRobot(log, filter_key, keys)
+    if kind == "lerobot":
+        from qsft_robot.robots.lerobot import LeRobotAdapter, build_lerobot
+
+        given = dict(settings or {})
+        if source is not None:
+            arm = _made(source, given)
+        elif "type" in given:
+            arm = build_lerobot(given.pop("type"), given)
+        else:
+            raise ValueError(
+                "--robot lerobot needs --robot-from FILE.py:FUNCTION (which returns a LeRobot "
+                "robot), or --robot-settings type=so101_follower port=/dev/ttyACM0 ..."
+            )
+        return LeRobotAdapter(arm, control_hz=control_hz, **_lerobot_names(description))
+    if source is None:
+        raise ValueError("--robot own needs --robot-from FILE.py:NAME or module:NAME.")
+    return cast(Robot, _made(source, dict(settings or {})))
+
+
+def _lerobot_names(description: Mapping[str, Any]) -> dict[str, Any]:
+    """State key, camera prefix and suffix as the policy's logs have them (those of an imported
+    data set are state and <camera>_image), else LeRobot's own."""
+    state, cameras = description["state_keys"], description["cameras"]
+    names = {"state_key": state[0]} if len(state) == 1 else {}
+    if cameras and all("." not in key and key.endswith("image") for key in cameras):
+        return {**names, "camera_prefix": "", "camera_suffix": "_image"}
+    prefixes = {key[: len(key) - len(key.split(".")[-1])] for key in cameras}
+    return {**names, "camera_prefix": prefixes.pop()} if len(prefixes) == 1 else names
+
+
+def _made(source: str, settings: Mapping[str, str]) -> Any:
+    """Call what `source` names, with `settings` as keyword arguments."""
+    where, colon, name = source.rpartition(":")
+    if not colon or not where or not name:
+        raise ValueError(f"--robot-from {source!r}: give FILE.py:NAME or module:NAME.")
+    if where.endswith(".py"):
+        path = Path(where)
+        if not path.is_file():
+            raise FileNotFoundError(f"--robot-from {source}: there is no file {path}.")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module  # dataclasses look their module up
+        spec.loader.exec_module(module)
+    else:
+        module = importlib.import_module(where)
+    if not hasattr(module, name):
+        there = [x for x in vars(module) if not x.startswith("_")]
+        raise ValueError(f"--robot-from {source}: {where} has no {name!r}; it has: {there}.")
+    try:
+        return getattr(module, name)(**settings)
+    except TypeError as error:
+        given = " ".join(f"{key}={value}" for key, value in settings.items())
+        raise ValueError(
+            f"--robot-from {source} --robot-settings {given or '(none)'}: {error}"
+        ) from error

@@ -1,0 +1,208 @@
+"""Replays a stored demonstration by its actions and compares what comes back with the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qsft_robot.build import GYMNASIUM_PREFIX, build_env
+from qsft_robot.logs.checks import ANY_SCALE, env_args_of, open_demonstrations, unknown
+from qsft_robot.logs.reader import iter_episodes, read_env_args
+from qsft_robot.rollouts.video import VideoFile, check_video, draw_overlay
+from qsft_robot.rollouts.worker import as_mapping, succeeded
+from qsft_robot.types import Episode, is_image, is_text, stack_rows
+
+
+@dataclass(frozen=True)
+class PlaybackReport:
+    """How a replay compares with its log; `reasons` is empty where it is accepted."""
+
+    demo: str
+    steps_logged: int
+    steps_replayed: int
+    success_logged: bool
+    success_replayed: bool
+    # largest absolute difference of rewards
+    reward_difference: float
+    # state key -> largest absolute difference over all rows and entries, in the key's units
+    state_differences: dict[str, float]
+    # image key -> mean absolute difference in grey levels of 255; told, but no ground to refuse
+    image_differences: dict[str, float]
+    # text key -> number of rows that differ; one is ground to refuse
+    text_differences: dict[str, int]
+    reasons: tuple[str, ...]
+    video: Path | None
+
+    @property
+    def accepted(self) -> bool:
+        return not self.reasons
+
+    def __str__(self) -> str:
+        states = ", ".join(f"{key} {x:.2g}" for key, x in self.state_differences.items())
+        images = ", ".join(f"{key} {x:.2f}" for key, x in self.image_differences.items())
+        texts = ", ".join(f"{key} {x}" for key, x in self.text_differences.items())
+        verdict = "accepted" if self.accepted else "NOT accepted: " + "; ".join(self.reasons)
+        return (
+            f"{self.demo}: {verdict}. {self.steps_replayed} of {self.steps_logged} steps; "
+            f"largest difference of states: {states or 'none compared'}; mean difference of "
+            f"images (of 255): {images or 'none compared'}"
+            + (f"; rows of text that differ: {texts}" if texts else "")
+        )
+
+
+def playback(
+    path: str | Path,
+    demo: str | int = 0,
+    *,
+    video: str | Path | None = None,
+    tolerance: float = 1e-4,
+    env_overrides: Mapping[str, Any] | None = None,
+) -> PlaybackReport:
+    """Rebuild the environment from the file, replay one demonstration's actions, and compare.
+
+    It is reset with the stored `seed` and `reset_options`, else (robomimic's own files) put into
+    the first of `states` with `model_file`. Accepted means: as many steps, the same success, and
+    every state key within `tolerance`. `video`: an mp4 to write.
+    Raises ValueError when the file says too little to make the episode again.
+    """
+    name = demo if isinstance(demo, str) else f"demo_{demo}"
+    log, seed, options = _read(path, name)
+    overrides = dict(env_overrides or {})
+    if video is not None:
+        check_video()
+        overrides["render_mode"] = "rgb_array"
+    env_args = read_env_args(path)
+    if not str(env_args.get("env_name", "")).startswith(GYMNASIUM_PREFIX):
+        # Logs may go on after success, as people's recordings do.
+        overrides.setdefault("terminate_on_success", False)
+    env = build_env(env_args, **overrides)
+    film = None
+    try:
+        if video is not None:
+            fps = float(getattr(env.unwrapped, "control_hz", 20.0))
+            film = VideoFile(Path(video).parent, fps)
+        with film if film is not None else nullcontext():
+            played = _replay(env, log, seed, options, film)
+            if film is not None:
+                film.keep(Path(video).name)  # type: ignore[arg-type]
+    finally:
+        env.close()
+    written = None if video is None else Path(video)
+    return _compare(log, *played, tolerance=tolerance, video=written)
+
+
+def _read(path: str | Path, name: str) -> tuple[Episode, int, dict[str, Any] | None]:
+    """One log, and the seed and options that begin its episode again."""
+    with open_demonstrations(path) as file:
+        if name not in file["data"]:
+            raise ValueError(f"{path}: {unknown('demonstration', name, file['data'])}")
+        group = file["data"][name]
+        stored = {"seed", "reset_options"} & set(group.attrs)
+        options: dict[str, Any] | None = None
+        if "seed" not in stored:
+            if "states" not in group:
+                raise ValueError(
+                    f"{path}: {name} has neither an attribute 'seed' nor 'states', so its episode "
+                    f"can't begin again (environment {env_args_of(file).get('env_name')!r})."
+                )
+            options = {"states": np.asarray(group["states"][0]).tolist()}
+            if "model_file" in group.attrs:
+                options["model_file"] = str(group.attrs["model_file"])
+    (log,) = iter_episodes(path, names=[name], action_scale=ANY_SCALE)
+    if options is None:
+        options = log.attributes.get("reset_options") or None
+    return log, int(log.attributes.get("seed", 0)), options
+
+
+def _replay(
+    env: Any, log: Episode, seed: int, options: dict[str, Any] | None, film: VideoFile | None
+) -> tuple[dict[str, np.ndarray], np.ndarray, bool]:
+    """Observations [t' + 1, ...], rewards [t'] and success of the replay; t' <= t."""
+    observation, info = env.reset(seed=seed, options=options)
+    rows = {key: [value] for key, value in as_mapping(observation).items()}
+    rewards: list[float] = []
+    success = False
+
+    def show(outcome: bool | None, command: str | None) -> None:
+        if film is not None:
+            frame = np.asarray(env.render())
+            film.append(draw_overlay(frame, log.instruction, [], outcome, command))
+
+    show(None, "" if log.has_commands else None)
+    for i, action in enumerate(log.actions):
+        observation, reward, terminated, truncated, info = env.step(action)
+        for key, value in as_mapping(observation).items():
+            rows[key].append(value)
+        rewards.append(float(reward))
+        success |= succeeded(info)
+        over = terminated or truncated or i == len(log) - 1
+        show(success or (False if over else None), action if log.has_commands else None)
+        if over:
+            break
+    return {k: stack_rows(v) for k, v in rows.items()}, np.array(rewards, np.float32), success
+
+
+def _compare(
+    log: Episode,
+    seen: Mapping[str, np.ndarray],
+    rewards: np.ndarray,
+    success: bool,
+    *,
+    tolerance: float,
+    video: Path | None,
+) -> PlaybackReport:
+    steps = len(rewards)
+    states: dict[str, float] = {}
+    images: dict[str, float] = {}
+    texts: dict[str, int] = {}
+    reasons: list[str] = []
+    there = {**log.observations, **log.texts}
+    for key in sorted(there.keys() & seen.keys()):
+        logged, replayed = there[key][: steps + 1], seen[key]
+        if is_text(logged) or is_text(replayed):
+            texts[key] = int((logged != replayed).sum())
+            continue
+        if logged.shape != replayed.shape:
+            reasons.append(
+                f"{key} has shape {list(logged.shape[1:])} in the log and "
+                f"{list(replayed.shape[1:])} in the environment"
+            )
+            continue
+        difference = np.abs(logged.astype(np.float64) - replayed.astype(np.float64))
+        if is_image(logged[0]):
+            images[key] = float(difference.mean())
+        else:
+            states[key] = float(difference.max())
+    if steps != len(log):
+        reasons.append(f"the replay ended after {steps} of {len(log)} steps")
+    if success != log.success:
+        reasons.append(f"success is {success}, in the log {log.success}")
+    reasons += [
+        f"{key} differs by {x:.3g} (tolerance {tolerance:g})"
+        for key, x in states.items()
+        if not x <= tolerance
+    ]
+    reasons += [f"{key} differs in {x} of {steps + 1} rows" for key, x in texts.items() if x]
+    if not states and not images and not texts:
+        reasons.append(
+            f"no observation key in common: the log has {sorted(there)}, the "
+            f"environment {sorted(seen)}"
+        )
+    return PlaybackReport(
+        demo=log.name,
+        steps_logged=len(log),
+        steps_replayed=steps,
+        success_logged=log.success,
+        success_replayed=success,
+        reward_difference=float(np.abs(log.rewards[:steps] - rewards).max()),
+        state_differences=states,
+        image_differences=images,
+        text_differences=texts,
+        reasons=tuple(reasons),
+        video=video,
+    )

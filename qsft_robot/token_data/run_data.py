@@ -1,0 +1,235 @@
+"""From a data file and a config to training tensors, and to the description a policy carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from qsft_robot.build import build_tokenizer
+from qsft_robot.config.train import DataConfig, TrainConfig, to_json
+from qsft_robot.files import cache_folder
+from qsft_robot.logs.checks import env_args_of, open_demonstrations
+from qsft_robot.logs.data_hash import data_hash
+from qsft_robot.logs.ranges import LogRanges
+from qsft_robot.logs.reader import read_episodes
+from qsft_robot.logs.validate import check_cameras
+from qsft_robot.normalize import NormStats
+from qsft_robot.returns import ReturnRange
+from qsft_robot.token_data.auxiliary_commands import command_columns
+from qsft_robot.token_data.frames import FrameCache
+from qsft_robot.token_data.token_data import TokenData
+from qsft_robot.types import ADMISSIBLE, Episode
+from qsft_robot.versions import software_versions
+from tokenizers_action.protocol import ActionTokenizer
+from vlm.words import count_words, hash_words
+
+# Fewest words of an instruction that a model reads.
+SHORT_TEXT = 16
+# Share of a success that the first step of a log should still see.
+_SEEN = 0.2
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The logs of one run, ready to train on."""
+
+    train: TokenData
+    valid: TokenData | None
+    tokenizer: ActionTokenizer
+    norm_stats: NormStats
+    cameras: dict[str, list[int]]  # camera -> [height, width]
+    # What a policy carries of its data; see `describe`.
+    summary: dict[str, Any]
+    # What actions and states the logs saw, for the limits of a control loop.
+    ranges: LogRanges
+    longest_success: int  # steps; 0 without a success
+    words_read: int  # words of an instruction that a model of these logs reads
+
+
+def read_run_data(config: TrainConfig) -> RunData:
+    """Read, check and tokenise the logs that the config names."""
+    data = config.data
+    held_out = _read(config, data.valid_key) if data.valid_key else []
+    away = {episode.name for episode in held_out}
+    episodes = [e for e in _read(config, data.filter_key) if e.name not in away]
+    episodes = episodes[: data.max_episodes]
+    if not episodes:
+        raise ValueError(
+            f"{data.path}: --data.valid-key {data.valid_key} holds every log out that "
+            f"--data.filter-key {data.filter_key} picks; nothing is left to train on."
+        )
+    returns = ReturnRange(config.qsft.gamma, data.return_low, data.return_high)
+    for episode in [*episodes, *held_out]:
+        where = f"{data.path}: {episode.name}"
+        returns.check(episode.rewards, episode.terminated, where)
+    keys = (*data.state_keys, *data.auxiliary_keys)
+    norm_stats = NormStats.fit(episodes, keys, _action_scale(data))
+    wanted = config.tokenizer
+    if wanted.kind == "commands":
+        actions = every_command([*episodes, *held_out])
+    else:
+        actions = norm_stats.normalize_actions(np.concatenate([e.actions for e in episodes]))
+    tokenizer = build_tokenizer(wanted.kind, actions, wanted.horizon, wanted.n_bins, wanted.free)
+    size = list(check_cameras(data.path, data.cameras)) if data.cameras else []
+    cameras = {camera: size for camera in data.cameras}
+
+    words = _words_read([*episodes, *held_out])
+
+    def tensors(logs: Sequence[Episode]) -> TokenData:
+        frames = None
+        if data.cameras:
+            frames = FrameCache.build(
+                data.path,
+                data.cameras,
+                [e.name for e in logs],
+                cache_folder() / "frames",
+                byte_budget=int(data.frame_cache_gib * 2**30),
+                truncated=[e.name for e in logs if not e.terminated],
+            )
+        return TokenData(
+            logs,
+            data.state_keys,
+            data.cameras,
+            frames,
+            norm_stats,
+            tokenizer,
+            returns,
+            # A pretrained model reads words by its own tokenizer, which is loaded with it.
+            partial(hash_words, length=words) if config.model.reads_words else None,
+            config.model.history,
+            data.auxiliary_keys,
+            data.text_keys,
+        )
+
+    valid = tensors(held_out) if held_out else None
+    summary = {
+        "file": Path(data.path).name,
+        "sha256": data_hash(data.path),
+        "filter_key": data.filter_key,
+        "episodes": len(episodes),
+        "steps": sum(len(e) for e in episodes),
+        "success_rate": float(np.mean([e.success for e in episodes])),
+        "instructions": sorted({e.instruction for e in episodes})[:100],
+    }
+    ranges = LogRanges.of(episodes, keys)
+    train = tensors(episodes)
+    if data.auxiliary_commands and config.behaviour_from is None and config.features_from is None:
+        columns = torch.from_numpy(command_columns(episodes))
+        train.auxiliary = torch.cat([train.auxiliary, columns], 1)
+    longest = max((len(e) for e in episodes if e.success), default=0)
+    return RunData(train, valid, tokenizer, norm_stats, cameras, summary, ranges, longest, words)
+
+
+def discount_note(config: TrainConfig, data: RunData) -> str | None:
+    """What to say where the discount hides the end of a successful log from its start."""
+    if config.method not in ("qsft", "ilql") or not data.longest_success:
+        return None
+    steps, gamma = data.longest_success, config.qsft.gamma
+    if gamma**steps >= _SEEN:
+        return None
+    return (
+        f"note: --qsft.gamma {gamma:g} over the {steps} steps of the longest successful log is "
+        f"{gamma**steps:.2g}: its first steps hardly count. {0.3 ** (1 / steps):.4f} would give .3."
+    )
+
+
+def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> dict[str, Any]:
+    """The parts of policy.json that are known before training."""
+    with open_demonstrations(config.data.path) as file:
+        env_args = env_args_of(file)  # logs of a robot of one's own may have none
+    low, high = data.norm_stats.action_low, data.norm_stats.action_high
+    control_hz = (env_args.get("env_kwargs") or {}).get("control_freq", env_args.get("control_hz"))
+    return {
+        "method": config.method,
+        "model": model,
+        "tokenizer": data.tokenizer.to_json(),
+        "norm_stats": data.norm_stats.to_json(),
+        "state_keys": list(config.data.state_keys),
+        "text_keys": list(config.data.text_keys),
+        "cameras": data.cameras,
+        "action": {
+            "dim": data.tokenizer.action_dim,
+            "horizon": data.tokenizer.horizon,
+            "low": low.tolist(),
+            "high": high.tolist(),
+            "control_hz": control_hz,
+            "units": env_args.get("action_units"),
+            "seen": data.ranges.action_to_json(),
+        },
+        "state_range": data.ranges.state_to_json(),
+        "return_range": {
+            "gamma": config.qsft.gamma,
+            "low": config.data.return_low,
+            "high": config.data.return_high,
+        },
+        "acting": to_json(config.acting),
+        "shared_image_features": config.model.frozen_features,
+        "env_args": env_args,
+        "data": data.summary,
+        "seed": config.seed,
+        "versions": software_versions(),
+    }
+
+
+def _action_scale(data: DataConfig) -> tuple[Sequence[float], Sequence[float]] | None:
+    return (data.action_low, data.action_high) if data.action_low else None
+
+
+def _words_read(episodes: Sequence[Episode]) -> int:
+    """Words of an instruction that a model of these logs reads: those of the longest, and 16 at
+    least."""
+    return max(SHORT_TEXT, *(count_words(text) for text in {e.instruction for e in episodes}))
+
+
+def every_command(episodes: Sequence[Episode]) -> np.ndarray:
+    """All commands that were given or could have been given, each once, object [N] of str."""
+    texts = {text for e in episodes for text in e.texts.get(ADMISSIBLE, ())}
+    found = {line for text in texts for line in text.split("\n")}
+    found.update(command for e in episodes for command in e.actions)
+    return np.array(sorted(found), object)
+
+
+def _read(config: TrainConfig, filter_key: str | None) -> list[Episode]:
+    """State and text keys only: images are read through the frame cache."""
+    data, commands = config.data, config.tokenizer.kind == "commands"
+    listed = (
+        (ADMISSIBLE,) if commands and (data.auxiliary_commands or not config.tokenizer.free) else ()
+    )
+    episodes = read_episodes(
+        data.path,
+        keys=tuple(
+            dict.fromkeys((*data.state_keys, *data.auxiliary_keys, *data.text_keys, *listed))
+        ),
+        filter_key=filter_key,
+        instruction=data.instruction,
+        log_end=data.log_ends(),
+        success_reward=data.success_reward,
+        action_scale=_action_scale(data),
+        require_reward=filter_key == data.filter_key,
+    )
+    first = episodes[0]
+    if first.has_commands != commands:
+        raise ValueError(
+            f"{data.path}: the actions are "
+            + (
+                "text commands: train on them with --tokenizer.kind commands."
+                if first.has_commands
+                else "numbers, which --tokenizer.kind commands does not take: use quantile or "
+                "uniform."
+            )
+        )
+    for flag, keys, there in (
+        ("text-keys", data.text_keys, first.texts),
+        ("state-keys", (*data.state_keys, *data.auxiliary_keys), first.observations),
+    ):
+        for key in keys:
+            if key not in there:
+                kind = "text" if key in first.texts else "no text"
+                raise ValueError(f"{data.path}: --data.{flag} {key}: this key holds {kind}.")
+    return episodes

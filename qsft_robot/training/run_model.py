@@ -1,0 +1,220 @@
+"""The model of a run: built from its settings, or taken from another run, which has to fit."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qsft_robot.algorithms.networks import PolicyNetworks
+from qsft_robot.build import (
+    build_model,
+    describe_model,
+    frame_words_of,
+    load_model,
+    step_prompt_of,
+    with_later_settings,
+    words_of,
+)
+from qsft_robot.config.train import TrainConfig
+from qsft_robot.parallel.sharding import has_shards, whole_state
+from qsft_robot.policy.checkpoint import read_policy_folder
+from qsft_robot.policy.folder import read_description
+from qsft_robot.token_data.run_data import RunData
+from tokenizers_action.protocol import TextTokenizer
+from vlm.words import hash_text
+
+if TYPE_CHECKING:
+    from qsft_robot.build import Model
+
+
+# Buckets of hashed words where observations are texts: of the 350 words of a household then 7 pairs
+# share a bucket, with the 4,096 of instructions alone 15.
+TEXT_BUCKETS = 8_192
+# Fewest words of an instruction that a model reads there: goals that people wrote run to two dozen.
+TEXT_LENGTH = 32
+
+
+def build_run_model(config: TrainConfig, data: RunData, revision: str | None = None) -> Model:
+    """The model of a run, for its data; the data then reads instructions as the model does.
+
+    `revision` pins a pretrained model of the hub to the commit of an earlier checkpoint.
+    """
+    shape: dict[str, Any] = {
+        "vocab_size": data.tokenizer.vocab_size,
+        "n_tokens": data.tokenizer.n_tokens,
+        "state_dim": data.train.state.shape[-1],
+        "history": config.model.history,
+    }
+    if data.cameras:
+        shape["cameras"] = tuple(data.cameras)
+        shape["image_size"] = tuple(next(iter(data.cameras.values())))
+    logs = [data.train] if data.valid is None else [data.train, data.valid]
+    if config.tokenizer.kind == "commands" or config.data.text_keys:
+        shape["text_history"] = config.model.text_history
+    if config.model.pretrained is None:
+        model = _build_rt(config, data, shape)
+    else:
+        texts = {text for part in logs for text in part.instructions}
+        model = _build_pretrained(config, data, shape, tuple(sorted(texts)), revision)
+    if config.model.checkpoint_activations:
+        model.gradient_checkpointing(True)
+    words = words_of(model)
+    for part in logs:
+        part.read_words(words)
+        if "text_history" in shape:
+            frame_words = frame_words_of(model)
+            if frame_words is not None:
+                part.read_frames(frame_words, config.model.text_history)
+            else:
+                part.read_steps(step_prompt_of(model), config.model.text_history)
+    return model
+
+
+def _build_rt(config: TrainConfig, data: RunData, shape: dict[str, Any]) -> Model:
+    settings = config.model
+    if "cameras" in shape:
+        shape["image_encoder"] = settings.image_encoder
+        shape["image_weights"] = settings.image_weights
+        shape["image_shrink"] = settings.image_shrink
+    if "text_history" in shape:
+        commands = config.tokenizer.kind == "commands"
+        shape["command_length"] = shape["n_tokens"] - 1 if commands else 0
+        shape["frame_text_length"] = settings.frame_text_length if config.data.text_keys else 0
+        shape["text_buckets"] = TEXT_BUCKETS
+        if commands:
+            spoken = ["", *data.tokenizer.to_json()["words"]]
+            shape["action_words"] = [int(hash_text(w, 1, TEXT_BUCKETS)[0]) for w in spoken]
+    shape["text_length"] = max(TEXT_LENGTH if "text_history" in shape else 0, data.words_read)
+    shape["text_encoder"] = settings.text_encoder
+    shape["text_weights"] = settings.text_weights
+    shape["fine_tune_towers"] = settings.fine_tune_towers
+    sizes = {n: x for n in ("width", "depth") if (x := getattr(settings, n)) is not None}
+    return build_model(settings.name, **shape, dropout=settings.dropout, **sizes)
+
+
+def _build_pretrained(
+    config: TrainConfig,
+    data: RunData,
+    shape: dict[str, Any],
+    texts: tuple[str, ...],
+    revision: str | None,
+) -> Model:
+    settings = config.model
+    assert settings.pretrained is not None
+    if "text_history" in shape and settings.action_tokens != "added":
+        raise ValueError(
+            "--data.text-keys and text commands may hold any words, so no entry of the pretrained "
+            "vocabulary is free for action tokens: use --model.action-tokens added."
+        )
+    if isinstance(data.tokenizer, TextTokenizer):
+        shape["action_words"] = ("", *data.tokenizer.to_json()["words"])
+    base = Path(settings.pretrained).expanduser()
+    same = (
+        "state_as", "action_tokens", "lora_rank", "lora_alpha", "lora_dropout", "text_length",
+        "dtype", "train_images", "trust_remote_code",
+    )  # fmt: skip
+    return build_model(
+        "pretrained",
+        **shape,
+        # A run is resumed, and its policy opened, from other folders too.
+        base=str(base.resolve()) if base.is_dir() else settings.pretrained,
+        revision=settings.revision or revision,
+        instructions=texts,
+        random_weights=settings.from_scratch,
+        random_action_rows=settings.reinitialise == "head",
+        **{name: getattr(settings, name) for name in same},
+    )
+
+
+def make_whole(networks: PolicyNetworks) -> None:
+    """Put networks that a stage spread over the processes together again, as plain ones."""
+    for name in ("behaviour", "value"):
+        model = getattr(networks, name)
+        if model is None or not has_shards(model):
+            continue
+        device, weights = next(model.parameters()).device, whole_state(model)
+        setattr(networks, name, None)
+        if name == "value":  # it shares a frozen base with phi
+            plain = copy.deepcopy(networks.behaviour)
+            assert plain is not None
+        else:
+            plain = load_model(describe_model(model))
+        plain.load_state_dict(weights)
+        setattr(networks, name, plain.to(device))
+
+
+def take_behaviour(run: Path, description: Mapping[str, Any], networks: PolicyNetworks) -> None:
+    """Load phi of another run, refusing one of other data, tokens or shape."""
+    theirs, weights = read_policy_folder(run / "checkpoint")
+    theirs["model"] = json.loads(json.dumps(with_later_settings(theirs["model"])))
+    for part in ("model", "tokenizer", "norm_stats", "state_keys", "text_keys", "cameras"):
+        ours = json.loads(json.dumps(description[part]))
+        if theirs.get(part, []) != ours:
+            raise ValueError(
+                f"--behaviour-from {run}: its {part} differs from this run's, so its behaviour "
+                "network can't be taken. Use the same data, model and tokenizer settings."
+            )
+    networks.load_behaviour(weights)
+
+
+def take_image_encoder(
+    checkpoint: Path, description: Mapping[str, Any], networks: PolicyNetworks
+) -> None:
+    """Load an RT-style model's image encoder; refuse one for other cameras or of another shape."""
+    theirs, weights = read_policy_folder(checkpoint)
+    encoder_here = getattr(networks.behaviour, "images", None)
+    if encoder_here is None:
+        raise ValueError(
+            "--features-from takes the image encoder of an RT-style run with cameras; this run has "
+            "none of its own (a pretrained model keeps its tower)."
+        )
+    prefix = "behaviour.images."
+    encoder = {k.removeprefix(prefix): x for k, x in weights.items() if k.startswith(prefix)}
+    shapes = {k: x.shape for k, x in encoder.items()}
+    ours = {k: x.shape for k, x in encoder_here.state_dict().items()}
+    same = all(
+        theirs["model"]["config"].get(name, default) == description["model"]["config"][name]
+        for name, default in (("image_encoder", "small"), ("image_shrink", 1))
+    )
+    if theirs["cameras"] != description["cameras"] or shapes != ours or not same:
+        raise ValueError(
+            f"--features-from {checkpoint.parent}: its image encoder was made for other cameras or "
+            f"another model (cameras {theirs['cameras']}, here {description['cameras']}; "
+            f"{theirs['model']['config'].get('image_encoder')}, width "
+            f"{theirs['model']['config'].get('width')}). Use the same --data.cameras and --model "
+            "settings."
+        )
+    encoder_here.load_state_dict(encoder)
+
+
+def check_resumes(checkpoint: Path, description: Mapping[str, Any]) -> None:
+    """ValueError unless a checkpoint was trained on the same file and from the same base."""
+    theirs = read_description(checkpoint)
+    if theirs["data"]["sha256"] != description["data"]["sha256"]:
+        raise ValueError(
+            f"{checkpoint} was trained on {theirs['data']['file']} with SHA-256 "
+            f"{theirs['data']['sha256'][:12]}..., but the file now has "
+            f"{description['data']['sha256'][:12]}...: an exact resume needs the same file."
+        )
+    mine, base = description["model"], theirs["model"]
+    if mine["kind"] != base["kind"]:
+        raise ValueError(f"{checkpoint} holds a model of kind {base['kind']}, not {mine['kind']}.")
+    if mine["kind"] != "pretrained":
+        for tower in ("image_tower", "text_tower"):
+            if json.loads(json.dumps(mine["config"][tower])) != base["config"].get(tower):
+                raise ValueError(
+                    f"{checkpoint} was trained on another {tower.replace('_', ' ')} than "
+                    f"--model.{tower.split('_')[0]}-weights now gives: an exact resume needs the "
+                    "same weights and the same version of their library."
+                )
+        return
+    for name in ("revision", "fingerprint"):
+        ours, was = mine["config"][name], base["config"][name]
+        if ours != was:
+            raise ValueError(
+                f"{checkpoint} was trained on {base['config']['base']} of {name} {was}, but "
+                f"{mine['config']['base']} has {ours}: an exact resume needs the same base model."
+            )

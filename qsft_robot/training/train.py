@@ -1,0 +1,363 @@
+"""Training: behaviour, then value, in one loop that resumes to the bit."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qsft_robot.algorithms.networks import PolicyNetworks
+from qsft_robot.algorithms.qsft import Metrics
+from qsft_robot.algorithms.stage import Stage, on_features
+from qsft_robot.build import describe_model
+from qsft_robot.config.train import OptimConfig, TrainConfig, from_json, to_json
+from qsft_robot.export.export import export_policy
+from qsft_robot.export.pretrained_folders import processor_beside
+from qsft_robot.files import check_replaceable, read_json, write_json
+from qsft_robot.parallel.distributed import join, processes
+from qsft_robot.parallel.sharding import clip_norm_, shard, spread_state, whole, whole_state
+from qsft_robot.policy.checkpoint import (
+    load_optimizer_tensors,
+    optimizer_tensors,
+    read_training,
+    write_checkpoint,
+)
+from qsft_robot.policy.folder import read_description
+from qsft_robot.token_data.run_data import describe, discount_note, read_run_data
+from qsft_robot.training.calibration import write_calibration
+from qsft_robot.training.feature_cache import image_tokens_of, on_tower_features
+from qsft_robot.training.metrics import MetricsLog
+from qsft_robot.training.run_model import (
+    build_run_model,
+    check_resumes,
+    make_whole,
+    take_behaviour,
+    take_image_encoder,
+)
+from qsft_robot.training.stages import BEHAVIOUR, TUNING, VALUE, build_stage
+
+
+class NoLog:
+    """The metrics log of every process but the first."""
+
+    def add(self, *arguments: object, **more: object) -> None: ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TrainingStopped(RuntimeError):
+    """Training met numbers that are not finite; the last good checkpoint stands."""
+
+
+def train(config: TrainConfig, resume: bool = False, stop_after: int | None = None) -> Path:
+    """Train as `config` says and export the policy to `config.out / "policy"`; returns that folder.
+
+    With `resume`, go on from `config.out / "checkpoint"` to the same bits as without a break.
+    `stop_after` ends the run after so many updates in all, with a checkpoint. Raises ValueError on
+    bad data or settings, TrainingStopped on a loss that is not finite.
+    """
+    device, config = config.device, replace(config, device=join(config.device))
+    workers, run = processes(), config.out
+    # A function of its own, so that its networks are gone when the exporter loads them again.
+    if not _run_stages(config, device, resume, stop_after):
+        return run
+    if workers.is_main:
+        export_policy(run / "checkpoint", run / "policy")
+    workers.wait()
+    return run / "policy"
+
+
+def _run_stages(config: TrainConfig, device: str, resume: bool, stop_after: int | None) -> bool:
+    """Everything before the export; whether all updates are done. `device` is the one asked for."""
+    workers, run = processes(), config.out
+    check_parts(config.optim, workers.count)
+    checkpoint = run / "checkpoint"
+    if not resume and checkpoint.exists():
+        raise ValueError(
+            f"{run} holds a run already: go on with --resume, choose another --out, or remove it."
+        )
+    check_replaceable(run / "policy")
+    workers.wait()  # the first process will write the run folder that all have just looked for
+    torch.manual_seed(config.seed)
+    with workers.main_first():
+        data = read_run_data(config)
+    was = read_description(checkpoint)["model"]["config"] if resume else {}
+    with workers.main_first():
+        model = build_run_model(config, data, was.get("revision"))
+    networks = PolicyNetworks(model).to(config.device)
+    description = describe(config, data, describe_model(model))
+    with workers.main_first():
+        data = on_tower_features(config, data, model)
+    if workers.is_main:
+        if note := discount_note(config, data):
+            print(note, file=sys.stderr)
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / "config.json", {**to_json(config), "device": device})
+    saved: tuple[dict[str, Any], dict[str, Tensor]] | None = None
+    if resume:
+        check_resumes(checkpoint, description)
+        saved = read_training(checkpoint)
+    if config.features_from is not None:
+        source = checkpoint if resume else config.features_from / "checkpoint"
+        take_image_encoder(source, description, networks)
+    if config.features_from is not None or (data.cameras and not config.model.train_images):
+        features = image_tokens_of(config, networks, data.train)
+        data = replace(data, train=on_features(data.train, features))
+    plan = [(BEHAVIOUR, _behaviour_steps(config))]
+    if config.two_stages or config.behaviour_from is not None:
+        plan.append((VALUE if config.two_stages else TUNING, config.optim.value_steps))
+    resume_at = None if saved is None else saved[0]["total"]
+    log = MetricsLog(run, plan, resume_at) if workers.is_main else NoLog()
+    done = 0
+    for name, steps in plan:
+        if name == BEHAVIOUR and config.behaviour_from is not None and saved is None:
+            take_behaviour(config.behaviour_from, description, networks)
+            done += steps
+            continue
+        ended_before = saved is not None and saved[0]["stage"] != name and name == BEHAVIOUR
+        if ended_before:  # its weights are in the value stage's checkpoint
+            done += steps
+            continue
+        resumed = saved if saved is not None and saved[0]["stage"] == name else None
+        stage = build_stage(name, config, networks, data, resumed is not None, checkpoint)
+        last = steps if stop_after is None else min(steps, stop_after - done)
+        keep = _saver(checkpoint, config, description, networks, name, done)
+        run_stage(name, stage, config, last, log, keep, resumed)
+        if config.optim.shard:
+            make_whole(networks)
+        done += last
+        if last < steps:
+            return False
+    log.close()
+    write_calibration(run / "calibration.json", networks, data, config)
+    return True
+
+
+def run_stage(
+    name: str,
+    stage: Stage,
+    config: TrainConfig,
+    steps: int,
+    log: MetricsLog | NoLog,
+    keep: Callable[[int, dict[str, Tensor]], None],
+    resumed: tuple[dict[str, Any], dict[str, Tensor]] | None = None,
+) -> None:
+    """The training loop of one stage, from update 0 or from where `resumed` stands."""
+    optim, workers = config.optim, processes()
+    model, *_ = stage.trained()
+    for module in stage.trained():
+        workers.share(module)
+    if optim.shard:
+        shard(model, config.device)
+    if optim.compile:
+        model.compile()
+    parameters = trainable(stage.trained())
+    optimizer = build_optimizer(stage.trained(), optim)
+    planned = _behaviour_steps(config) if name == BEHAVIOUR else optim.value_steps
+    peak = optim.learning_rate if name == BEHAVIOUR else optim.value_learning_rate
+    generator = torch.Generator().manual_seed(2 * config.seed + (name != BEHAVIOUR))
+    # Dropout has its own randomness in every process.
+    torch.manual_seed(2 * config.seed + (name != BEHAVIOUR) + 1_000_003 * workers.rank)
+    start = 0
+    if resumed is not None:
+        start = resumed[0]["update"]
+        _restore(resumed[1], optimizer, generator, stage, log)
+    for module in stage.trained():
+        module.train()
+
+    def state() -> dict[str, Tensor]:
+        tensors = {f"optimizer.{k}": whole(x) for k, x in optimizer_tensors(optimizer).items()}
+        tensors["generator"] = generator.get_state()
+        states = {"torch_random": torch.get_rng_state()}
+        if config.device.startswith("cuda"):
+            states["cuda_random"] = torch.cuda.get_rng_state(config.device)
+        for kind, own in states.items():
+            for rank, one in enumerate(workers.gather(own.to(config.device))):
+                tensors[f"{kind}.{rank}" if rank else kind] = one.cpu()
+        tensors |= {f"log.{k}": x for k, x in log.tensors().items()}
+        return tensors | {f"stage.{k}": x for k, x in stage.tensors().items()}
+
+    for update in range(start, steps):
+        clock = time.perf_counter()
+        stage.before_update(update)
+        drawn = stage.draw(optim.batch_size, generator)
+        drawn_s = time.perf_counter() - clock
+        optimizer.zero_grad(set_to_none=True)
+        loss, metrics, data_s = add_gradients(stage, drawn, generator, config)
+        data_s += drawn_s
+        rate = peak * schedule(update, planned, optim.warmup_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        workers.mean_gradients(parameters)
+        norm = clip_norm_(parameters, optim.clip_norm)
+        if not math.isfinite(float(loss) + float(norm)):
+            raise TrainingStopped(
+                f"{name} update {update}: loss {float(loss)}, gradient {float(norm)}. "
+                f"The batch was {stage.data.describe(drawn)}. {_what_stands(config, name)}"
+            )
+        optimizer.step()
+        stage.after_update()
+        update_s = time.perf_counter() - clock - data_s
+        log.add(
+            name,
+            update + 1,
+            {**metrics, "optim/gradient_norm": norm, "optim/learning_rate": rate},
+            {"time/data_s": data_s, "time/update_s": update_s},
+            write=(update + 1) % config.log_every == 0 or update + 1 == planned,
+            samples=optim.batch_size,
+        )
+        if (update + 1) % config.checkpoint_every == 0 or update + 1 == steps:
+            keep(update + 1, state())
+    # A copy of the model must not run this one's compiled code.
+    model._compiled_call_impl = None
+
+
+def _what_stands(config: TrainConfig, stage: str) -> str:
+    """What is left of a run that stopped in `stage`, and how to mend it."""
+    checkpoint, retry = config.out / "checkpoint", "train to another --out with a lower rate"
+    if not checkpoint.exists():
+        return f"No checkpoint was written yet: look at those logs, or {retry}."
+    if stage != BEHAVIOUR:
+        retry += f" and --behaviour-from {config.out}"
+    return f"The last good checkpoint stands in {checkpoint}: look at those logs, or {retry}."
+
+
+def add_gradients(
+    stage: Stage, drawn: Tensor, generator: torch.Generator, config: TrainConfig
+) -> tuple[Tensor, Metrics, float]:
+    """Add the gradients of this process's share of a drawn batch, in `accumulate` passes; mean
+    loss and metrics over all processes, and the seconds spent on reading."""
+    workers, passes = processes(), config.optim.accumulate
+    parts, found, data_s = workers.count * passes, list[Metrics](), 0.0
+    for i in range(passes):
+        clock = time.perf_counter()
+        steps, scale = stage.part(drawn, workers.rank * passes + i, parts)
+        batch = stage.read(steps, generator)
+        data_s += time.perf_counter() - clock
+        device = config.device.split(":")[0]
+        with torch.autocast(device, torch.bfloat16, enabled=config.optim.bf16):
+            loss, metrics = stage.loss(batch, steps, scale)
+        (loss if passes == 1 else loss / passes).backward()
+        found.append({"loss": loss.detach(), **metrics})
+    mean = found[0]
+    if parts > 1:
+        sums = sum(torch.stack([x.float() for x in one.values()]) for one in found)
+        assert isinstance(sums, Tensor)
+        mean = dict(zip(mean, (workers.sum_(sums) / parts).unbind(), strict=True))
+    return mean.pop("loss"), mean, data_s
+
+
+def check_parts(optim: OptimConfig, count: int) -> None:
+    """ValueError where a batch can't be cut into equal parts for `count` processes."""
+    parts = count * optim.accumulate
+    if parts > 1 and optim.batch_size % (2 * parts):
+        raise ValueError(
+            f"--optim.batch-size {optim.batch_size} can't be shared out: each half of a batch is "
+            f"cut into {count} process(es) x {optim.accumulate} (--optim.accumulate) equal parts, "
+            f"so it has to be a multiple of {2 * parts}."
+        )
+    if optim.shard and count == 1:
+        raise ValueError(
+            "--optim.shard spreads a model over several processes: start them with accelerate "
+            "launch or torchrun, or leave it out."
+        )
+
+
+def build_optimizer(modules: list[nn.Module], optim: OptimConfig) -> torch.optim.AdamW:
+    """AdamW; vectors (biases, norms, the void row) are not decayed."""
+    parameters = trainable(modules)
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": optim.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    # One parameter at a time where some are spread over processes and some are not.
+    foreach = False if optim.shard else None
+    return torch.optim.AdamW(groups, lr=optim.learning_rate, betas=(0.9, 0.95), foreach=foreach)
+
+
+def trainable(modules: list[nn.Module]) -> list[nn.Parameter]:
+    """The parameters that are not frozen."""
+    return [p for module in modules for p in module.parameters() if p.requires_grad]
+
+
+def schedule(update: int, steps: int, warmup: int) -> float:
+    """Share of the peak learning rate: linear warm-up, then cosine to a tenth."""
+    warmup = min(warmup, max(1, steps // 10))
+    if update < warmup:
+        return (update + 1) / warmup
+    progress = (update - warmup) / max(1, steps - warmup)
+    return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def resume_config(run: Path, **changes: Any) -> TrainConfig:
+    """The config of an earlier run, for `train(..., resume=True)`."""
+    if not (run / "config.json").is_file() or not (run / "checkpoint").is_dir():
+        raise FileNotFoundError(f"{run}: no run to resume (it needs config.json and checkpoint/).")
+    return replace(from_json(TrainConfig, read_json(run / "config.json")), out=run, **changes)
+
+
+def _behaviour_steps(config: TrainConfig) -> int:
+    """One-stage methods take the budget of both stages, unless they start from a behaviour."""
+    two = config.two_stages or config.behaviour_from is not None
+    value = 0 if two else config.optim.value_steps
+    return config.optim.behaviour_steps + value
+
+
+def _saver(
+    checkpoint: Path,
+    config: TrainConfig,
+    description: dict[str, Any],
+    networks: PolicyNetworks,
+    stage: str,
+    before: int,
+) -> Callable[[int, dict[str, Tensor]], None]:
+    def keep(update: int, tensors: dict[str, Tensor]) -> None:
+        parts = [name for name, module in networks.named_children() if module is not None]
+        acting = config.acting
+        if networks.value is None:
+            acting = replace(acting, rule="behaviour")
+        full = {**description, "networks": parts, "acting": to_json(acting)}
+        training = {"stage": stage, "update": update, "total": before + update}
+        weights = whole_state(networks)
+        if processes().is_main:
+            with processor_beside(checkpoint, networks) as folders:
+                write_checkpoint(checkpoint, full, weights, training, tensors, folders=folders)
+
+    return keep
+
+
+def _restore(
+    tensors: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    stage: Stage,
+    log: MetricsLog | NoLog,
+) -> None:
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
+
+    load_optimizer_tensors(optimizer, under("optimizer."))
+    spread_state(optimizer)
+    stage.load_tensors(under("stage."))
+    generator.set_state(tensors["generator"])
+    log.load_tensors(under("log."))
+    rank = processes().rank
+    own = "" if rank == 0 else f".{rank}"
+    # A run that goes on with more processes than before gives the new ones a fresh start.
+    if f"torch_random{own}" in tensors:
+        torch.set_rng_state(tensors[f"torch_random{own}"])
+    if f"cuda_random{own}" in tensors:
+        device = optimizer.param_groups[0]["params"][0].device
+        torch.cuda.set_rng_state(tensors[f"cuda_random{own}"], device)

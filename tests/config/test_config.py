@@ -1,0 +1,130 @@
+"""The settings of a run: contradictions are refused in plain words, JSON brings them back."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from qsft_robot.config.train import (
+    ActingConfig,
+    DataConfig,
+    ILQLConfig,
+    ModelConfig,
+    OptimConfig,
+    QSFTConfig,
+    TokenizerConfig,
+    TrainConfig,
+    from_json,
+    to_json,
+)
+
+KEYS = {"state_keys": ("proprio",)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "flag"),
+    [
+        (DataConfig, {}, "--data.state-keys"),
+        (DataConfig, {**KEYS, "return_low": 1.0}, "--data.return-low"),
+        (DataConfig, {**KEYS, "action_low": (0.0,)}, "--data.action-high"),
+        (DataConfig, {**KEYS, "log_end": ("cut",)}, "'cut'"),
+        (DataConfig, {**KEYS, "log_end": ("drawer=cut",)}, "'drawer=cut'"),
+        (DataConfig, {**KEYS, "log_end": ("=terminal",)}, "'=terminal'"),
+        (DataConfig, {**KEYS, "log_end": ("terminal", "a=truncated")}, "one word for all"),
+        (ModelConfig, {"history": 0}, "--model.history"),
+        (ModelConfig, {"dropout": 1.0}, "--model.dropout"),
+        (ModelConfig, {"random_shift": -1}, "--model.random-shift"),
+        (TokenizerConfig, {"n_bins": 1}, "--tokenizer.n-bins"),
+        (TokenizerConfig, {"horizon": 0}, "--tokenizer.horizon"),
+        (QSFTConfig, {"gamma": 0.0}, "--qsft.gamma"),
+        (QSFTConfig, {"gamma": 1.01}, "--qsft.gamma"),
+        (QSFTConfig, {"lam": 1.5}, "--qsft.lam"),
+        (QSFTConfig, {"softness": 0.0}, "--qsft.softness"),
+        (QSFTConfig, {"refresh_every": 0}, "--qsft.refresh-every"),
+        (QSFTConfig, {"policy_share": 1.0}, "--qsft.policy-share"),
+        (QSFTConfig, {"policy_share": 0.7, "balance": "weighted"}, "--qsft.balance"),
+        (QSFTConfig, {"value_weight": 0.0}, "--qsft.value-weight"),
+        (QSFTConfig, {"value_weight": 0.5, "residual": "uniform"}, "--qsft.residual void"),
+        (QSFTConfig, {"residual": "uniform", "backup": "max"}, "--qsft.balance weighted"),
+        (QSFTConfig, {"residual": "uniform", "balance": "weighted"}, "--qsft.backup"),
+        (QSFTConfig, {"targets": "ema", "balance": "weighted"}, "--qsft.lam 0"),
+        (QSFTConfig, {"targets": "ema", "lam": 0.0}, "--qsft.balance weighted"),
+        (ILQLConfig, {"expectile": 0.2}, "--ilql.expectile"),
+        (ActingConfig, {"k": -1.0}, "--acting.k"),
+        (ActingConfig, {"temperature": -1.0}, "--acting.temperature"),
+        (ActingConfig, {"min_p": 1.1}, "--acting.min-p"),
+        (ActingConfig, {"support": -0.1}, "--acting.support"),
+        (ActingConfig, {"rule": "powr"}, "power"),
+        (OptimConfig, {"batch_size": 1}, "--optim.batch-size"),
+        (OptimConfig, {"behaviour_steps": 0}, "--optim.behaviour-steps"),
+        (OptimConfig, {"value_steps": 0}, "--optim.value-steps"),
+        (TrainConfig, {"method": "ilql"}, "advantage"),
+        (TrainConfig, {"acting": ActingConfig(rule="advantage")}, "--method qsft"),
+        (TrainConfig, {"log_every": 0}, "--log-every"),
+        (TrainConfig, {"checkpoint_every": 0}, "--checkpoint-every"),
+    ],
+)
+def test_a_contradiction_is_refused_and_names_the_flag(kind, settings, flag):
+    with pytest.raises(ValueError, match=flag):
+        kind(**settings)
+
+
+def test_log_ends_are_one_word_or_one_a_mask():
+    assert DataConfig(**KEYS).log_ends() is None
+    assert DataConfig(**KEYS, log_end=("truncated",)).log_ends() == "truncated"
+    ends = DataConfig(**KEYS, log_end=("open=truncated", "a=b=terminal")).log_ends()
+    assert ends == {"open": "truncated", "a=b": "terminal"}
+
+
+def test_settings_come_back_from_json():
+    config = TrainConfig(
+        out=Path("a/b"),
+        data=DataConfig(Path("x.hdf5"), ("a", "b"), cameras=("front_image",), filter_key="few"),
+        qsft=QSFTConfig(gamma=1.0, lam=0.5, backup="soft"),
+        model=ModelConfig(width=32, depth=1, image_weights="hub"),
+        behaviour_from=Path("c"),
+    )
+    text = json.dumps(to_json(config))
+    again = from_json(TrainConfig, json.loads(text))
+    assert again == config
+    assert json.dumps(to_json(again)) == text
+    for field in dataclasses.fields(TrainConfig):
+        assert type(getattr(again, field.name)) is type(getattr(config, field.name))
+
+
+def test_an_unknown_setting_in_json_is_an_error_that_names_it():
+    value = to_json(TrainConfig())
+    value["qsft"]["gama"] = 0.9
+    with pytest.raises(ValueError, match=r"QSFTConfig has no setting 'gama'.*gamma"):
+        from_json(TrainConfig, value)
+
+
+def test_settings_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("method", "stages"),
+    [("qsft", 2), ("ilql", 2), ("sft", 1), ("filtered_sft", 1), ("return_conditioned", 1)],
+)
+def test_methods_with_values_have_two_stages(method, stages):
+    rule = "advantage" if method == "ilql" else "power"
+    assert TrainConfig(method=method, acting=ActingConfig(rule=rule)).two_stages == (stages == 2)
+
+
+@pytest.mark.parametrize("share", [0.06, 0.99])
+def test_a_batch_has_room_for_the_policy_term(share):
+    optim = OptimConfig(batch_size=16)
+    if share * 16 >= 1:
+        TrainConfig(optim=optim, qsft=QSFTConfig(policy_share=share))
+        return
+    with pytest.raises(ValueError, match="less than one decision"):
+        TrainConfig(optim=optim, qsft=QSFTConfig(policy_share=share))
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_number_of_logs_is_at_least_one(count):
+    with pytest.raises(ValueError, match=r"--data\.max-episodes must be at least 1"):
+        DataConfig(state_keys=("proprio",), max_episodes=count)

@@ -1,0 +1,206 @@
+"""A pretrained model's files: found, checked, identified and weighed before they are loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlm.pretrained.config import PretrainedConfig
+
+BYTES = {"float32": 4, "bfloat16": 2}
+GIB = 2**30
+# Of every tensor this much is read at its beginning, middle and end: any fine-tuning changes it,
+# and a model of 8 B parameters is told apart in seconds instead of minutes.
+SAMPLE = 4096
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
+_FETCHED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+# The same weights a second time, in other layouts.
+_NOT_FETCHED = ["*/*", "consolidated*"]
+# Files beside the weights that decide what the model sees.
+_DECIDING = (
+    "config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
+    "merges.txt", "preprocessor_config.json", "processor_config.json", "chat_template.jinja",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """What the weights of a base need in memory."""
+
+    parameters: int
+    bytes_per_parameter: int
+
+    @property
+    def total_bytes(self) -> int:
+        """parameters x bytes_per_parameter."""
+        return self.parameters * self.bytes_per_parameter
+
+    def __str__(self) -> str:
+        return (
+            f"{self.parameters / 1e6:,.0f} M parameters x {self.bytes_per_parameter} bytes = "
+            f"{self.total_bytes / GIB:.2f} GiB"
+        )
+
+
+def find_base(config: PretrainedConfig) -> tuple[Path, str | None]:
+    """The folder that holds the base, and the commit it was resolved to (None for a local folder).
+
+    A hub id is fetched into the hub's own cache (or found there, with HF_HUB_OFFLINE=1), never its
+    pickled weights. FileNotFoundError where there is no such folder or repository, ValueError
+    where the folder is no model or its weights are pickled.
+    """
+    folder, revision = Path(config.base).expanduser(), None
+    if not folder.is_dir():
+        if folder.is_absolute() or config.base.startswith((".", "~")) or config.base.count("/") > 1:
+            raise FileNotFoundError(f"{config.base}: no such folder to take a pretrained model of.")
+        folder = _fetch(config)
+        revision = folder.name
+    if not (folder / "config.json").is_file():
+        inside = sorted(f.name for f in folder.iterdir())[:8]
+        raise ValueError(
+            f"{config.base} is no Hugging Face model: it has no config.json. It holds: {inside}"
+        )
+    if not weight_files(folder):
+        pickled = sorted(f.name for pattern in _PICKLED for f in folder.glob(pattern))
+        if pickled or revision is not None:
+            raise ValueError(
+                f"{config.base} has no safetensors weights{f', only {pickled}' if pickled else ''}."
+                " Pickled weights can run code and are not read: load the model once where you "
+                "trust it and write it with model.save_pretrained(folder, safe_serialization=True)."
+            )
+        raise ValueError(f"{config.base} has a config.json but no *.safetensors weights beside it.")
+    return folder, revision
+
+
+def copy_base(config: PretrainedConfig, folder: Path) -> None:
+    """Copy the files of a base, pickled weights aside; the copy has the same fingerprint."""
+    source, _ = find_base(config)
+    patterns = [*_FETCHED, "*.py"] if config.trust_remote_code else _FETCHED
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted({file for pattern in patterns for file in source.glob(pattern)}):
+        shutil.copyfile(file, folder / file.name)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder: those of its index, or all in it."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = set(json.loads(index.read_text())["weight_map"].values())
+        files = [folder / name for name in sorted(names)]
+        missing = [file.name for file in files if not file.is_file()]
+        if missing:
+            raise ValueError(
+                f"{folder}: its index names {missing}, which are missing; fetch again."
+            )
+        return files
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    return sorted(folder.glob("*.safetensors"))
+
+
+def estimate_memory(config: PretrainedConfig) -> MemoryEstimate:
+    """What loading the base will need, read from the headers of its files without loading them."""
+    folder, _ = find_base(config)
+    return _estimate(folder, config.dtype)
+
+
+def check_memory(config: PretrainedConfig, folder: Path) -> None:
+    """Print the estimate of a load above 1 GiB; RuntimeError where less memory is free."""
+    estimate = _estimate(folder, config.dtype)
+    if estimate.total_bytes > GIB:
+        print(f"loading {config.base}: {estimate}", file=sys.stderr)
+    free = free_memory()
+    if free is not None and estimate.total_bytes > free:
+        mend = "use dtype bfloat16, or " if config.dtype == "float32" else ""
+        raise RuntimeError(
+            f"{config.base} needs about {estimate.total_bytes / GIB:.1f} GiB ({estimate}) and "
+            f"{free / GIB:.1f} GiB are free: {mend}take a smaller model or a larger machine."
+        )
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still take, the control group's limit included; None unknown."""
+    free = None
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max" and free is not None:
+            used = int((group / "memory.current").read_text())
+            free = min(free, int(limit) - used)
+    except (OSError, ValueError):
+        pass
+    return free
+
+
+def base_fingerprint(folder: str | Path) -> str:
+    """What identifies a base: SHA-256 over the files that decide prompt and preprocessing, the
+    names, types and shapes of all weights, and the beginning, middle and end of every tensor."""
+    folder, digest = Path(folder), hashlib.sha256()
+    for name in _DECIDING:
+        if (folder / name).is_file():
+            digest.update(name.encode() + (folder / name).read_bytes())
+    for file in weight_files(folder):
+        header, start = _header(file)
+        digest.update(json.dumps(header, sort_keys=True).encode())
+        with file.open("rb") as opened:
+            for _, entry in sorted(header.items()):
+                first, last = entry["data_offsets"]
+                for at in sorted({first, (first + last) // 2, max(first, last - SAMPLE)}):
+                    opened.seek(start + at)
+                    digest.update(opened.read(min(SAMPLE, last - at)))
+    return digest.hexdigest()
+
+
+def _estimate(folder: Path, dtype: str) -> MemoryEstimate:
+    parameters = sum(math.prod(entry["shape"]) for entry in _entries(folder))
+    return MemoryEstimate(parameters, BYTES[dtype])
+
+
+def _entries(folder: Path) -> Iterator[dict[str, Any]]:
+    for file in weight_files(folder):
+        yield from _header(file)[0].values()
+
+
+def _header(file: Path) -> tuple[dict[str, Any], int]:
+    """Name -> dtype, shape and data_offsets of a safetensors file, and where its data begins."""
+    try:
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            if length > 100_000_000:
+                raise ValueError("its header is too long")
+            header = json.loads(opened.read(length))
+    except (ValueError, struct.error) as error:
+        raise ValueError(f"{file}: not a readable safetensors file ({error}).") from error
+    header.pop("__metadata__", None)
+    return header, 8 + length
+
+
+def _fetch(config: PretrainedConfig) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = [*_FETCHED, "*.py"] if config.trust_remote_code else _FETCHED
+    try:
+        found = snapshot_download(
+            config.base,
+            revision=config.revision,
+            allow_patterns=patterns,
+            ignore_patterns=_NOT_FETCHED,
+        )
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        at = f" at revision {config.revision}" if config.revision else ""
+        raise FileNotFoundError(
+            f"{config.base}{at}: neither a local folder nor a model that the hub gave ({reason})."
+        ) from error
+    return Path(found)
