@@ -7,6 +7,8 @@ Weights and optimizer state are cut to a few bits, and instruction words that no
 that they pack well; all of it is then read, trained on and exported by that version as ever.
 """
 
+# The modules are those of that version.
+# ruff: noqa: I001
 import json
 import tarfile
 from dataclasses import replace
