@@ -176,7 +176,7 @@ def generate_games(
 def build_tokenizer(
     kind: str, actions: np.ndarray, horizon: int, n_bins: int, free: bool = False
 ) -> ActionTokenizer:
-    """Build an action tokenizer from normalised actions [N, d] in [-1, 1], or from all commands
+    """Build an action tokenizer from normalized actions [N, d] in [-1, 1], or from all commands
     that the logs hold, object [N] of str."""
     if kind == "commands":
         return CommandTokenizer.fit(actions, free)

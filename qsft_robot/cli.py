@@ -16,6 +16,7 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional
 
+from qsft_robot.config.earlier import check_flags
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.policy.folder import POLICY
 from qsft_robot.presets.tabletop import (
@@ -46,6 +47,7 @@ def train(arguments: Sequence[str]) -> None:
             raise ValueError("--resume takes the run folder and nothing else: --resume runs/mine")
         config = resume_config(Path(arguments[1]))
     else:
+        check_flags(arguments)
         names, arguments = _take_presets(arguments)
         config = tyro.cli(
             TrainConfig,

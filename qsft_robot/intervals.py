@@ -33,9 +33,9 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Rate:
         raise ValueError(f"confidence is {confidence}, it has to lie between 0 and 1")
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     rate = successes / n
-    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    center = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     # The ends at 0 and n successes are exact; rounding would leave 1e-18 there.
-    low = 0.0 if successes == 0 else centre - half
-    high = 1.0 if successes == n else centre + half
+    low = 0.0 if successes == 0 else center - half
+    high = 1.0 if successes == n else center + half
     return Rate(successes, n, rate, low, high)

@@ -1,4 +1,4 @@
-"""Normalisation statistics: mean and deviation of each state key, and the scale of the actions."""
+"""Normalization statistics: mean and deviation of each state key, and the scale of the actions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONSTANT_STD = 1e-6
 
 @dataclass(frozen=True)
 class NormStats:
-    """State is normalised to (x - mean) / std, a constant dimension to 0; actions go linearly from
+    """State is normalized to (x - mean) / std, a constant dimension to 0; actions go linearly from
     [action_low, action_high] to [-1, 1]; text commands (d = 0) stay as they are."""
 
     # state key -> [s_key]
@@ -58,7 +58,7 @@ class NormStats:
         """
         episodes = list(episodes)
         if not episodes:
-            raise ValueError("Normalisation statistics need at least one episode.")
+            raise ValueError("Normalization statistics need at least one episode.")
         state = [k for k, x in episodes[0].observations.items() if x.dtype != np.uint8]
         mean, std = {}, {}
         for key in state if keys is None else keys:
@@ -80,7 +80,7 @@ class NormStats:
 
     @property
     def constant_dimensions(self) -> dict[str, tuple[int, ...]]:
-        """State key -> its dimensions that never change in the data; they normalise to 0."""
+        """State key -> its dimensions that never change in the data; they normalize to 0."""
         found = {k: tuple(np.flatnonzero(s < CONSTANT_STD).tolist()) for k, s in self.std.items()}
         return {key: dimensions for key, dimensions in found.items() if dimensions}
 
@@ -88,7 +88,7 @@ class NormStats:
         """What the user should know about these statistics, one sentence an entry."""
         return [
             f"{key}: dimension{'s' * (len(d) > 1)} {', '.join(map(str, d))} of "
-            f"{len(self.mean[key])} constant in the data, normalised to 0"
+            f"{len(self.mean[key])} constant in the data, normalized to 0"
             for key, d in self.constant_dimensions.items()
         ]
 
@@ -99,8 +99,8 @@ class NormStats:
         statistic for `key`, or it is of another size."""
         if key not in self.mean:
             raise ValueError(
-                f"No normalisation statistic for state key '{key}'. There are: "
-                f"{', '.join(self.mean) or 'none'}. Data is never passed on unnormalised."
+                f"No normalization statistic for state key '{key}'. There are: "
+                f"{', '.join(self.mean) or 'none'}. Data is never passed on unnormalized."
             )
         mean, std = self.mean[key], self.std[key]
         if np.shape(x)[-1:] != mean.shape:

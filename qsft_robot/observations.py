@@ -58,7 +58,7 @@ def check_observation(
 def state_vector(
     observations: Mapping[str, np.ndarray], keys: Sequence[str], norm_stats: NormStats, rows: int
 ) -> Float[np.ndarray, "rows s"]:
-    """The normalised low-dimensional keys side by side, float32; no columns for no keys."""
+    """The normalized low-dimensional keys side by side, float32; no columns for no keys."""
     if not keys:
         return np.zeros((rows, 0), np.float32)
     parts = [norm_stats.normalize(key, observations[key]).reshape(rows, -1) for key in keys]

@@ -38,14 +38,14 @@ def write_base(folder: Path, width: int, depth: int, vocabulary: int) -> Path:
 
 
 def build_twins(base: Path, dtype: str) -> PolicyNetworks:
-    """Behaviour and value, two adapters on one base that have been trained apart."""
-    behaviour = build_model(
+    """Behavior and value, two adapters on one base that have been trained apart."""
+    behavior = build_model(
         "pretrained", base=str(base), dtype=dtype, vocab_size=256, n_tokens=TOKENS, state_dim=20
     )
-    networks = PolicyNetworks(behaviour)
-    networks.value = behaviour.twin()
+    networks = PolicyNetworks(behavior)
+    networks.value = behavior.twin()
     with torch.no_grad():
-        for model in (networks.behaviour, networks.value):
+        for model in (networks.behavior, networks.value):
             for name, parameter in model.named_parameters():
                 if "lora_B" in name:
                     parameter.normal_(std=0.02)
@@ -93,7 +93,7 @@ def decode(models: list[Any], context: tuple[Any, ...]) -> Callable[[], float]:
 
 def check_pair(networks: PolicyNetworks, context: tuple[Any, ...], tolerance: float) -> None:
     """RuntimeError unless one pass for both gives what each gives alone."""
-    models = [networks.behaviour, networks.value]
+    models = [networks.behavior, networks.value]
     together, _ = models[0].together(models[1:]).prefill([context] * 2)
     for model, ours in zip(models, together, strict=True):
         alone = model.prefill(*context)[0].logits
@@ -126,12 +126,12 @@ def decision_rows(
     say: Callable[[str], None],
 ) -> Iterator[Row]:
     """k = 1 against one network, two adapters against one."""
-    behaviour, value = networks.behaviour, networks.value
-    assert behaviour is not None
+    behavior, value = networks.behavior, networks.value
+    assert behavior is not None
     assert value is not None
-    language = behaviour.base.get_decoder()
+    language = behavior.base.get_decoder()
     millions = round(sum(p.numel() for p in language.parameters()) / 1e6)
-    context = contexts_of(behaviour, 1)
+    context = contexts_of(behavior, 1)
     check_pair(networks, context, tolerance)
 
     def decide(acting: ActingConfig, given: PolicyNetworks) -> Callable[[], float]:
@@ -149,7 +149,7 @@ def decision_rows(
         "one network": decide(one, alone),
         "k = 2": decide(two, networks),
         "decode one": decode([value], context),
-        "decode two": decode([behaviour, value], context),
+        "decode two": decode([behavior, value], context),
     }
     with torch.inference_mode():
         for call in calls.values():

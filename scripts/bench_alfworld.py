@@ -153,7 +153,7 @@ def train_policy(folder: Path, logs: Path) -> Path:
         "data.path": logs,
         "data.state_keys": (),
         "out": folder / "run",
-        "optim.behaviour_steps": 2,
+        "optim.behavior_steps": 2,
         "optim.value_steps": 2,
         "optim.batch_size": 8,
     }

@@ -34,12 +34,12 @@ def export_demo_policy(folder: Path) -> tuple[Path, Path]:
 
 
 def quantize(folder: Path, out: Path) -> OnnxPolicy:
-    """A copy of an exported folder whose matrices are 8-bit integers, activations quantised as
+    """A copy of an exported folder whose matrices are 8-bit integers, activations quantized as
     they come."""
     shutil.copytree(folder, out)
     for name in ("frame.onnx", "decision.onnx"):
         model = onnx.load(folder / name)
-        # The exporter's shapes of what lies between contradict those that quantising infers.
+        # The exporter's shapes of what lies between contradict those that quantizing infers.
         del model.graph.value_info[:]
         onnx.save(model, out / name)
         quantize_dynamic(

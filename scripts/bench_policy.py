@@ -23,7 +23,7 @@ def train_demo_policy(folder: Path) -> tuple[Path, Path]:
     settings = {
         "data.path": logs,
         "out": folder / "run",
-        "optim.behaviour_steps": 2,
+        "optim.behavior_steps": 2,
         "optim.value_steps": 2,
         "optim.batch_size": 8,
     }

@@ -15,19 +15,19 @@ from bench_rows import Row, compare, in_turns, seconds_of
 from safetensors.torch import save_file
 
 from qsft_robot.algorithms.networks import PolicyNetworks, inference
-from qsft_robot.algorithms.stage import BehaviourStage
+from qsft_robot.algorithms.stage import BehaviorStage
 from qsft_robot.config.train import DataConfig, ModelConfig, OptimConfig, TrainConfig
 from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.token_data.run_data import read_run_data
 from qsft_robot.training.feature_cache import on_tower_features
 from qsft_robot.training.metrics import MetricsLog
 from qsft_robot.training.run_model import build_run_model
-from qsft_robot.training.train import BEHAVIOUR, run_stage
+from qsft_robot.training.train import BEHAVIOR, run_stage
 from qsft_robot.types import Episode
 
 GROUP = "towers"
 CAMERA, STATE = "front_image", "proprio"
-UNIT = "samples/s of the behaviour stage ({}, one 84x84 camera, batch {})"
+UNIT = "samples/s of the behavior stage ({}, one 84x84 camera, batch {})"
 # Losses of one batch, after the same updates: what float16 features may change.
 TOLERANCE = 2e-3
 
@@ -54,19 +54,19 @@ def write_logs(path: Path, logs: int, steps: int) -> None:
             )
 
 
-def build_stages(config: TrainConfig) -> dict[str, BehaviourStage]:
+def build_stages(config: TrainConfig) -> dict[str, BehaviorStage]:
     """The same model on images and on features; the features are made here, before any clock."""
     torch.manual_seed(0)
     data = read_run_data(config)
     model = build_run_model(config, data)
     featured = on_tower_features(config, data, model)
     return {
-        "images": BehaviourStage(PolicyNetworks(copy.deepcopy(model)), data.train, "cpu"),
-        "features": BehaviourStage(PolicyNetworks(model), featured.train, "cpu"),
+        "images": BehaviorStage(PolicyNetworks(copy.deepcopy(model)), data.train, "cpu"),
+        "features": BehaviorStage(PolicyNetworks(model), featured.train, "cpu"),
     }
 
 
-def loss_of(stage: BehaviourStage, count: int) -> float:
+def loss_of(stage: BehaviorStage, count: int) -> float:
     """The loss on the first `count` steps, as the stage's model now is."""
     steps = torch.arange(count)
     with inference(stage.model):
@@ -92,11 +92,11 @@ def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]
     )
     say(f"features of {tower}, once a frame")
     stages = build_stages(config)
-    log = MetricsLog(folder, [(BEHAVIOUR, config.optim.behaviour_steps)])
+    log = MetricsLog(folder, [(BEHAVIOR, config.optim.behavior_steps)])
 
     def train(name: str, count: int) -> None:
-        short = replace(config, optim=replace(config.optim, behaviour_steps=count, value_steps=1))
-        run_stage(BEHAVIOUR, stages[name], short, count, log, lambda update, tensors: None)
+        short = replace(config, optim=replace(config.optim, behavior_steps=count, value_steps=1))
+        run_stage(BEHAVIOR, stages[name], short, count, log, lambda update, tensors: None)
 
     say("the same updates on both sides")
     for name in stages:
@@ -117,5 +117,5 @@ def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]
     yield compare(
         GROUP, "tower_features_vs_images", found["features"], found["images"], unit, 5, "higher"
     )
-    unit = f"behaviour loss of one batch after 2 updates, within {TOLERANCE:g} of each other"
+    unit = f"behavior loss of one batch after 2 updates, within {TOLERANCE:g} of each other"
     yield compare(GROUP, "tower_features_loss_vs_images", ours, theirs, unit, None, "lower")

@@ -12,14 +12,14 @@ from bench_rows import Row, compare, in_turns, seconds_of
 
 from qsft_robot.algorithms.networks import PolicyNetworks
 from qsft_robot.algorithms.qsft_stage import QSFTStage
-from qsft_robot.algorithms.stage import BehaviourStage, Stage, on_features
+from qsft_robot.algorithms.stage import BehaviorStage, Stage, on_features
 from qsft_robot.build import build_model
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.presets.tabletop import apply_presets, with_settings
 from qsft_robot.token_data.run_data import read_run_data
 from qsft_robot.training.metrics import MetricsLog
-from qsft_robot.training.train import BEHAVIOUR, VALUE, run_stage
+from qsft_robot.training.train import BEHAVIOR, VALUE, run_stage
 from qsft_robot.types import Episode
 
 GROUP = "training"
@@ -77,7 +77,7 @@ def build_stages(
         networks = PolicyNetworks(model)
         networks.start_value_stage("void", model.config.width, tokenizer.vocab_size)
         values[lam] = QSFTStage(networks, data, "cpu", replace(config.qsft, lam=lam))
-    return BehaviourStage(sft, data, "cpu"), values
+    return BehaviorStage(sft, data, "cpu"), values
 
 
 def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]:
@@ -100,7 +100,7 @@ def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]
                 "data.state_keys": keys,
                 "data.path": path,
                 "optim.batch_size": batch,
-                "optim.behaviour_steps": updates,
+                "optim.behavior_steps": updates,
                 "optim.value_steps": updates,
                 "qsft.refresh_every": updates,
                 "log_every": updates,
@@ -109,10 +109,10 @@ def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]
         )
         lams = (0.9,) if pixels else (1.0, 0.9)
         sft, values = build_stages(config, pixels, lams)
-        log = MetricsLog(folder, [(BEHAVIOUR, updates), (VALUE, updates)])
+        log = MetricsLog(folder, [(BEHAVIOR, updates), (VALUE, updates)])
 
         def sft_ms(sft=sft, config=config, log=log) -> float:
-            return 1e3 / updates * seconds_of(lambda: _run(BEHAVIOUR, sft, config, log))
+            return 1e3 / updates * seconds_of(lambda: _run(BEHAVIOR, sft, config, log))
 
         def qsft_ms(stage: QSFTStage, config=config, log=log) -> float:
             def run() -> None:

@@ -90,7 +90,7 @@ def main() -> None:
         model = f"--model.pretrained {base}" if case.pretrained else ""
         peak, told = run_verb(
             f"train --data.path {logs} --data.state-keys proprio target {model} {case.flags} "
-            "--tokenizer.kind uniform --tokenizer.n-bins 32 --optim.behaviour-steps 2 "
+            "--tokenizer.kind uniform --tokenizer.n-bins 32 --optim.behavior-steps 2 "
             f"--optim.value-steps 2 --optim.batch-size {options.batch_size} --out {out / 'run'}",
             case.processes,
         )

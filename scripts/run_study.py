@@ -43,17 +43,17 @@ _LOW_DIM = "--preset tabletop/low_dim"
 _PIXELS = "--preset tabletop/pixels"
 # Image tokens learn from the logs as in the preset; then both stages of every method train on them
 # as on states, so that all see alike and no method's policy goes on from another's.
-_ENCODER = f"{_PIXELS} --method sft --optim.behaviour-steps 1499 --optim.value-steps 1"
+_ENCODER = f"{_PIXELS} --method sft --optim.behavior-steps 1499 --optim.value-steps 1"
 _ON_FEATURES = (
     f"{_PIXELS} --optim.learning-rate 2e-3 --optim.value-learning-rate 2e-3 "
     "--optim.batch-size 256 --optim.no-bf16"
 )
 # Many updates on few logs leave every method too sure of itself.
-_OF_FEW = f"{_ON_FEATURES} --optim.behaviour-steps 200 --optim.value-steps 400 --model.dropout 0.3"
-_OF_MANY = f"{_ON_FEATURES} --optim.behaviour-steps 400 --optim.value-steps 800 --model.dropout 0.1"
+_OF_FEW = f"{_ON_FEATURES} --optim.behavior-steps 200 --optim.value-steps 400 --model.dropout 0.3"
+_OF_MANY = f"{_ON_FEATURES} --optim.behavior-steps 400 --optim.value-steps 800 --model.dropout 0.1"
 # One for both settings: taught from images and commands alone.
 _ALFWORLD_ENCODER = (
-    "--preset alfworld/image --method sft --optim.behaviour-steps 1499 --optim.value-steps 1 "
+    "--preset alfworld/image --method sft --optim.behavior-steps 1499 --optim.value-steps 1 "
     "--optim.learning-rate 1.5e-3"
 )
 _LIFT = "robosuite/Lift"
@@ -142,7 +142,7 @@ SETTINGS = [
     Setting(_LIFT, "pixels", "mixed", f"{_LIFT} --episodes 600", "--preset robosuite/pixels", 70),
 ]
 # The same number of updates in all, split for methods that act by phi, whose phi has to be good.
-_PHI_ACTS = "--optim.behaviour-steps 900 --optim.value-steps 600"
+_PHI_ACTS = "--optim.behavior-steps 900 --optim.value-steps 600"
 # Method of a row -> words of `train`.
 METHODS = {
     "sft": "--method sft",
@@ -155,7 +155,7 @@ METHODS = {
 }
 # A method of text commands alone: any words, not only those of admissible commands.
 FREE = "qsft_free"
-# Method -> the method whose behaviour stage it takes (the same settings and seed), where the
+# Method -> the method whose behavior stage it takes (the same settings and seed), where the
 # image tokens are learnt in that stage or serve several settings.
 SHARED = {
     "low_dim": {"qsft_paper": "ilql"},
@@ -182,8 +182,8 @@ ACTING = {
     "qsft min_p=0": "min_p=0",
     "qsft min_p=0.1": "min_p=0.1",
     "qsft ratio beta=16": "rule=ratio beta=16",
-    "behaviour": "rule=behaviour",
-    "behaviour min_p=0": "rule=behaviour min_p=0",
+    "behavior": "rule=behavior",
+    "behavior min_p=0": "rule=behavior min_p=0",
 }
 
 
@@ -224,10 +224,10 @@ class Study:
         run = self.encoder(setting, seed) if is_encoder else self.folder(setting, method, seed)
         if not (run / "policy").is_dir():
             shared = ""
-            source = "qsft" if method in SWEEP else behaviours(setting).get(method)
+            source = "qsft" if method in SWEEP else behaviors(setting).get(method)
             settings = setting.encoder if is_encoder else setting.train
             if source is not None:  # it brings its image encoder
-                shared = f" --behaviour-from {self.folder(setting, source, seed)}"
+                shared = f" --behavior-from {self.folder(setting, source, seed)}"
             elif setting.encoder and not is_encoder:
                 shared = f" --features-from {self.encoder(setting, seed)}"
             logs = self.logs(setting, seed)
@@ -252,8 +252,8 @@ class Study:
         return json.loads(summary.read_text())
 
 
-def behaviours(setting: Setting) -> dict[str, str]:
-    """Method -> the method whose behaviour stage it takes."""
+def behaviors(setting: Setting) -> dict[str, str]:
+    """Method -> the method whose behavior stage it takes."""
     own = setting.encoder and not setting.splits
     return {} if own else SHARED[setting.observations]
 
@@ -275,7 +275,7 @@ def jobs(study: Study, setting: Setting, options: argparse.Namespace) -> Iterato
             taught = seeds[:1] if setting.splits else seeds
             list(pool.map(lambda seed: study.train(setting, "encoder", "", seed, ""), taught))
         methods = [m for m in options.methods if m != FREE or setting.splits]
-        later = behaviours(setting)
+        later = behaviors(setting)
         waves = [[m for m in methods if m not in later], [m for m in methods if m in later]]
         if options.sweep:
             waves.append(list(SWEEP))

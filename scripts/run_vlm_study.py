@@ -1,4 +1,4 @@
-"""Tests that a pretrained VLM needs nothing re-initialised: the rows of docs/results.json whose
+"""Tests that a pretrained VLM needs nothing re-initialized: the rows of docs/results.json whose
 setting begins with vlm."""
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ ROOT = SCRIPT.parent.parent
 RESULTS = ROOT / "docs" / "results.json"
 TASK, OBSERVATIONS = "tabletop/place", "pixels"
 LOGS, TENTH = 1500, 150
-_SCRATCH, _NEW_HEAD = "--model.from-scratch", "--model.reinitialise head"
+_SCRATCH, _NEW_HEAD = "--model.from-scratch", "--model.reinitialize head"
 
 
 @dataclass(frozen=True)
 class Method:
-    """A row: words of `train`, and whose behaviour stage it goes on from."""
+    """A row: words of `train`, and whose behavior stage it goes on from."""
 
     train: str
-    behaviour_from: str | None = None
+    behavior_from: str | None = None
     # Whether the language of the base is measured after it.
     language: bool = False
-    # It acts by phi, which then has to be good: the longer stage is the behaviour's.
+    # It acts by phi, which then has to be good: the longer stage is the behavior's.
     phi_acts: bool = False
 
 
@@ -98,12 +98,12 @@ class VLMStudy:
             words = f"train --preset tabletop/vlm --model.pretrained {self.base} {method.train}"
             words += f" --data.path {self.logs()} --seed {seed} --out {run}"
             words += " --log-every 50 --checkpoint-every 100000"
-            behaviour, value = sorted(setting.updates, reverse=method.phi_acts)
-            words += f" --optim.behaviour-steps {behaviour} --optim.value-steps {value}"
+            behavior, value = sorted(setting.updates, reverse=method.phi_acts)
+            words += f" --optim.behavior-steps {behavior} --optim.value-steps {value}"
             if setting.masked:
                 words += f" --data.filter-key tenth_{seed}"
-            if method.behaviour_from is not None:
-                words += f" --behaviour-from {self.train(setting, method.behaviour_from, seed)}"
+            if method.behavior_from is not None:
+                words += f" --behavior-from {self.train(setting, method.behavior_from, seed)}"
             run_verb(f"{words} {self.options.train}", run.with_suffix(".log"), ROOT)
         return run
 
@@ -128,8 +128,8 @@ class VLMStudy:
         """Finished rows of a setting, seeds side by side."""
         seeds = range(min(setting.seeds, self.options.seeds))
         names = self.options.methods
-        # A method that goes on from another's behaviour waits for that one.
-        first = [name for name in names if METHODS[name].behaviour_from is None]
+        # A method that goes on from another's behavior waits for that one.
+        first = [name for name in names if METHODS[name].behavior_from is None]
         waves = [first, [name for name in names if name not in first]]
         with ThreadPoolExecutor(self.options.processes) as pool:
             for wave in waves:

@@ -176,7 +176,7 @@ def small_policy(folder: Path) -> Path:
     kwargs = {**chosen.env_kwargs, "cameras": list(chosen.cameras), "image_size": 64}
     env_args = {"env_name": chosen.env_name, "env_kwargs": kwargs}
     collect(env_args, logs, [CollectPart(16, chosen.parts[0].mixture, 0.2)], workers=1)
-    few = {"optim.behaviour_steps": 4, "optim.value_steps": 4, "optim.batch_size": 16}
+    few = {"optim.behavior_steps": 4, "optim.value_steps": 4, "optim.batch_size": 16}
     config = apply_presets(TrainConfig(out=folder / "run"), ["tabletop/pixels"])
     train(with_settings(config, {**few, "data.path": logs}))
     return export_policy(folder / "run" / "checkpoint", folder / "policy", onnx=True, data=logs)

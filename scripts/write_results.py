@@ -22,7 +22,7 @@ ABOUT = {
     "vlm-all": "A VLM of 1.7 million weights, pretrained on captions of tabletop scenes and "
     "fine-tuned on 1,500 logs, half of them cut short, about a fifth successful; its image tower "
     "is frozen. `new head`: the rows of the action tokens begin random; `from scratch`: all "
-    "weights do, and the tower learns in the behaviour stage; `value heads`: ILQL's on top of the "
+    "weights do, and the tower learns in the behavior stage; `value heads`: ILQL's on top of the "
     "same model; `lora`: rank 16, not the whole language model. No auxiliary keys.",
     "vlm-tenth": "The same on 150 of the 1,500 logs, others for each seed, with half the updates.",
     "valid_unseen": "3,600 logs of 129,341 commands in rooms of `train`, 35 % successful; "
@@ -43,11 +43,11 @@ beside them. Within one table all methods have the same model, number of updates
 and decoding mask (`min_p` 0.3, on Lift from pixels 0.03). From pixels all methods see by the same
 image features, which learnt the logs' key `target` as an auxiliary task (no policy gets
 that key), of an encoder that a run of its own taught on the same logs (on Lift, where Q-SFT
-stands alone, of its own behaviour stage). In ALFWorld one set of logs and one image encoder, which
+stands alone, of its own behavior stage). In ALFWorld one set of logs and one image encoder, which
 learnt what could be done, serve all seeds; `qsft_free` is trained and acts without the list of
 admissible commands.
 `qsft_paper` is the preset `paper`; `ilql`
-is the value-head rival; both act by the behaviour, so of the same 1,500 updates they spend 900 on
+is the value-head rival; both act by the behavior, so of the same 1,500 updates they spend 900 on
 it, Q-SFT 300. Rows that begin with `qsft ` are the sweep: one setting changed.
 With a VLM Q-SFT's value term has its whole weight on half of each batch, elsewhere a tenth of it on
 a quarter. Every row of [results.json](results.json) has its command and commit.

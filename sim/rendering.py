@@ -153,7 +153,7 @@ def render_images(
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """An eye [3] (metres, z up) that looks along azimuth (0 is x, pi / 2 is y) and elevation, in
+    """An eye [3] (meters, z up) that looks along azimuth (0 is x, pi / 2 is y) and elevation, in
     radians, with a vertical field of view in degrees."""
 
     eye: np.ndarray
@@ -222,9 +222,9 @@ class _Canvas:
 def render_primitives(
     kinds: np.ndarray,
     sizes: np.ndarray,
-    centres: np.ndarray,
+    centers: np.ndarray,
     turns: np.ndarray,
-    colours: np.ndarray,
+    colors: np.ndarray,
     glow: np.ndarray,
     camera: Camera,
     size: tuple[int, int],
@@ -232,7 +232,7 @@ def render_primitives(
     """Draw n primitives without a model: uint8 [height, width, 3], row 0 at the top.
 
     kinds [n] MuJoCo's geom types, sizes [n, 3] half extents along their own axes (a capsule's
-    without its caps), centres [n, 3], turns [n, 3, 3], colours [n, 4] RGBA and glow [n] in [0, 1].
+    without its caps), centers [n, 3], turns [n, 3, 3], colors [n, 4] RGBA and glow [n] in [0, 1].
     Raises RuntimeError when the machine gives no GL context, and ValueError for more primitives
     than a scene holds.
     """
@@ -245,14 +245,14 @@ def render_primitives(
     _start_gl()
     mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, canvas.context)
     canvas.look(camera)
-    flat, rgba, geoms = turns.reshape(-1, 9), colours.astype(np.float32), scene.geoms
+    flat, rgba, geoms = turns.reshape(-1, 9), colors.astype(np.float32), scene.geoms
     clear = rgba[:, 3] < 1
     # MuJoCo's own sizes of these two are radius and half length.
     long = (kinds == mujoco.mjtGeom.mjGEOM_CYLINDER) | (kinds == mujoco.mjtGeom.mjGEOM_CAPSULE)
     sizes = np.where(long[:, None], sizes[:, [0, 2, 2]], sizes)
     for i in range(len(kinds)):
         geom = geoms[i]
-        mujoco.mjv_initGeom(geom, int(kinds[i]), sizes[i], centres[i], flat[i], rgba[i])
+        mujoco.mjv_initGeom(geom, int(kinds[i]), sizes[i], centers[i], flat[i], rgba[i])
         geom.specular = 0.0
         if glow[i]:
             geom.emission = float(glow[i])

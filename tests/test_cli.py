@@ -50,7 +50,7 @@ def ran(tmp_path_factory):
         "inspect": f"{logs} --filter-key train",
         "playback": f"{logs} --demo demo_2",
         "train": f"--preset tabletop/low_dim --data.path {logs} --out {run} --model.width 32 "
-        "--model.depth 1 --optim.batch-size 16 --optim.behaviour-steps 2 --optim.value-steps 2 "
+        "--model.depth 1 --optim.batch-size 16 --optim.behavior-steps 2 --optim.value-steps 2 "
         "--log-every 1",
         "evaluate": f"{run} --name first --episodes 2 --workers 1 --max-steps 12",
         "export": f"{run} --out {folder / 'exported'} --acting k=2 min_p=0.1",
@@ -92,7 +92,7 @@ def test_the_evaluation_keeps_seeds_limit_and_interval(ran):
 def test_the_exported_folder_holds_the_changed_acting_rule_and_both_networks(ran):
     for folder, k, networks in (
         (ran.run / "policy", 1.0, ["value", "void"]),
-        (ran.exported, 2.0, ["behaviour", "value", "void"]),
+        (ran.exported, 2.0, ["behavior", "value", "void"]),
     ):
         policy = read_json(folder / "policy.json")
         assert policy["acting"]["k"] == k

@@ -103,13 +103,13 @@ def test_a_folder_that_is_no_policy_says_what_it_holds(tmp_path):
 def test_another_format_is_refused(tmp_path):
     with atomic_folder(tmp_path / "p") as temporary:
         write_json(temporary / "policy.json", {"format": "qsft-robot policy 99"})
-    with pytest.raises(ValueError, match=r"'qsft-robot policy 99'.*reads 'qsft-robot policy 1'"):
+    with pytest.raises(ValueError, match=r"'qsft-robot policy 99'.*reads 'qsft-robot policy 2'"):
         read_policy_folder(tmp_path / "p")
 
 
 def test_a_weights_file_that_is_none_is_refused_with_its_name(tmp_path):
     with atomic_folder(tmp_path / "p") as temporary:
-        write_json(temporary / "policy.json", {"format": "qsft-robot policy 1"})
+        write_json(temporary / "policy.json", {"format": "qsft-robot policy 2"})
         (temporary / "weights.safetensors").write_bytes(b"not tensors")
     with pytest.raises(ValueError, match=r"weights\.safetensors: not a readable safetensors"):
         read_policy_folder(tmp_path / "p")

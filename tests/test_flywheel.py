@@ -123,7 +123,7 @@ def test_one_turn_of_the_flywheel_runs_through(tmp_path, repository, monkeypatch
     spec.loader.exec_module(script)
     out = tmp_path / "flywheel"
     words = "--seeds 1 --logs 16 --own-logs 4 --episodes 2 --train"
-    tiny = "--model.width 16 --model.depth 1 --optim.batch-size 8 --optim.behaviour-steps 2 "
+    tiny = "--model.width 16 --model.depth 1 --optim.batch-size 8 --optim.behavior-steps 2 "
     monkeypatch.setattr(
         sys, "argv",
         ["run_flywheel.py", "--out", str(out), *words.split(), tiny + "--optim.value-steps 2"],

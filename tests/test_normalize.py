@@ -1,4 +1,4 @@
-"""Normalised state has zero mean and unit deviation, and nothing passes unnormalised in silence."""
+"""Normalized state has zero mean and unit deviation, and nothing passes unnormalized in silence."""
 
 import json
 
@@ -56,7 +56,7 @@ def test_a_constant_dimension_becomes_zero_and_says_so():
 
 def test_a_missing_statistic_is_an_error_that_lists_those_there():
     stats = NormStats.fit(episodes(), keys=["gripper"])
-    with pytest.raises(ValueError, match=r"'proprio'.*gripper.*never passed on unnormalised"):
+    with pytest.raises(ValueError, match=r"'proprio'.*gripper.*never passed on unnormalized"):
         stats.normalize("proprio", np.zeros(3))
     with pytest.raises(ValueError, match=r"'eef_pos'.*proprio, gripper"):
         NormStats.fit(episodes(), keys=["eef_pos"])

@@ -45,10 +45,10 @@ def test_ships_every_source_and_asset_of_them(wheel: Path, repository: Path) -> 
     assert wanted <= shipped
 
 
-def test_carries_the_licence_and_one_command(wheel: Path) -> None:
+def test_carries_the_license_and_one_command(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
-    (licence,) = [n for n in archive.namelist() if n.endswith("licenses/LICENSE")]
-    assert archive.read(licence).startswith(b"MIT License")
+    (license,) = [n for n in archive.namelist() if n.endswith("licenses/LICENSE")]
+    assert archive.read(license).startswith(b"MIT License")
     (scripts,) = [n for n in archive.namelist() if n.endswith("entry_points.txt")]
     assert archive.read(scripts).decode().split() == [
         "[console_scripts]",

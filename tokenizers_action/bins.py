@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 # Actions come as float32; 1 + 1e-6 is 1 after a change of units, 1.001 is a mistake.
 _TOLERANCE = 1e-6
-# A bin narrower than this can't be told from its neighbour near 1.0 in float32 (spacing 6e-8).
+# A bin narrower than this can't be told from its neighbor near 1.0 in float32 (spacing 6e-8).
 _MIN_BIN_WIDTH = 1e-6
 
 
 class _Bins:
     """Bins of equal width between low and high of each dimension; ids are time-major (h, then d).
 
-    Dimension j has n_bins[j] bins, n_bins[j] + 1 edges and n_bins[j] centres; an action decodes to
-    the centre of its bin. Where low equals high there is one bin, thus one legal token.
+    Dimension j has n_bins[j] bins, n_bins[j] + 1 edges and n_bins[j] centers; an action decodes to
+    the center of its bin. Where low equals high there is one bin, thus one legal token.
     """
 
     kind: ClassVar[str]
@@ -93,7 +93,7 @@ class _Bins:
         return ids.astype(np.int64).reshape(len(actions), self.n_tokens)
 
     def decode(self, ids: Int64[np.ndarray, "b n"]) -> Float32[np.ndarray, "b h d"]:
-        """Centres of the bins, in [-1, 1]; ValueError on a wrong shape or an id that has no bin."""
+        """Centers of the bins, in [-1, 1]; ValueError on a wrong shape or an id that has no bin."""
         ids = np.asarray(ids)
         if ids.ndim != 2 or ids.shape[1] != self.n_tokens:
             raise ValueError(f"Ids have shape {ids.shape}; expected [b, n={self.n_tokens}].")
@@ -125,8 +125,8 @@ class _Bins:
         """Which ids are legal at each place, and the number that each stands for (0 if illegal)."""
         dimension = np.arange(self.n_tokens) % self.action_dim
         legal = self._legal[dimension]
-        centres = self._low[:, None] + (np.arange(self.vocab_size) + 0.5) * self._width[:, None]
-        return legal, np.where(legal, centres[dimension], 0.0).astype(np.float32)
+        centers = self._low[:, None] + (np.arange(self.vocab_size) + 0.5) * self._width[:, None]
+        return legal, np.where(legal, centers[dimension], 0.0).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
         """kind, horizon, and low, high, n_bins of each dimension."""

@@ -108,7 +108,7 @@ def decide_together(
     legal: Callable[[Tensor], Tensor],
     choose: Callable[[Sequence[RTOutput], Tensor, int], Tensor],
 ) -> Int64[Tensor, "b n"]:
-    """One decision of several models that read the same tokens (behaviour and value, say).
+    """One decision of several models that read the same tokens (behavior and value, say).
 
     A model has `prefill(*context) -> (output, cache)` with `cache.decode(ids) -> output`; models
     that can read as one have `together(others)`, None where they can't, which takes and gives a

@@ -44,7 +44,7 @@ class AuxiliaryHead(nn.Module):
     def forward(
         self, features: Float[Tensor, "b m c"], state: Float[Tensor, "b s"]
     ) -> Float[Tensor, "b a"]:
-        """The (normalised) numbers."""
+        """The (normalized) numbers."""
         return self.out(torch.cat([features.flatten(1), state], -1))
 
 

@@ -20,12 +20,12 @@ def acting_log_probs(
 ) -> Float[Tensor, "b v"]:
     """Log-probabilities of the next token under the acting rule, after the low-probability cut.
 
-    `log_phi` is the behaviour, `log_policy` p~, `value` V(s) (1 where the model has no void),
+    `log_phi` is the behavior, `log_policy` p~, `value` V(s) (1 where the model has no void),
     `advantage` Q - V of the value heads. A rule that needs only p~ (power with k = 1) takes
     log_phi = None and then has no support mask but the cut.
     """
     support = legal if log_phi is None else support_mask(log_phi, legal, config.support)
-    if config.rule == "behaviour":
+    if config.rule == "behavior":
         assert log_phi is not None
         scores = log_phi
     elif config.rule == "advantage":
@@ -50,7 +50,7 @@ def acting_log_probs(
 
 
 def cut(log_probs: Float[Tensor, "b v"], min_p: float) -> Float[Tensor, "b v"]:
-    """Drop tokens less likely than `min_p` times the likeliest one, and renormalise."""
+    """Drop tokens less likely than `min_p` times the likeliest one, and renormalize."""
     if min_p <= 0:
         return log_probs
     keep = log_probs >= log_probs.amax(-1, keepdim=True) + torch.log(torch.tensor(min_p)).item()

@@ -1,4 +1,4 @@
-"""The networks of one policy, behaviour and value, and what they say about a batch."""
+"""The networks of one policy, behavior and value, and what they say about a batch."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class PolicyNetworks(nn.Module):
-    """Behaviour phi, and, after the value stage, theta with its void outcome or value heads."""
+    """Behavior phi, and, after the value stage, theta with its void outcome or value heads."""
 
-    def __init__(self, behaviour: Model | None) -> None:
+    def __init__(self, behavior: Model | None) -> None:
         super().__init__()
-        self.behaviour = behaviour
+        self.behavior = behavior
         self.value: Model | None = None
         self.void: VoidHead | None = None
         self.heads: ValueHeads | None = None
@@ -33,25 +33,25 @@ class PolicyNetworks(nn.Module):
         """Add theta, a copy of the trained phi (which shares a frozen base with it), and what it
         needs beside the pretrained weights;
         `kind` "void" (Q-SFT), "none" (the paper's Eq. 3) or "heads" (ILQL)."""
-        assert self.behaviour is not None
-        self.value = copy.deepcopy(self.behaviour)
+        assert self.behavior is not None
+        self.value = copy.deepcopy(self.behavior)
         if kind == "void":
             self.void = VoidHead(width)
         elif kind == "heads":
             self.heads = ValueHeads(width, vocab_size)
         return self.value
 
-    def load_behaviour(self, weights: Mapping[str, Tensor]) -> Model:
-        """Give phi the `behaviour.` part of saved weights, and return it."""
-        assert self.behaviour is not None
-        prefix = "behaviour."
+    def load_behavior(self, weights: Mapping[str, Tensor]) -> Model:
+        """Give phi the `behavior.` part of saved weights, and return it."""
+        assert self.behavior is not None
+        prefix = "behavior."
         phi = {k.removeprefix(prefix): x for k, x in weights.items() if k.startswith(prefix)}
-        self.behaviour.load_state_dict(phi)
-        return self.behaviour
+        self.behavior.load_state_dict(phi)
+        return self.behavior
 
     def trunks(self) -> list[Model]:
         """The transformers that are there, phi first."""
-        return [m for m in (self.behaviour, self.value) if m is not None]
+        return [m for m in (self.behavior, self.value) if m is not None]
 
 
 def frame_features(model: Model, batch: TokenBatch) -> Float[Tensor, "b k m c"] | None:

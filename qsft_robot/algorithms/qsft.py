@@ -1,7 +1,7 @@
 """Q-SFT and the baselines as pure functions: tensors in, (loss, metrics) out.
 
-Symbols: phi is the behaviour policy, theta the value policy. theta is kept factored,
-p_theta(a|s) = V(s) p~(a|s) and p_theta(void|s) = 1 - V(s), both normalised over the legal tokens.
+Symbols: phi is the behavior policy, theta the value policy. theta is kept factored,
+p_theta(a|s) = V(s) p~(a|s) and p_theta(void|s) = 1 - V(s), both normalized over the legal tokens.
 w is the target, a number in [0, 1]. Equation numbers are those of Hong, Dragan, Levine,
 "Q-SFT: Q-learning for language models via supervised fine-tuning" (arXiv 2411.05193).
 
@@ -99,7 +99,7 @@ def qsft_loss(
     With no weights every row carries both terms with the factors 1 and w: exactly E_D of the
     above. When some rows were drawn uniformly (value_weight 1, policy_weight 0) and the others in
     proportion to w (value_weight 0, policy_weight 1), the factor w is in the draw already:
-    E_D[w CE] / E_D[w] has the same minimiser in p~ and a gradient that does not shrink where
+    E_D[w CE] / E_D[w] has the same minimizer in p~ and a gradient that does not shrink where
     success is rare. Each term is divided by the number of tokens that carry it.
     """
     target = target.detach()
@@ -130,7 +130,7 @@ def void_loss(
     target: Float[Tensor, "b n"],
 ) -> tuple[Float[Tensor, ""], Metrics]:
     """Q-SFT with the dummy action as one more row of the softmax (section 4.1):
-    L = -E_D[w log p_theta(a|s) + (1 - w) log p_theta(void|s)]. Minimiser: p_theta = w pi_beta."""
+    L = -E_D[w log p_theta(a|s) + (1 - w) log p_theta(void|s)]. Minimizer: p_theta = w pi_beta."""
     target = target.detach()
     legal = torch.cat([batch.legal, torch.ones_like(batch.legal[..., :1])], -1)
     joint = legal_log_softmax(torch.cat([logits, void_logits.unsqueeze(-1)], -1), legal)
@@ -233,7 +233,7 @@ def backup(
 ) -> Float[Tensor, "*b"]:
     """The number that a state hands to the state before it.
 
-    "value": V(s), the value of the behaviour; "soft": (1/softness) log E_{pi_phi} exp(softness Q),
+    "value": V(s), the value of the behavior; "soft": (1/softness) log E_{pi_phi} exp(softness Q),
     which grows from the mean of Q to its maximum with `softness`; "max": max over the support
     (the paper's choice). Raises ValueError on another kind.
     """

@@ -52,7 +52,7 @@ class QSFTStage(ValueStage):
         self.log_phi: Tensor | None = None  # [N, n, v], cached once
         self.log_phi_final: Tensor | None = None  # [e, v], at the last rows
         if self.token_level:
-            self._cache_behaviour()
+            self._cache_behavior()
         self.slow = slow_copy(networks) if config.targets == "ema" else None
         self.table = torch.zeros(len(data), data.tokenizer.n_tokens)
         if networks.void is not None:
@@ -248,9 +248,9 @@ class QSFTStage(ValueStage):
             epsilon=config.backup_support,
         )
 
-    def _cache_behaviour(self) -> None:
+    def _cache_behavior(self) -> None:
         """Log-probabilities of phi over the data, computed once (float16)."""
-        data, phi = self.data, self.networks.behaviour
+        data, phi = self.data, self.networks.behavior
         assert phi is not None
         n, v = data.tokenizer.n_tokens, data.tokenizer.vocab_size
         self.log_phi = torch.zeros(len(data), n, v, dtype=torch.float16)

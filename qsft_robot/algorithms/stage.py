@@ -109,7 +109,7 @@ def scaled(loss: Tensor, metrics: Metrics, scale: float) -> tuple[Tensor, Metric
     return loss * scale, {name: x * scale for name, x in metrics.items()}
 
 
-class BehaviourStage:
+class BehaviorStage:
     """Supervised fine-tuning on a pool of steps: all of them, or the successful logs' only."""
 
     def __init__(
@@ -123,8 +123,8 @@ class BehaviourStage:
         random_shift: int = 0,
         auxiliary_weight: float = 0.0,
     ) -> None:
-        assert networks.behaviour is not None
-        self.model, self.data, self.device = networks.behaviour, data, device
+        assert networks.behavior is not None
+        self.model, self.data, self.device = networks.behavior, data, device
         self.with_returns, self.pad = with_returns, random_shift
         keep = data.success[data.episode_of_step] if filtered else torch.ones(len(data)).bool()
         self.pool = keep.nonzero().squeeze(1)
@@ -136,7 +136,7 @@ class BehaviourStage:
 
         self.auxiliary_weight = auxiliary_weight
         self.auxiliary: AuxiliaryHead | None = None
-        shape, outputs = networks.behaviour.config, data.auxiliary.shape[-1]
+        shape, outputs = networks.behavior.config, data.auxiliary.shape[-1]
         if auxiliary_weight > 0 and outputs and data.features is None:
             self.auxiliary = AuxiliaryHead(
                 shape.frame_image_tokens, shape.width, shape.state_dim, outputs
@@ -253,7 +253,7 @@ def on_features(data: TokenData, features: Tensor) -> TokenData:
 
 def image_features(networks: PolicyNetworks, data: TokenData, device: str) -> Tensor:
     """Image tokens of phi for every row of the data, float16 [R, m, c], on the CPU."""
-    model = networks.behaviour
+    model = networks.behavior
     assert model is not None
     tokens, width = model.config.frame_image_tokens, model.config.width
     features = torch.zeros(data.rows, tokens, width, dtype=torch.float16)

@@ -17,7 +17,7 @@ _RARE = 5.0  # weight of a cell that holds a thing against one that does not
 
 
 class CellHead(nn.Module):
-    """For each image token and name: whether the thing's centre is in the token's cell, and where.
+    """For each image token and name: whether the thing's center is in the token's cell, and where.
 
     Vision towers of VLMs come from a pretraining of their own; this stands for it. Without it a
     model of this size did not look at the image within the first hundreds of updates.

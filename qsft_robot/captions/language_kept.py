@@ -27,7 +27,7 @@ def captions_of_run(run: Path, examples: Sequence[Example]) -> dict[str, float]:
     ValueError where the run fine-tuned no pretrained model.
     """
     networks = load_policy(run / "checkpoint").networks
-    model: Any = networks.behaviour if networks.value is None else networks.value
+    model: Any = networks.behavior if networks.value is None else networks.value
     if not hasattr(model, "base"):
         raise ValueError(f"{run} fine-tuned no pretrained model, so it has no captions to keep.")
     return evaluate_captions(model.base, model.prompt.processor, examples)

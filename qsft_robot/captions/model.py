@@ -39,7 +39,7 @@ OTHER_WORDS = (
     "hammock harvest headphones honey hospital icicle insect island jacket jigsaw journal jungle "
     "kangaroo ketchup kettle keyboard kitchen ladder lantern laundry lemonade lettuce library "
     "lighthouse magazine magnet mailbox marmalade mattress medicine microwave mirror mittens "
-    "mountain mushroom mustard napkin needle neighbour notebook nutmeg octopus office orchard oven "
+    "mountain mushroom mustard napkin needle neighbor notebook nutmeg octopus office orchard oven "
     "paintbrush pancake paper parachute parsley peanut pebble pencil pepper piano pillow pineapple "
     "pitcher planet plumber pocket postcard potato pumpkin pyjamas quilt rabbit radiator raincoat "
     "raspberry refrigerator restaurant ribbon rooster rosemary saddle sailor sandwich saucepan "
@@ -145,7 +145,7 @@ def build_vlm(
         },
     )
     model = Idefics3ForConditionalGeneration(config)
-    # As large as the patches' embeddings, so that places count as much as colours from the start.
+    # As large as the patches' embeddings, so that places count as much as colors from the start.
     model.model.vision_model.embeddings.position_embedding.weight.data.normal_(std=0.3)
     model.generation_config.bos_token_id = tokenizer.bos_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id

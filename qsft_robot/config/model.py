@@ -41,7 +41,7 @@ class ModelConfig:
     trust_remote_code: bool = False
     # For comparison: head throws the pretrained rows of the action tokens away and begins with
     # random ones, as methods with new heads have to.
-    reinitialise: Literal["head"] | None = None
+    reinitialize: Literal["head"] | None = None
     # For comparison: the pretrained model's architecture with random weights.
     from_scratch: bool = False
     # Recompute activations in the backward pass: less memory, about a third more time.
@@ -75,12 +75,12 @@ class ModelConfig:
     fine_tune_towers: bool = False
     # Shift training images by up to so many pixels (replicated edges). 0: off.
     random_shift: int = 0
-    # Weight of the auxiliary task of the behaviour stage: image tokens regress the keys that
+    # Weight of the auxiliary task of the behavior stage: image tokens regress the keys that
     # --data.auxiliary-keys names, or tell the commands of --data.auxiliary-commands.
     auxiliary_weight: float = 3.0
     # Dropout in the decoder while training.
     dropout: float = 0.1
-    # Run the value stage on the behaviour's image features, computed once per frame. False trains
+    # Run the value stage on the behavior's image features, computed once per frame. False trains
     # the image encoder in the value stage too. A pretrained image encoder is left as it is in both
     # stages, and its features are computed once; False trains it in both.
     frozen_features: bool = True
@@ -104,7 +104,7 @@ class ModelConfig:
             "--model.text-weights belongs to a text tower: name it with --model.text-encoder.",
         )
         if self.pretrained is None:
-            for name in ("revision", "trust_remote_code", "reinitialise", "from_scratch"):
+            for name in ("revision", "trust_remote_code", "reinitialize", "from_scratch"):
                 require(
                     not getattr(self, name),
                     f"--model.{name.replace('_', '-')} says something of a pretrained model: name "
@@ -130,8 +130,8 @@ class ModelConfig:
             "--model.lora-rank 0, which trains all weights.",
         )
         require(
-            not (self.from_scratch and self.reinitialise),
-            "--model.from-scratch has no pretrained head to re-initialise: leave one of the two "
+            not (self.from_scratch and self.reinitialize),
+            "--model.from-scratch has no pretrained head to re-initialize: leave one of the two "
             "out.",
         )
         require(
@@ -147,5 +147,5 @@ class ModelConfig:
 
     @property
     def train_images(self) -> bool:
-        """Whether the image encoder learns in the behaviour stage."""
+        """Whether the image encoder learns in the behavior stage."""
         return self.pretrained is None or self.from_scratch or not self.frozen_features

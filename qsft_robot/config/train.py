@@ -51,7 +51,7 @@ class QSFTConfig:
     gamma: float = 0.99
     # 1: the log's own return (bootstrapped only where a log was cut); 0: one-step targets.
     lam: float = 1.0
-    # What a state hands back: value (of the behaviour), soft (log-mean-exp), max (the paper).
+    # What a state hands back: value (of the behavior), soft (log-mean-exp), max (the paper).
     backup: Literal["value", "soft", "max"] = "value"
     # Sharpness of the soft backup.
     softness: float = 4.0
@@ -129,8 +129,8 @@ class ActingConfig:
 
     # power: log pi = log pi_phi + k (log p~ - log pi_phi); ratio: pi_phi exp(beta Q);
     # paper: pi_phi exp(beta p_theta); advantage: pi_phi exp(beta (Q - V)) (value heads);
-    # behaviour: pi_phi itself.
-    rule: Literal["power", "ratio", "paper", "advantage", "behaviour"] = "power"
+    # behavior: pi_phi itself.
+    rule: Literal["power", "ratio", "paper", "advantage", "behavior"] = "power"
     # Strength of the improvement of rule power. 1 is p~ alone: one network, one forward pass.
     k: float = 1.0
     # Inverse temperature of the rules ratio, paper and advantage.
@@ -158,15 +158,15 @@ class ActingConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """The optimiser of both stages: AdamW, warm-up, cosine to a tenth."""
+    """The optimizer of both stages: AdamW, warm-up, cosine to a tenth."""
 
     # Decisions of one update.
     batch_size: int = 256
-    # Updates of the behaviour stage. Methods with one stage take both numbers together.
-    behaviour_steps: int = 2000
+    # Updates of the behavior stage. Methods with one stage take both numbers together.
+    behavior_steps: int = 2000
     # Updates of the value stage.
     value_steps: int = 2000
-    # Peak learning rate of the behaviour stage.
+    # Peak learning rate of the behavior stage.
     learning_rate: float = 1e-3
     # Peak learning rate of the value stage.
     value_learning_rate: float = 5e-4
@@ -183,13 +183,13 @@ class OptimConfig:
     accumulate: int = 1
     # Compile the models with torch.compile: minutes of start-up, faster updates on a GPU.
     compile: bool = False
-    # Spread parameters, gradients and optimiser state over the processes (FSDP) instead of a copy
+    # Spread parameters, gradients and optimizer state over the processes (FSDP) instead of a copy
     # on each; needs accelerate launch or torchrun.
     shard: bool = False
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 2, "--optim.batch-size must be at least 2.")
-        require(self.behaviour_steps >= 1, "--optim.behaviour-steps must be at least 1.")
+        require(self.behavior_steps >= 1, "--optim.behavior-steps must be at least 1.")
         require(self.value_steps >= 1, "--optim.value-steps must be at least 1.")
         require(self.accumulate >= 1, "--optim.accumulate must be at least 1.")
 
@@ -214,15 +214,15 @@ class TrainConfig:
     ilql: ILQLConfig = field(default_factory=ILQLConfig)
     # How the trained model chooses; changeable at evaluation.
     acting: ActingConfig = field(default_factory=ActingConfig)
-    # The optimiser of both stages.
+    # The optimizer of both stages.
     optim: OptimConfig = field(default_factory=OptimConfig)
     # The same seed, data and settings give the same weights, to the bit, on one machine.
     seed: int = 0
     # Where to train: cpu, cuda, cuda:1, ...
     device: str = "cpu"
-    # Take the behaviour stage of this run folder (same data, model, seed) instead of training it.
+    # Take the behavior stage of this run folder (same data, model, seed) instead of training it.
     # A method of one stage then goes on from it for --optim.value-steps updates.
-    behaviour_from: Path | None = None
+    behavior_from: Path | None = None
     # Take the image encoder of this run folder (same cameras and model), frozen: both stages train
     # on its image features, computed once per frame.
     features_from: Path | None = None
@@ -258,8 +258,8 @@ class TrainConfig:
                 "--model.no-frozen-features.",
             )
             require(
-                self.behaviour_from is None,
-                "--features-from and --behaviour-from exclude each other: a behaviour stage brings "
+                self.behavior_from is None,
+                "--features-from and --behavior-from exclude each other: a behavior stage brings "
                 "its own image encoder.",
             )
         require(
@@ -269,14 +269,14 @@ class TrainConfig:
         )
         rule = self.acting.rule
         require(
-            (rule == "advantage") == (self.method == "ilql") or rule == "behaviour",
+            (rule == "advantage") == (self.method == "ilql") or rule == "behavior",
             f"--acting.rule {rule} doesn't fit --method {self.method}: value heads (ilql) act by "
-            "advantage, every other method by power, ratio, paper or behaviour.",
+            "advantage, every other method by power, ratio, paper or behavior.",
         )
 
     @property
     def two_stages(self) -> bool:
-        """Whether a value stage follows the behaviour stage."""
+        """Whether a value stage follows the behavior stage."""
         return self.method in ("qsft", "ilql")
 
 

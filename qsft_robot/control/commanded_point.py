@@ -20,14 +20,14 @@ class CommandedPoint:
     def reset(self) -> None:
         """An episode begins: the hand stands."""
         # What is looked at now, and what was looked at as the last displacement went out: the
-        # hand [3], and the lowest and highest base [3], metres.
+        # hand [3], and the lowest and highest base [3], meters.
         self._now: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._before: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._step = np.zeros(3)
 
     def look(self, hand: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lowest and highest base [3] for the command that will be sent after the hand was seen at
-        `hand` [3], metres."""
+        `hand` [3], meters."""
         low = high = hand
         if self._before is not None:
             earlier, low, high = self._before
@@ -44,6 +44,6 @@ class CommandedPoint:
         return low, high
 
     def sent(self, step: np.ndarray) -> None:
-        """A displacement `step` [3], metres, went out after the last look."""
+        """A displacement `step` [3], meters, went out after the last look."""
         if self._now is not None:
             self._before, self._step = self._now, np.asarray(step, np.float64)

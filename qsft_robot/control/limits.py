@@ -28,9 +28,9 @@ class Limits:
     change: np.ndarray | None = None
     # Units a second of each dimension that is a place, [d]; inf: none. Switches are exempt.
     velocity: np.ndarray | None = None
-    # Metres a second of the end effector.
+    # Meters a second of the end effector.
     speed: float | None = None
-    # Corners of the box that the end effector may be sent to, [3], metres. An end effector that is
+    # Corners of the box that the end effector may be sent to, [3], meters. An end effector that is
     # outside may only move inwards.
     box_low: np.ndarray | None = None
     box_high: np.ndarray | None = None

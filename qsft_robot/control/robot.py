@@ -15,13 +15,13 @@ from qsft_robot.types import Observation
 class EndEffector:
     """Where a robot reports its end effector, and what the first three numbers of an action do."""
 
-    # State key whose first three numbers are the position: metres, base frame.
+    # State key whose first three numbers are the position: meters, base frame.
     key: str
-    # "displacement": the first three numbers move it by `scale` metres each for 1;
-    # "position": they are where it shall be, `scale` metres for 1.
+    # "displacement": the first three numbers move it by `scale` meters each for 1;
+    # "position": they are where it shall be, `scale` meters for 1.
     action: Literal["displacement", "position"] = "displacement"
     scale: float = 1.0
-    # Displacements are added to a commanded point that may run ahead of the hand by so many metres
+    # Displacements are added to a commanded point that may run ahead of the hand by so many meters
     # in each direction; 0: they are added to where the hand is.
     leash: float = 0.0
 

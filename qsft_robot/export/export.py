@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from qsft_robot.config.train import TrainConfig, from_json
+from qsft_robot.config.run_config import CONFIG, read_config
 from qsft_robot.export.pretrained_folders import self_contained
 from qsft_robot.export.recorded_observations import random_observations, recorded_observations
-from qsft_robot.files import check_replaceable, read_json, sha256_of
+from qsft_robot.files import check_replaceable, sha256_of
 from qsft_robot.policy.checkpoint import read_policy_folder, write_checkpoint
 from qsft_robot.policy.token_policy import TokenPolicy, build_networks
 from qsft_robot.types import ADMISSIBLE, Observation
@@ -44,10 +44,10 @@ def export_policy(
     networks = build_networks(description, checkpoint)
     networks.load_state_dict(weights)
     rule, k = description["acting"]["rule"], description["acting"]["k"]
-    if rule == "behaviour":
+    if rule == "behavior":
         networks.value = networks.void = networks.heads = None
     elif rule == "power" and k == 1:
-        networks.behaviour = None
+        networks.behavior = None
     parts = [name for name, module in networks.named_children() if module is not None]
     description["networks"] = parts
     policy = TokenPolicy(description, networks)  # refuses a rule that the networks can't serve
@@ -94,9 +94,8 @@ def _observations(
     """Observations for the comparison, and in words where they are from: `data`, else the file of
     the run when it is still there and still the same, else random ones."""
     description, instruction = policy.description, None
-    config_file = checkpoint.parent / "config.json"
-    if config_file.is_file():
-        config = from_json(TrainConfig, read_json(config_file))
+    if (checkpoint.parent / CONFIG).is_file():
+        config = read_config(checkpoint.parent)
         instruction = config.data.instruction
         own = config.data.path
         if data is None and own.is_file() and sha256_of(own) == description["data"]["sha256"]:

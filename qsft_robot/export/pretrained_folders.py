@@ -82,8 +82,8 @@ def _merged(
     model: Any = load_model(description["model"], folder)
     model.load_state_dict(trunk.small_state_dict())
     model.to(next(trunk.parameters()).device)
-    whole = PolicyNetworks(model if networks.behaviour is not None else None)
-    whole.value = None if networks.behaviour is not None else model
+    whole = PolicyNetworks(model if networks.behavior is not None else None)
+    whole.value = None if networks.behavior is not None else model
     whole.void, whole.heads = networks.void, networks.heads
     batch = probe(trunk, description)
     logs = [_log_probs(x, batch) for x in (trunk, model)]

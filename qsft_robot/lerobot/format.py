@@ -59,7 +59,7 @@ class Feature:
 
     @property
     def camera(self) -> bool:
-        """Whether it holds colour images."""
+        """Whether it holds color images."""
         return self.dtype in ("video", "image") and not self.depth
 
     @property
@@ -192,7 +192,7 @@ def _read_episodes(folder: Path) -> list[dict[str, Any]]:
     if not files:
         raise FileNotFoundError(
             f"{folder / 'meta/episodes'}: no Parquet files, so no episode can be found. A "
-            "recording that was not finalised has none yet: call finalize() of its dataset."
+            "recording that was not finalized has none yet: call finalize() of its dataset."
         )
     rows: list[dict[str, Any]] = []
     for file in files:

@@ -211,8 +211,8 @@ class CameraVideos:
 
 
 def _pixel_format(codec: str, height: int, width: int) -> str:
-    """The pixels of the video. Colour at half size, which libsvtav1 is bound to, is most of what
-    small images lose: 64x64 frames of the tabletop come back 3.6 grey levels off, else 1.5."""
+    """The pixels of the video. Color at half size, which libsvtav1 is bound to, is most of what
+    small images lose: 64x64 frames of the tabletop come back 3.6 gray levels off, else 1.5."""
     if codec == "h264":
         return "yuv444p"
     if height % 2 or width % 2:

@@ -52,7 +52,7 @@ def read_steps(demo: h5py.Group, key: str) -> np.ndarray:
 def success_signals(file: h5py.File, names: Sequence[str]) -> dict[str, str]:
     """Where each log marks success: by its per-step `success`, else its attribute, else, for all
     logs of the file that have neither, by their rewards if these are 0 and one other number, else
-    by `dones`. A log that was merged in or relabelled so keeps its own mark."""
+    by `dones`. A log that was merged in or relabeled so keeps its own mark."""
     signals = {}
     for name in names:
         demo = file["data"][name]

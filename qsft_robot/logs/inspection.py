@@ -225,7 +225,7 @@ def _warnings(summary: DataSummary, only_dones: bool, no_next: bool) -> list[str
             found.append(f"{key}: every pixel of every frame is {x.low[0]}.")
         elif x.constant:
             listed = ", ".join(map(str, x.constant))
-            found.append(f"{key}: constant in dimension {listed}; normalised to 0.")
+            found.append(f"{key}: constant in dimension {listed}; normalized to 0.")
     assert summary.actions is not None
     if summary.actions.dtype == TEXT:
         if ADMISSIBLE not in summary.keys:

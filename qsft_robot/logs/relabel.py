@@ -24,7 +24,7 @@ def relabel(
     failure_end: LogEnd = "terminal",
     reward: float = 1.0,
 ) -> Path:
-    """Copy a robomimic-schema file to `out` with some of its logs relabelled; return `out`.
+    """Copy a robomimic-schema file to `out` with some of its logs relabeled; return `out`.
 
     `success` and `failure` name logs (demo_3) or masks. A success gets `reward` on its last step,
     0 elsewhere, and is terminal; a failure gets 0 throughout and the end that `failure_end` names

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn, optim
 
 from qsft_robot.files import atomic_folder, read_json, write_json
+from qsft_robot.policy.earlier import upgrade_training, upgrade_weights
 from qsft_robot.policy.folder import FORMAT, POLICY, read_description
 
 WEIGHTS = "weights.safetensors"
@@ -60,7 +61,7 @@ def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def read_policy_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Description and weights of a checkpoint or exported policy, its checksums verified."""
-    return read_description(folder), read_tensors(folder / WEIGHTS)
+    return read_description(folder), upgrade_weights(read_tensors(folder / WEIGHTS))
 
 
 def read_training(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -69,7 +70,8 @@ def read_training(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(
             f"{folder}: an exported policy can't be trained on; resume its run folder."
         )
-    return read_json(folder / TRAINING), read_tensors(folder / TRAINING_TENSORS)
+    training = upgrade_training(read_json(folder / TRAINING))
+    return training, read_tensors(folder / TRAINING_TENSORS)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

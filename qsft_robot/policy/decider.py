@@ -21,14 +21,14 @@ Contexts = Sequence[tuple]
 
 
 class Decider:
-    """Networks under an acting rule. `trunks` are the models that it runs, behaviour first."""
+    """Networks under an acting rule. `trunks` are the models that it runs, behavior first."""
 
     def __init__(self, networks: PolicyNetworks, acting: ActingConfig) -> None:
         self.networks, self.acting = networks, acting
         # k = 1 is p~ alone: the same actions as a policy exported without phi.
         p_alone = acting.rule == "power" and acting.k == 1
-        self.runs_behaviour = networks.behaviour is not None and not p_alone
-        self.trunks = networks.trunks() if self.runs_behaviour else networks.trunks()[-1:]
+        self.runs_behavior = networks.behavior is not None and not p_alone
+        self.trunks = networks.trunks() if self.runs_behavior else networks.trunks()[-1:]
         # Whether V(s) means something: with a void outcome or value heads.
         self.has_value = networks.heads is not None or networks.void is not None
 
@@ -111,7 +111,7 @@ class Decider:
         log_probs = acting_log_probs(
             acting,
             allowed,
-            log_phi=logs[0] if self.runs_behaviour else None,
+            log_phi=logs[0] if self.runs_behavior else None,
             log_policy=logs[-1] if self.networks.value is not None else None,
             value=value,
             advantage=advantage,

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from qsft_robot.files import check_sums, read_json
+from qsft_robot.policy.earlier import EARLIER_FORMATS, upgrade_description
 
-FORMAT = "qsft-robot policy 1"
+FORMAT = "qsft-robot policy 2"
 POLICY = "policy.json"
 
 
@@ -31,10 +32,12 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder}: no {POLICY}, so this is no policy folder. It holds: {inside}")
     check_sums(folder)
     description = read_json(folder / POLICY)
+    if description.get("format") in EARLIER_FORMATS:
+        return {**upgrade_description(description), "format": FORMAT}
     if description.get("format") != FORMAT:
         raise ValueError(
             f"{folder / POLICY}: format {description.get('format')!r}, but this version reads "
-            f"{FORMAT!r}."
+            f"{', '.join(map(repr, (FORMAT, *EARLIER_FORMATS)))}."
         )
     return description
 

@@ -29,7 +29,7 @@ CHANGEABLE = ("temperature", "target_return")
 class OnnxMemory:
     """What the policy remembers of one episode."""
 
-    states: deque[np.ndarray]  # normalised state vectors, newest last
+    states: deque[np.ndarray]  # normalized state vectors, newest last
     features: list[deque[np.ndarray]]  # image tokens, one history a feature input
     generator: np.random.Generator
 

@@ -36,7 +36,7 @@ from tokenizers_action.protocol import ActionTokenizer, TextTokenizer
 class Memory:
     """What the policy remembers of one episode."""
 
-    states: deque[Tensor]  # normalised state vectors, newest last
+    states: deque[Tensor]  # normalized state vectors, newest last
     features: list[deque[Tensor]]  # image tokens, one history a network
     generator: np.random.Generator
     # Where the model reads texts: its last steps, newest last, as words or as they were said, and
@@ -47,7 +47,7 @@ class Memory:
 
 
 class TokenPolicy:
-    """Behaviour and value networks, tokenizer, statistics and acting rule, as one policy.
+    """Behavior and value networks, tokenizer, statistics and acting rule, as one policy.
 
     It is both a `Policy` (reset, infer) for one robot and a `BatchPolicy` for many episodes.
     """
@@ -255,19 +255,19 @@ class TokenPolicy:
     def _check_rule(self) -> None:
         rule, has = self.acting.rule, self.networks
         needs_phi = rule != "power" or self.acting.k != 1
-        if needs_phi and has.behaviour is None:
+        if needs_phi and has.behavior is None:
             raise ValueError(
-                f"acting rule {rule} with k = {self.acting.k} needs the behaviour network, which "
+                f"acting rule {rule} with k = {self.acting.k} needs the behavior network, which "
                 "this policy was exported without; export it again with that rule."
             )
-        if rule not in ("behaviour", "advantage") and has.value is None:
+        if rule not in ("behavior", "advantage") and has.value is None:
             raise ValueError(
                 f"acting rule {rule!r} needs a value network; this policy "
-                f"({self.description['method']}) has none: use the rule behaviour."
+                f"({self.description['method']}) has none: use the rule behavior."
             )
         if (rule == "advantage") and has.heads is None:
             raise unknown(
-                "acting rule for this policy", rule, ("power", "ratio", "paper", "behaviour")
+                "acting rule for this policy", rule, ("power", "ratio", "paper", "behavior")
             )
 
 
@@ -286,8 +286,8 @@ def build_networks(description: Mapping[str, Any], folder: Path | None = None) -
     if "value" in parts:
         kind = "void" if "void" in parts else "heads" if "heads" in parts else "none"
         networks.start_value_stage(kind, width, vocab_size)
-    if "behaviour" not in parts:
-        networks.behaviour = None
+    if "behavior" not in parts:
+        networks.behavior = None
     return networks
 
 

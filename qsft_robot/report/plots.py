@@ -1,4 +1,4 @@
-"""The report's plots as inline SVG, coloured by the page's own style sheet (numpy only)."""
+"""The report's plots as inline SVG, colored by the page's own style sheet (numpy only)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
-COLOURS = 6
+COLORS = 6
 
 
 @dataclass(frozen=True)
@@ -126,16 +126,16 @@ def line_plot(
     parts = axes.frame(x_label)
     legend_height = 18 * len(curves)
     for index, (name, (x, y)) in enumerate(curves.items()):
-        colour = f"var(--c{index % COLOURS})"
+        color = f"var(--c{index % COLORS})"
         points = " ".join(f"{axes.x(a):.1f},{axes.y(b):.1f}" for a, b in zip(x, y, strict=True))
         if len(x) == 1:
             parts.append(
-                f'<circle cx="{axes.x(x[0]):.1f}" cy="{axes.y(y[0]):.1f}" r="3" fill="{colour}"/>'
+                f'<circle cx="{axes.x(x[0]):.1f}" cy="{axes.y(y[0]):.1f}" r="3" fill="{color}"/>'
             )
-        parts.append(f'<polyline class="curve" stroke="{colour}" points="{points}"/>')
+        parts.append(f'<polyline class="curve" stroke="{color}" points="{points}"/>')
         row = HEIGHT + 8 + 18 * index
         parts.append(
-            f'<line x1="{LEFT}" x2="{LEFT + 18}" y1="{row}" y2="{row}" stroke="{colour}" '
+            f'<line x1="{LEFT}" x2="{LEFT + 18}" y1="{row}" y2="{row}" stroke="{color}" '
             f'stroke-width="3"/><text x="{LEFT + 26}" y="{row + 4}">{escape(name)} '
             f'<tspan class="soft">last {y[-1]:.3g}</tspan></text>'
         )

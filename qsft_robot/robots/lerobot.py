@@ -64,7 +64,7 @@ class LeRobotAdapter:
         self._commands = list(robot.action_features)
         wrong = {k: v for k, v in self._cameras.items() if len(v) != 3 or v[2] != 3}
         if wrong:
-            raise ValueError(f"LeRobot cameras {wrong} are not (height, width, 3) colour images.")
+            raise ValueError(f"LeRobot cameras {wrong} are not (height, width, 3) color images.")
         if not self._commands:
             raise ValueError("the LeRobot robot has no action_features, so it can't be driven.")
         if any(isinstance(kind, tuple) for kind in robot.action_features.values()):

@@ -31,7 +31,7 @@ class PlaybackReport:
     reward_difference: float
     # state key -> largest absolute difference over all rows and entries, in the key's units
     state_differences: dict[str, float]
-    # image key -> mean absolute difference in grey levels of 255; told, but no ground to refuse
+    # image key -> mean absolute difference in gray levels of 255; told, but no ground to refuse
     image_differences: dict[str, float]
     # text key -> number of rows that differ; one is ground to refuse
     text_differences: dict[str, int]

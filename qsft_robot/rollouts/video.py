@@ -59,8 +59,8 @@ def draw_overlay(
         wide = 1.0 if command is None else 3.0
         _draw_curve(draw, values, wide, left=52, right=width - 64, top=top + 20, bottom=top + 37)
     if outcome is not None:
-        word, colour = ("SUCCESS", _GREEN) if outcome else ("FAIL", _RED)
-        draw.text((width - 4 - draw.textlength(word), top + 22), word, fill=colour)
+        word, color = ("SUCCESS", _GREEN) if outcome else ("FAIL", _RED)
+        draw.text((width - 4 - draw.textlength(word), top + 22), word, fill=color)
     return np.asarray(canvas)
 
 

@@ -17,7 +17,7 @@ PREFIX = "observation/"
 PROMPT, RESET, SEED, REQUEST_ID = "prompt", "reset", "seed", "request_id"
 MAX_PROMPT = 2000  # characters
 MAX_SEED = 2**63 - 1
-# Beyond any unit's sense, and far from what overflows once it is normalised.
+# Beyond any unit's sense, and far from what overflows once it is normalized.
 MAX_STATE = 1e9
 # A text frame instead of an answer is a refusal; its first word says who can mend it.
 BAD_REQUEST, BUSY, FAILED = "bad request: ", "busy: ", "policy failed: "

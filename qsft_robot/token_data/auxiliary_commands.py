@@ -45,7 +45,7 @@ def command_columns(episodes: Sequence[Episode]) -> Float32[np.ndarray, "R a"]:
                 if pair[1] in asked:
                     named[row, place_of_verb[pair[0]]] = 1.0
             row += 1
-    parts = [part for part in map(_standardised, (can, named)) if part.shape[1]]
+    parts = [part for part in map(_standardized, (can, named)) if part.shape[1]]
     if not parts:
         raise ValueError(
             "--data.auxiliary-commands: the same commands are admissible everywhere, so there is "
@@ -62,7 +62,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     return list(dict.fromkeys((line[0], line[1]) for line in words if len(line) > 1))
 
 
-def _standardised(table: np.ndarray) -> Float32[np.ndarray, "R a"]:
+def _standardized(table: np.ndarray) -> Float32[np.ndarray, "R a"]:
     """Zero mean and unit deviation, without the columns that are (almost) always the same."""
     mean = table.mean(0, dtype=np.float64)
     table = table[:, np.minimum(mean, 1 - mean) > _RARE]

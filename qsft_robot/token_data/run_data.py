@@ -53,7 +53,7 @@ class RunData:
 
 
 def read_run_data(config: TrainConfig) -> RunData:
-    """Read, check and tokenise the logs that the config names."""
+    """Read, check and tokenize the logs that the config names."""
     data = config.data
     held_out = _read(config, data.valid_key) if data.valid_key else []
     away = {episode.name for episode in held_out}
@@ -119,7 +119,7 @@ def read_run_data(config: TrainConfig) -> RunData:
     }
     ranges = LogRanges.of(episodes, keys)
     train = tensors(episodes)
-    if data.auxiliary_commands and config.behaviour_from is None and config.features_from is None:
+    if data.auxiliary_commands and config.behavior_from is None and config.features_from is None:
         columns = torch.from_numpy(command_columns(episodes))
         train.auxiliary = torch.cat([train.auxiliary, columns], 1)
     longest = max((len(e) for e in episodes if e.success), default=0)

@@ -168,14 +168,14 @@ def image_tokens_of(config: TrainConfig, networks: PolicyNetworks, data: TokenDa
     not more than --data.feature-cache-gib. The key hashes the key of the frames, the logs, their
     instructions and the encoder's weights.
     """
-    taken = config.features_from is not None or config.behaviour_from is not None
+    taken = config.features_from is not None or config.behavior_from is not None
     if not (taken and isinstance(data.frames, FrameCache)):
         return image_features(networks, data, config.device)
-    assert networks.behaviour is not None
-    shrink = getattr(networks.behaviour.config, "image_shrink", 1)
+    assert networks.behavior is not None
+    shrink = getattr(networks.behavior.config, "image_shrink", 1)
     key = hashlib.sha256(json.dumps([data.frames.folder.name, data.names, shrink]).encode())
     key.update(data.text_ids.numpy().tobytes())
-    for parameter in networks.behaviour.image_parameters():
+    for parameter in networks.behavior.image_parameters():
         key.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
     folder = cache_folder() / "features" / key.hexdigest()[:16]
     held = in_use(folder, FEATURES)

@@ -124,21 +124,21 @@ def _build_pretrained(
         revision=settings.revision or revision,
         instructions=texts,
         random_weights=settings.from_scratch,
-        random_action_rows=settings.reinitialise == "head",
+        random_action_rows=settings.reinitialize == "head",
         **{name: getattr(settings, name) for name in same},
     )
 
 
 def make_whole(networks: PolicyNetworks) -> None:
     """Put networks that a stage spread over the processes together again, as plain ones."""
-    for name in ("behaviour", "value"):
+    for name in ("behavior", "value"):
         model = getattr(networks, name)
         if model is None or not has_shards(model):
             continue
         device, weights = next(model.parameters()).device, whole_state(model)
         setattr(networks, name, None)
         if name == "value":  # it shares a frozen base with phi
-            plain = copy.deepcopy(networks.behaviour)
+            plain = copy.deepcopy(networks.behavior)
             assert plain is not None
         else:
             plain = load_model(describe_model(model))
@@ -146,7 +146,7 @@ def make_whole(networks: PolicyNetworks) -> None:
         setattr(networks, name, plain.to(device))
 
 
-def take_behaviour(run: Path, description: Mapping[str, Any], networks: PolicyNetworks) -> None:
+def take_behavior(run: Path, description: Mapping[str, Any], networks: PolicyNetworks) -> None:
     """Load phi of another run, refusing one of other data, tokens or shape."""
     theirs, weights = read_policy_folder(run / "checkpoint")
     theirs["model"] = json.loads(json.dumps(with_later_settings(theirs["model"])))
@@ -154,10 +154,10 @@ def take_behaviour(run: Path, description: Mapping[str, Any], networks: PolicyNe
         ours = json.loads(json.dumps(description[part]))
         if theirs.get(part, []) != ours:
             raise ValueError(
-                f"--behaviour-from {run}: its {part} differs from this run's, so its behaviour "
+                f"--behavior-from {run}: its {part} differs from this run's, so its behavior "
                 "network can't be taken. Use the same data, model and tokenizer settings."
             )
-    networks.load_behaviour(weights)
+    networks.load_behavior(weights)
 
 
 def take_image_encoder(
@@ -165,13 +165,13 @@ def take_image_encoder(
 ) -> None:
     """Load an RT-style model's image encoder; refuse one for other cameras or of another shape."""
     theirs, weights = read_policy_folder(checkpoint)
-    encoder_here = getattr(networks.behaviour, "images", None)
+    encoder_here = getattr(networks.behavior, "images", None)
     if encoder_here is None:
         raise ValueError(
             "--features-from takes the image encoder of an RT-style run with cameras; this run has "
             "none of its own (a pretrained model keeps its tower)."
         )
-    prefix = "behaviour.images."
+    prefix = "behavior.images."
     encoder = {k.removeprefix(prefix): x for k, x in weights.items() if k.startswith(prefix)}
     shapes = {k: x.shape for k, x in encoder.items()}
     ours = {k: x.shape for k, x in encoder_here.state_dict().items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 from qsft_robot.algorithms.ilql import ILQLStage
 from qsft_robot.algorithms.networks import PolicyNetworks
 from qsft_robot.algorithms.qsft_stage import QSFTStage
-from qsft_robot.algorithms.stage import BehaviourStage, Stage, on_features
+from qsft_robot.algorithms.stage import BehaviorStage, Stage, on_features
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.parallel.distributed import processes
 from qsft_robot.policy.checkpoint import read_policy_folder
@@ -15,8 +15,8 @@ from qsft_robot.token_data.run_data import RunData
 from qsft_robot.token_data.token_data import TokenData
 from qsft_robot.training.feature_cache import image_tokens_of
 
-# A one-stage method that starts from another run's behaviour goes on with its own loss ("tuning").
-BEHAVIOUR, VALUE, TUNING = "behaviour", "value", "tuning"
+# A one-stage method that starts from another run's behavior goes on with its own loss ("tuning").
+BEHAVIOR, VALUE, TUNING = "behavior", "value", "tuning"
 
 
 def build_stage(
@@ -30,7 +30,7 @@ def build_stage(
     """Build a stage; the value stage adds theta, and loads weights where a run is resumed."""
     frozen = bool(data.cameras) and config.model.frozen_features
     tokens = data.train
-    frozen = frozen and (name != BEHAVIOUR or tokens.features is not None)
+    frozen = frozen and (name != BEHAVIOR or tokens.features is not None)
 
     def on_frozen_features() -> TokenData:
         if tokens.features is not None:
@@ -38,14 +38,14 @@ def build_stage(
         return on_features(tokens, image_tokens_of(config, networks, tokens))
 
     if name != VALUE:
-        assert networks.behaviour is not None
+        assert networks.behavior is not None
         if resumed:
             networks.load_state_dict(read_policy_folder(checkpoint)[1])
         if frozen:
             tokens = on_frozen_features()
-            for parameter in networks.behaviour.image_parameters():
+            for parameter in networks.behavior.image_parameters():
                 parameter.requires_grad_(False)
-        return BehaviourStage(
+        return BehaviorStage(
             networks,
             tokens,
             config.device,
@@ -55,7 +55,7 @@ def build_stage(
             auxiliary_weight=config.model.auxiliary_weight,
         )
     weights = read_policy_folder(checkpoint)[1] if resumed else None
-    phi = networks.behaviour if weights is None else networks.load_behaviour(weights)
+    phi = networks.behavior if weights is None else networks.load_behavior(weights)
     assert phi is not None
     if frozen:
         tokens = on_frozen_features()

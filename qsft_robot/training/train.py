@@ -1,4 +1,4 @@
-"""Training: behaviour, then value, in one loop that resumes to the bit."""
+"""Training: behavior, then value, in one loop that resumes to the bit."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from qsft_robot.algorithms.networks import PolicyNetworks
 from qsft_robot.algorithms.qsft import Metrics
 from qsft_robot.algorithms.stage import Stage, on_features
 from qsft_robot.build import describe_model
-from qsft_robot.config.train import OptimConfig, TrainConfig, from_json, to_json
+from qsft_robot.config.run_config import CONFIG, read_config
+from qsft_robot.config.train import OptimConfig, TrainConfig, to_json
 from qsft_robot.export.export import export_policy
 from qsft_robot.export.pretrained_folders import processor_beside
-from qsft_robot.files import check_replaceable, read_json, write_json
+from qsft_robot.files import check_replaceable, write_json
 from qsft_robot.parallel.distributed import join, processes
 from qsft_robot.parallel.sharding import clip_norm_, shard, spread_state, whole, whole_state
 from qsft_robot.policy.checkpoint import (
@@ -38,10 +39,10 @@ from qsft_robot.training.run_model import (
     build_run_model,
     check_resumes,
     make_whole,
-    take_behaviour,
+    take_behavior,
     take_image_encoder,
 )
-from qsft_robot.training.stages import BEHAVIOUR, TUNING, VALUE, build_stage
+from qsft_robot.training.stages import BEHAVIOR, TUNING, VALUE, build_stage
 
 
 class NoLog:
@@ -104,7 +105,7 @@ def _run_stages(config: TrainConfig, device: str, resume: bool, stop_after: int 
         if note := discount_note(config, data):
             print(note, file=sys.stderr)
         run.mkdir(parents=True, exist_ok=True)
-        write_json(run / "config.json", {**to_json(config), "device": device})
+        write_json(run / CONFIG, {**to_json(config), "device": device})
     saved: tuple[dict[str, Any], dict[str, Tensor]] | None = None
     if resume:
         check_resumes(checkpoint, description)
@@ -115,18 +116,18 @@ def _run_stages(config: TrainConfig, device: str, resume: bool, stop_after: int 
     if config.features_from is not None or (data.cameras and not config.model.train_images):
         features = image_tokens_of(config, networks, data.train)
         data = replace(data, train=on_features(data.train, features))
-    plan = [(BEHAVIOUR, _behaviour_steps(config))]
-    if config.two_stages or config.behaviour_from is not None:
+    plan = [(BEHAVIOR, _behavior_steps(config))]
+    if config.two_stages or config.behavior_from is not None:
         plan.append((VALUE if config.two_stages else TUNING, config.optim.value_steps))
     resume_at = None if saved is None else saved[0]["total"]
     log = MetricsLog(run, plan, resume_at) if workers.is_main else NoLog()
     done = 0
     for name, steps in plan:
-        if name == BEHAVIOUR and config.behaviour_from is not None and saved is None:
-            take_behaviour(config.behaviour_from, description, networks)
+        if name == BEHAVIOR and config.behavior_from is not None and saved is None:
+            take_behavior(config.behavior_from, description, networks)
             done += steps
             continue
-        ended_before = saved is not None and saved[0]["stage"] != name and name == BEHAVIOUR
+        ended_before = saved is not None and saved[0]["stage"] != name and name == BEHAVIOR
         if ended_before:  # its weights are in the value stage's checkpoint
             done += steps
             continue
@@ -165,11 +166,11 @@ def run_stage(
         model.compile()
     parameters = trainable(stage.trained())
     optimizer = build_optimizer(stage.trained(), optim)
-    planned = _behaviour_steps(config) if name == BEHAVIOUR else optim.value_steps
-    peak = optim.learning_rate if name == BEHAVIOUR else optim.value_learning_rate
-    generator = torch.Generator().manual_seed(2 * config.seed + (name != BEHAVIOUR))
+    planned = _behavior_steps(config) if name == BEHAVIOR else optim.value_steps
+    peak = optim.learning_rate if name == BEHAVIOR else optim.value_learning_rate
+    generator = torch.Generator().manual_seed(2 * config.seed + (name != BEHAVIOR))
     # Dropout has its own randomness in every process.
-    torch.manual_seed(2 * config.seed + (name != BEHAVIOUR) + 1_000_003 * workers.rank)
+    torch.manual_seed(2 * config.seed + (name != BEHAVIOR) + 1_000_003 * workers.rank)
     start = 0
     if resumed is not None:
         start = resumed[0]["update"]
@@ -229,8 +230,8 @@ def _what_stands(config: TrainConfig, stage: str) -> str:
     checkpoint, retry = config.out / "checkpoint", "train to another --out with a lower rate"
     if not checkpoint.exists():
         return f"No checkpoint was written yet: look at those logs, or {retry}."
-    if stage != BEHAVIOUR:
-        retry += f" and --behaviour-from {config.out}"
+    if stage != BEHAVIOR:
+        retry += f" and --behavior-from {config.out}"
     return f"The last good checkpoint stands in {checkpoint}: look at those logs, or {retry}."
 
 
@@ -303,16 +304,16 @@ def schedule(update: int, steps: int, warmup: int) -> float:
 
 def resume_config(run: Path, **changes: Any) -> TrainConfig:
     """The config of an earlier run, for `train(..., resume=True)`."""
-    if not (run / "config.json").is_file() or not (run / "checkpoint").is_dir():
+    if not (run / CONFIG).is_file() or not (run / "checkpoint").is_dir():
         raise FileNotFoundError(f"{run}: no run to resume (it needs config.json and checkpoint/).")
-    return replace(from_json(TrainConfig, read_json(run / "config.json")), out=run, **changes)
+    return replace(read_config(run), out=run, **changes)
 
 
-def _behaviour_steps(config: TrainConfig) -> int:
-    """One-stage methods take the budget of both stages, unless they start from a behaviour."""
-    two = config.two_stages or config.behaviour_from is not None
+def _behavior_steps(config: TrainConfig) -> int:
+    """One-stage methods take the budget of both stages, unless they start from a behavior."""
+    two = config.two_stages or config.behavior_from is not None
     value = 0 if two else config.optim.value_steps
-    return config.optim.behaviour_steps + value
+    return config.optim.behavior_steps + value
 
 
 def _saver(
@@ -327,7 +328,7 @@ def _saver(
         parts = [name for name, module in networks.named_children() if module is not None]
         acting = config.acting
         if networks.value is None:
-            acting = replace(acting, rule="behaviour")
+            acting = replace(acting, rule="behavior")
         full = {**description, "networks": parts, "acting": to_json(acting)}
         training = {"stage": stage, "update": update, "total": before + update}
         weights = whole_state(networks)

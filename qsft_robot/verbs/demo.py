@@ -22,13 +22,13 @@ from qsft_robot.rollouts.evaluate import EvaluationResult, evaluate
 from qsft_robot.rollouts.playback import playback
 
 RECIPE, PRESET = "tabletop/place", "tabletop/pixels"
-# Q-SFT first: the others go on from its behaviour stage, so all have the same image features.
+# Q-SFT first: the others go on from its behavior stage, so all have the same image features.
 METHODS: tuple[Method, ...] = ("qsft", "sft", "filtered_sft")
 # All that it writes into its folder.
 _WRITES = {"logs.hdf5", "demo_0.mp4", "policy", "summary.json", "report.html", *METHODS}
-# Sizes of the demo, and of `--quick`: logs, updates of the behaviour and value stage, episodes.
-FULL = {"logs": 600, "behaviour": 1500, "value": 800, "episodes": 100}
-QUICK = {"logs": 12, "behaviour": 4, "value": 4, "episodes": 4}
+# Sizes of the demo, and of `--quick`: logs, updates of the behavior and value stage, episodes.
+FULL = {"logs": 600, "behavior": 1500, "value": 800, "episodes": 100}
+QUICK = {"logs": 12, "behavior": 4, "value": 4, "episodes": 4}
 
 
 def run_demo(out: Path, quick: bool = False, seed: int = 0) -> None:
@@ -101,12 +101,12 @@ def _train(method: Method, out: Path, logs: Path, size: dict[str, int], seed: in
             "data.path": logs,
             "data.filter_key": "train",
             "data.valid_key": "valid",
-            "optim.behaviour_steps": size["behaviour"],
+            "optim.behavior_steps": size["behavior"],
             "optim.value_steps": size["value"],
         },
     )
     if method != METHODS[0]:
-        config = replace(config, behaviour_from=out / METHODS[0])
+        config = replace(config, behavior_from=out / METHODS[0])
     print(f"\n{method}:")
     return train(replace(config, method=method, out=out / method, seed=seed))
 

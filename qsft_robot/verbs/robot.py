@@ -75,8 +75,8 @@ def run(
         action_high: Highest action.
         max_change: Largest change from one action to the next.
         max_velocity: Units a second of each dimension that is a place.
-        max_speed: Metres a second of the end effector.
-        box_low: Low corner of the workspace box, x y z in metres.
+        max_speed: Meters a second of the end effector.
+        box_low: Low corner of the workspace box, x y z in meters.
         box_high: High corner of the workspace box.
         limits_off: Limits to leave out: range, change, velocity, workspace.
         token_file: File with the server's token, instead of QSFT_TOKEN.

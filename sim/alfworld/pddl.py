@@ -9,7 +9,7 @@ from sim.alfworld.layouts import receptacle_type
 from sim.alfworld.state import Layout
 
 LAMP = "DeskLamp"  # the one thing of a room that is used where it stands
-_GRID = 0.25  # metres of a step in the names of locations
+_GRID = 0.25  # meters of a step in the names of locations
 _MARKS = {"-": "_minus_", "#": "-", "|": "_bar_", "+": "_plus_", ".": "_dot_", ",": "_comma_"}
 
 

@@ -184,7 +184,7 @@ def _place_objects(task: Task, rng: np.random.Generator) -> dict[str, str]:
 
 
 def _object_id(kind: str, where: str, taken: Iterable[str], rng: np.random.Generator) -> str:
-    """An id with a place near the receptacle's own, metres, as AI2-THOR names objects."""
+    """An id with a place near the receptacle's own, meters, as AI2-THOR names objects."""
     x, y, z = (float(part) for part in where.split("|")[1:4])
     while True:
         dx, dz = rng.uniform(-0.2, 0.2, 2)

@@ -11,12 +11,12 @@ IN_HAND = "hand"
 OPENABLE = frozenset({"Fridge", "Cabinet", "Microwave", "Drawer", "Safe", "Box"})
 
 _MARKS = {"_bar_": "|", "_minus_": "-", "_plus_": "+", "_dot_": ".", "_comma_": ","}
-_GRID = 0.25  # metres of one step in the names of locations
+_GRID = 0.25  # meters of one step in the names of locations
 
 
 @dataclass(frozen=True)
 class Stand:
-    """Where the agent stands to reach a receptacle: metres on the floor, degrees (0 looks along
+    """Where the agent stands to reach a receptacle: meters on the floor, degrees (0 looks along
     z, 90 along x), and degrees that it looks down."""
 
     x: float
@@ -27,7 +27,7 @@ class Stand:
 
 @dataclass(frozen=True)
 class Layout:
-    """A floor plan as AI2-THOR has it: x right, y up, z forward, metres."""
+    """A floor plan as AI2-THOR has it: x right, y up, z forward, meters."""
 
     floor_plan: int
     stands: Mapping[str, Stand]  # id of a receptacle -> where it is reached from
@@ -63,7 +63,7 @@ class RoomObject:
 @dataclass(frozen=True)
 class RoomState:
     """A room at one moment. `at` names the receptacles that the agent stands at, none when it is
-    in the middle of the room; `reachable` are the points [x, z] that can be stood at, metres."""
+    in the middle of the room; `reachable` are the points [x, z] that can be stood at, meters."""
 
     floor_plan: int
     receptacles: tuple[Receptacle, ...]
@@ -155,7 +155,7 @@ def _objects(told: Mapping[str, list[list[str]]], receptacles: set[str]) -> tupl
 
 
 def parse_id(name: str) -> tuple[str, tuple[float, float, float]]:
-    """Type and position (x, y, z, metres) of an AI2-THOR id: Type|x|y|z or Type|x|y|z|Part."""
+    """Type and position (x, y, z, meters) of an AI2-THOR id: Type|x|y|z or Type|x|y|z|Part."""
     numbers = name.split("|")[1:4]
     try:
         x, y, z = (float(number) for number in numbers)
@@ -166,7 +166,7 @@ def parse_id(name: str) -> tuple[str, tuple[float, float, float]]:
     return _kind(name), (x, y, z)
 
 
-# Types of receptacles and objects that are more than one word; the rest are capitalised.
+# Types of receptacles and objects that are more than one word; the rest are capitalized.
 _WORDS = """
 AlarmClock ArmChair BaseballBat BasketBall BathtubBasin ButterKnife CD CellPhone CoffeeMachine
 CoffeeTable CounterTop CreditCard DeskLamp DiningTable DishSponge FloorLamp GarbageCan HandTowel

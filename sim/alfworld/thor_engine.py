@@ -75,7 +75,7 @@ class _Session:
                 "env_name alfworld."
             )
         feedback, _, commands, won, _, _ = self.thor.get_results()
-        # Its frame is turned to OpenCV's order of colours, blue first.
+        # Its frame is turned to OpenCV's order of colors, blue first.
         frame = np.ascontiguousarray(self.thor.get_last_frame()[:, :, ::-1], np.uint8)
         told = {
             "feedback": feedback,

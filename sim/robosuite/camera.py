@@ -78,9 +78,9 @@ class CameraRenderer:
         planes = data.cam_xmat[camera].reshape(3, 3) @ planes.T
         rotations = data.geom_xmat[meshes].reshape(-1, 3, 3)
         boxes = model.geom_aabb[meshes]
-        centres = data.geom_xpos[meshes] + (rotations @ boxes[:, :3, None])[:, :, 0]
+        centers = data.geom_xpos[meshes] + (rotations @ boxes[:, :3, None])[:, :, 0]
         reach = (boxes[:, None, 3:] @ np.abs(rotations.transpose(0, 2, 1) @ planes))[:, 0]
-        apart = (centres - data.cam_xpos[camera]) @ planes - reach
+        apart = (centers - data.cam_xpos[camera]) @ planes - reach
         return meshes[(apart > 1e-4).any(axis=1)]
 
     def close(self) -> None:

@@ -21,16 +21,16 @@ FAILURE_MODES: dict[str, str] = {
 
 _OPEN, _CLOSE = -1.0, 1.0
 _UP = np.array([0.0, 0.0, 1.0])
-# What an action of 1 means under robosuite's OSC_POSE: metres, radians
+# What an action of 1 means under robosuite's OSC_POSE: meters, radians
 _REACH, _TURN = 0.05, 0.5
 _GAIN = 1.4  # above 1 the goal leads the target, which makes up for the controller's lag
-_HOVER = 0.07  # metres above the object where the hand lines up
+_HOVER = 0.07  # meters above the object where the hand lines up
 _TRIES = 3
-# Metres from the compartment's centre to where the can is let go: an arm that points straight down
-# does not reach the centre.
+# Meters from the compartment's center to where the can is let go: an arm that points straight down
+# does not reach the center.
 _CAN_AIM = (-0.03, -0.035)
 _YAWS = (-0.3, 4.4)  # radians: the hand yaws that the arm's last joint reaches
-_NUT_HANDLE = 0.062  # metres from the nut's centre to where the fingers close
+_NUT_HANDLE = 0.062  # meters from the nut's center to where the fingers close
 
 Script = Iterator[tuple[np.ndarray, float, float]]
 
@@ -142,7 +142,7 @@ class RobosuiteExpert:
     # Moves ------------------------------------------------------------------------------------
 
     def _draw_errors(self) -> tuple[np.ndarray, np.ndarray]:
-        """How far the aim is off at the grasp and at the place, metres [3] each."""
+        """How far the aim is off at the grasp and at the place, meters [3] each."""
         rng = self._rng
         angle = rng.uniform(0, 2 * np.pi)
         direction = np.array([np.cos(angle), np.sin(angle), 0.0])
@@ -164,7 +164,7 @@ class RobosuiteExpert:
         tolerance: float,
         limit: int = 50,
     ) -> Script:
-        """Move to a point, or after a point that moves, until within `tolerance` metres of it."""
+        """Move to a point, or after a point that moves, until within `tolerance` meters of it."""
         for _ in range(limit):
             position = target() if callable(target) else target
             near = np.linalg.norm(position - self._hand()) < tolerance
@@ -285,8 +285,8 @@ class RobosuiteExpert:
         yaw, final = self._plan_nut(self._body(nut)[1])
 
         def handle() -> np.ndarray:
-            centre, angle = self._body(nut)
-            return centre + _NUT_HANDLE * np.array([np.cos(angle), np.sin(angle), 0.0])
+            center, angle = self._body(nut)
+            return center + _NUT_HANDLE * np.array([np.cos(angle), np.sin(angle), 0.0])
 
         def held() -> bool:
             return bool(np.linalg.norm(handle() - self._hand()) < 0.04)
@@ -320,7 +320,7 @@ class RobosuiteExpert:
     def _carry(
         self, body: int, goal: np.ndarray, yaw: float, tolerance: float, limit: int = 60
     ) -> Script:
-        """Bring the body in the hand to `goal`, metres, by watching the body itself."""
+        """Bring the body in the hand to `goal`, meters, by watching the body itself."""
         aim = np.array(goal)
 
         def target() -> np.ndarray:

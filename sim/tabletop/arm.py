@@ -7,20 +7,20 @@ import math
 import mujoco
 import numpy as np
 
-# Lengths of assets/tabletop_arm.xml, metres.
+# Lengths of assets/tabletop_arm.xml, meters.
 SHOULDER_HEIGHT = 0.22
 UPPER_ARM = 0.30
 FOREARM = 0.30
 WRIST_TO_GRASP = 0.14
 
 FINGER_TRAVEL = 0.043  # each finger; the gripper opens to twice this
-ACTION_SCALE = 0.04  # metres of commanded displacement for an action of 1
-LEASH = 0.02  # metres that a command may keep ahead of a blocked end effector
-FINGER_STEP = 0.024  # metres that each finger's command moves in one control step
+ACTION_SCALE = 0.04  # meters of commanded displacement for an action of 1
+LEASH = 0.02  # meters that a command may keep ahead of a blocked end effector
+FINGER_STEP = 0.024  # meters that each finger's command moves in one control step
 SERVO_UPDATES = 4  # straight-line way points of a control step
 SUBSTEPS = 5  # physics steps of each way point: 4 x 5 x 5 ms = 100 ms, 10 Hz
 
-# Where the end effector may be sent, metres: low and high corner.
+# Where the end effector may be sent, meters: low and high corner.
 WORKSPACE_LOW = np.array([0.22, -0.23, 0.02])
 WORKSPACE_HIGH = np.array([0.50, 0.23, 0.24])
 
@@ -33,7 +33,7 @@ _DIVERGED = (
 
 def joint_angles(x: float, y: float, z: float) -> tuple[float, float, float, float, float]:
     """Angles (base yaw, shoulder, elbow, wrist pitch, wrist yaw), radians, that put the grasp point
-    at x, y, z metres with the hand vertical, its fingers opening along world y and the elbow up.
+    at x, y, z meters with the hand vertical, its fingers opening along world y and the elbow up.
 
     Raises ValueError when the point is out of the arm's reach.
     """
@@ -67,12 +67,12 @@ class Arm:
 
     @property
     def position(self) -> np.ndarray:
-        """Grasp point between the finger pads, [3], metres."""
+        """Grasp point between the finger pads, [3], meters."""
         return self.data.site_xpos[self._site]
 
     @property
     def opening(self) -> float:
-        """Distance between the finger pads, metres."""
+        """Distance between the finger pads, meters."""
         return float(self.data.qpos[self._fingers].sum())
 
     @property

@@ -19,11 +19,11 @@ ENV_TYPE = 2  # robomimic's number for "some gym environment"
 CAMERAS = ("front", "wrist")
 MAX_STEPS = {"pick": 35, "place": 50, "drawer": 80}
 PHASES = ("full", "open", "grasp")
-LIFT = 0.08  # metres that count as picked up
-RECEPTACLE_RADIUS = 0.05  # metres; an object's centre must lie within it
+LIFT = 0.08  # meters that count as picked up
+RECEPTACLE_RADIUS = 0.05  # meters; an object's center must lie within it
 REST_SPEED = 0.05  # m/s
-RELEASED = 0.065  # metres between the fingers that let go of any object
-AWAY = 0.08  # metres between object and hand that count as not held
+RELEASED = 0.065  # meters between the fingers that let go of any object
+AWAY = 0.08  # meters between object and hand that count as not held
 
 _VIDEO_SIZE = (256, 256)
 

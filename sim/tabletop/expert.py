@@ -44,12 +44,12 @@ TASK_FAILURES: dict[str, tuple[str, ...]] = {
     "drawer": (*_GRASPING, "miss_handle", "short_pull"),
 }
 
-_HOVER = 0.09  # metres above an object where the hand lines up
-_CARRY = 0.15  # metres above the table on the way to a receptacle
-_RELEASE = {"blue bowl": 0.062, "white tray": 0.048}  # hand height when letting go, metres
-_WIDE_OPEN = 0.112  # metres of drawer opening at which the expert lets go
-_ENOUGH = 0.09  # metres of drawer opening that the expert grasps through
-_HELD = 0.02  # a closed hand that stays open wider than this holds something, metres
+_HOVER = 0.09  # meters above an object where the hand lines up
+_CARRY = 0.15  # meters above the table on the way to a receptacle
+_RELEASE = {"blue bowl": 0.062, "white tray": 0.048}  # hand height when letting go, meters
+_WIDE_OPEN = 0.112  # meters of drawer opening at which the expert lets go
+_ENOUGH = 0.09  # meters of drawer opening that the expert grasps through
+_HELD = 0.02  # a closed hand that stays open wider than this holds something, meters
 
 Move = Iterator[np.ndarray]
 
@@ -252,12 +252,12 @@ class TabletopExpert:
         height_tolerance: float | None = None,
         offset: np.ndarray | None = None,
     ) -> Move:
-        """Move until the hand is within `tolerance` metres of anchor + offset (height: its own).
+        """Move until the hand is within `tolerance` meters of anchor + offset (height: its own).
 
         An anchor that is a view of the simulation's state is followed as it moves.
         """
         offset = np.zeros(3) if offset is None else offset
-        noise = self.noise * ACTION_SCALE  # metres; with noise the hand never stands still
+        noise = self.noise * ACTION_SCALE  # meters; with noise the hand never stands still
         up = max(tolerance if height_tolerance is None else height_tolerance, noise)
         tolerance = max(tolerance, noise)
         for _ in range(25):
@@ -267,7 +267,7 @@ class TabletopExpert:
             yield self._towards(anchor + offset)
 
     def _rise(self, height: float) -> Move:
-        """Move straight up until the hand is `height` metres above the table."""
+        """Move straight up until the hand is `height` meters above the table."""
         goal = self.scene.arm.command.copy()
         goal[2] = height + 0.02
         while self.scene.arm.position[2] < height:

@@ -28,13 +28,13 @@ class Motion:
     is, to the bit, what `TabletopEnv.step` does.
     """
 
-    leash = LEASH  # metres that the commanded point may run ahead of the hand
+    leash = LEASH  # meters that the commanded point may run ahead of the hand
 
     def __init__(self, env: TabletopEnv, control_hz: float) -> None:
         self.env, self.scene, self.arm = env, env.scene, env.scene.arm
         self.physics_s = float(env.scene.model.opt.timestep)
         share = TabletopEnv.control_hz / control_hz
-        self.scale = ACTION_SCALE * share  # metres for an action of 1
+        self.scale = ACTION_SCALE * share  # meters for an action of 1
         self._finger_step = FINGER_STEP * share
         # Way points of one command; a rate above 40 Hz has one, cut short by the next command.
         self._points = max(1, round(1 / (control_hz * self.physics_s * SUBSTEPS)))
@@ -91,7 +91,7 @@ class Motion:
         return self.env._observation(), self.env._success()
 
     def _now(self) -> tuple[np.ndarray, float]:
-        """The way point being driven to: grasp point [3] and finger command, metres."""
+        """The way point being driven to: grasp point [3] and finger command, meters."""
         part = min(-(-self._step // SUBSTEPS), self._points) / self._points
         at = self._start + part * (self._goal - self._start)
         return at, self._grip_start + part * (self._grip_goal - self._grip_start)

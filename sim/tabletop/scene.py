@@ -15,26 +15,26 @@ from sim.tabletop.arm import Arm
 
 OBJECTS = ("red cube", "green cube", "yellow brick")
 RECEPTACLES = ("blue bowl", "white tray")
-NEUTRAL = np.array([0.37, 0.0, 0.20])  # metres; where episodes start
-NEUTRAL_SPREAD = 0.015  # metres each way at the start of an episode
+NEUTRAL = np.array([0.37, 0.0, 0.20])  # meters; where episodes start
+NEUTRAL_SPREAD = 0.015  # meters each way at the start of an episode
 
-OBJECT_HEIGHT = 0.02  # of an object's centre above what it stands on, metres
-DRAWER_OPEN = (0.105, 0.13)  # metres of opening that count as open at the start
-DRAWER_FLOOR = 0.012  # height of the drawer's floor, metres
-# Where the drawer's object stands in the drawer's own frame (opening 0, cabinet's centre), metres.
+OBJECT_HEIGHT = 0.02  # of an object's center above what it stands on, meters
+DRAWER_OPEN = (0.105, 0.13)  # meters of opening that count as open at the start
+DRAWER_FLOOR = 0.012  # height of the drawer's floor, meters
+# Where the drawer's object stands in the drawer's own frame (opening 0, cabinet's center), meters.
 DRAWER_SPOT_LOW, DRAWER_SPOT_HIGH = np.array([0.0, -0.024]), np.array([0.03, 0.024])
 CABINET_X = 0.22
 
-# Where things stand on the table: x, y of centres, metres.
+# Where things stand on the table: x, y of centers, meters.
 _TABLE_LOW, _TABLE_HIGH = np.array([0.27, -0.19]), np.array([0.47, 0.19])
-_OBJECTS_APART = 0.105  # the open hand must fit beside a neighbour
+_OBJECTS_APART = 0.105  # the open hand must fit beside a neighbor
 _OBJECT_FROM_RECEPTACLE = 0.118
 _RECEPTACLES_APART = 0.16
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything stands when an episode starts (metres, radians, base frame)."""
+    """Where everything stands when an episode starts (meters, radians, base frame)."""
 
     objects: Mapping[str, tuple[float, float, float, float]]  # name -> x, y, z, yaw
     receptacles: Mapping[str, tuple[float, float]]  # name -> x, y; empty in the drawer scene
@@ -50,7 +50,7 @@ def load_scene(name: str) -> mujoco.MjModel:
 
 
 def sample_hand(rng: np.random.Generator) -> np.ndarray:
-    """A start of the hand near neutral, [3], metres."""
+    """A start of the hand near neutral, [3], meters."""
     return NEUTRAL + rng.uniform(-NEUTRAL_SPREAD, NEUTRAL_SPREAD, 3)
 
 
@@ -144,7 +144,7 @@ class Scene:
         mujoco.mj_forward(self.model, self.data)
 
     def object_position(self, name: str) -> np.ndarray:
-        """Centre of an object, [3], metres."""
+        """Center of an object, [3], meters."""
         return self.data.xpos[self._bodies[name]]
 
     def object_speed(self, name: str) -> float:
@@ -153,15 +153,15 @@ class Scene:
         return float(np.linalg.norm(self.data.qvel[at : at + 3]))
 
     def receptacle_position(self, name: str) -> np.ndarray:
-        """Centre of a receptacle's foot, [3], metres."""
+        """Center of a receptacle's foot, [3], meters."""
         return self.data.mocap_pos[self._mocap[name]]
 
     @property
     def drawer_opening(self) -> float:
-        """Metres that the drawer is pulled out; 0 in the table scene."""
+        """Meters that the drawer is pulled out; 0 in the table scene."""
         return 0.0 if self._drawer is None else float(self.data.qpos[self._drawer])
 
     @property
     def handle_position(self) -> np.ndarray | None:
-        """Centre of the drawer's handle, [3], metres; None in the table scene."""
+        """Center of the drawer's handle, [3], meters; None in the table scene."""
         return None if self._drawer is None else self.data.site_xpos[self._handle]

@@ -12,8 +12,8 @@ import numpy as np
 from sim.tabletop.scene import CABINET_X, OBJECTS, RECEPTACLES, Scene
 
 GRIPPER, HANDLE, DRAWER = "gripper", "drawer handle", "drawer"
-INSIDE_RADIUS = 0.05  # metres from a receptacle's centre
-INSIDE_HEIGHT = 0.045  # metres above the table
+INSIDE_RADIUS = 0.05  # meters from a receptacle's center
+INSIDE_HEIGHT = 0.045  # meters above the table
 
 _DRAWER_DEPTH, _DRAWER_WIDTH, _DRAWER_HEIGHT = 0.066, 0.088, 0.06  # inside, half, half, whole
 _HAND_BODIES = ("hand", "left_finger", "right_finger")
@@ -21,27 +21,27 @@ _HAND_BODIES = ("hand", "left_finger", "right_finger")
 
 @dataclass(frozen=True)
 class Sighting:
-    """Where a camera sees the centre of a thing."""
+    """Where a camera sees the center of a thing."""
 
     column: float  # 0 at the image's left edge, 1 at its right edge
     row: float  # 0 at the top, 1 at the bottom
-    depth: float  # metres along the camera's axis
+    depth: float  # meters along the camera's axis
     share: float  # of the thing's sample points: those in the image with nothing before them
 
 
 @dataclass(frozen=True)
 class SceneTruth:
-    """The state of the simulation in the words of captions: names, metres, base frame."""
+    """The state of the simulation in the words of captions: names, meters, base frame."""
 
-    # Centres [3] of objects, receptacles, the gripper's grasp point and the drawer's handle.
+    # Centers [3] of objects, receptacles, the gripper's grasp point and the drawer's handle.
     positions: Mapping[str, np.ndarray]
     # The object between both finger pads, touched by both.
     held: str | None
     # object -> the receptacle (or "drawer") that it lies in.
     inside: Mapping[str, str]
-    # Metres; None where there is no drawer.
+    # Meters; None where there is no drawer.
     drawer_opening: float | None
-    # camera -> name -> where its centre is in the image; only what has its centre there.
+    # camera -> name -> where its center is in the image; only what has its center there.
     sightings: Mapping[str, Mapping[str, Sighting]]
 
 
@@ -66,7 +66,7 @@ def read_truth(scene: Scene, cameras: Sequence[str], aspect: float = 1.0) -> Sce
 
 
 def project(scene: Scene, camera: str, points: np.ndarray, aspect: float = 1.0) -> np.ndarray:
-    """Column, row (both 0 to 1 inside the image) and depth in metres of points [n, 3], as [n, 3];
+    """Column, row (both 0 to 1 inside the image) and depth in meters of points [n, 3], as [n, 3];
     depth is negative behind the camera."""
     at = scene.model.camera(camera).id
     from_camera = (points - scene.data.cam_xpos[at]) @ scene.data.cam_xmat[at].reshape(3, 3)
@@ -103,7 +103,7 @@ def _container(positions: Mapping[str, np.ndarray], name: str, opening: float | 
 
 
 def _samples(scene: Scene, name: str, at: np.ndarray) -> list[np.ndarray]:
-    """Points of a thing that a camera would look at, its centre first."""
+    """Points of a thing that a camera would look at, its center first."""
     if name == GRIPPER:
         pads = [scene.model.geom(part).id for part in ("left_pad", "right_pad", "palm")]
         return [at, *(scene.data.geom_xpos[pad] for pad in pads)]
@@ -115,7 +115,7 @@ def _samples(scene: Scene, name: str, at: np.ndarray) -> list[np.ndarray]:
 def _sightings(
     scene: Scene, camera: str, positions: Mapping[str, np.ndarray], aspect: float
 ) -> dict[str, Sighting]:
-    """What has its centre in a camera's image."""
+    """What has its center in a camera's image."""
     model, data = scene.model, scene.data
     samples = {name: np.array(_samples(scene, name, at)) for name, at in positions.items()}
     points = np.concatenate(list(samples.values()))

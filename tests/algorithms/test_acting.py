@@ -54,13 +54,13 @@ def test_k_1_is_the_value_policy_alone(legal, log_phi, log_policy):
     close(acting_log_probs(plain(k=1.0), legal, None, log_policy), log_policy, legal)
 
 
-def test_k_0_is_the_behaviour(legal, log_phi, log_policy):
-    behaviour = acting_log_probs(plain(rule="behaviour"), legal, log_phi)
-    close(behaviour, log_phi, legal)
+def test_k_0_is_the_behavior(legal, log_phi, log_policy):
+    behavior = acting_log_probs(plain(rule="behavior"), legal, log_phi)
+    close(behavior, log_phi, legal)
     close(acting_log_probs(plain(k=0.0), legal, log_phi, log_policy), log_phi, legal)
 
 
-def test_power_goes_on_in_the_direction_from_the_behaviour_to_the_value_policy(
+def test_power_goes_on_in_the_direction_from_the_behavior_to_the_value_policy(
     legal, log_phi, log_policy
 ):
     """pi ~ pi_phi (p~ / pi_phi)^3."""
@@ -70,14 +70,14 @@ def test_power_goes_on_in_the_direction_from_the_behaviour_to_the_value_policy(
     torch.testing.assert_close(found.exp(), weight / weight.sum(-1, keepdim=True))
 
 
-def test_ratio_is_the_behaviour_times_exp_beta_q(legal, log_phi, log_policy, value):
+def test_ratio_is_the_behavior_times_exp_beta_q(legal, log_phi, log_policy, value):
     q = (value[:, None] * log_policy.exp() / log_phi.exp()).clamp(max=1.0)
     weight = (log_phi.exp() * (5 * q).exp()).masked_fill(~legal, 0.0)
     found = acting_log_probs(plain(rule="ratio", beta=5.0), legal, log_phi, log_policy, value)
     torch.testing.assert_close(found.exp(), weight / weight.sum(-1, keepdim=True))
 
 
-def test_the_papers_rule_is_the_behaviour_times_exp_beta_p_theta(legal, log_phi, log_policy, value):
+def test_the_papers_rule_is_the_behavior_times_exp_beta_p_theta(legal, log_phi, log_policy, value):
     """p_theta = V p~; without a void outcome V is 1."""
     found = acting_log_probs(plain(rule="paper", beta=5.0), legal, log_phi, log_policy, value)
     close(found, log_phi + 5 * value[:, None] * log_policy.exp(), legal)
@@ -86,7 +86,7 @@ def test_the_papers_rule_is_the_behaviour_times_exp_beta_p_theta(legal, log_phi,
     close(found, log_phi + 5 * log_policy.exp(), legal)
 
 
-def test_advantage_is_the_behaviour_times_exp_beta_advantage(legal, log_phi):
+def test_advantage_is_the_behavior_times_exp_beta_advantage(legal, log_phi):
     advantage = torch.randn(B, V, generator=torch.Generator().manual_seed(2))
     found = acting_log_probs(
         plain(rule="advantage", beta=2.0), legal, log_phi, log_phi, advantage=advantage
@@ -101,11 +101,11 @@ def test_advantage_is_the_behaviour_times_exp_beta_advantage(legal, log_phi):
         plain(rule="ratio", beta=50.0, support=0.3),
         plain(rule="paper", beta=50.0, support=0.3),
         plain(rule="advantage", beta=50.0, support=0.3),
-        plain(rule="behaviour", support=0.3),
+        plain(rule="behavior", support=0.3),
     ],
     ids=lambda config: config.rule,
 )
-def test_no_rule_leaves_the_support_of_the_behaviour(config, legal, log_phi, log_policy, value):
+def test_no_rule_leaves_the_support_of_the_behavior(config, legal, log_phi, log_policy, value):
     advantage = 3 * torch.randn(B, V, generator=torch.Generator().manual_seed(2))
     found = acting_log_probs(config, legal, log_phi, log_policy, value, advantage).exp()
     likeliest = log_phi.exp().amax(-1, keepdim=True)
@@ -116,7 +116,7 @@ def test_no_rule_leaves_the_support_of_the_behaviour(config, legal, log_phi, log
     torch.testing.assert_close(found.sum(-1), torch.ones(B))
 
 
-def test_the_cut_drops_what_is_unlikely_and_renormalises():
+def test_the_cut_drops_what_is_unlikely_and_renormalizes():
     log_probs = torch.tensor([[0.5, 0.3, 0.16, 0.04]]).log()
     torch.testing.assert_close(
         cut(log_probs, 0.3).exp(), torch.tensor([[0.5, 0.3, 0.16, 0.0]]) / 0.96

@@ -1,4 +1,4 @@
-"""The losses: equal forms, closed-form minimisers, gradients, padding and precision."""
+"""The losses: equal forms, closed-form minimizers, gradients, padding and precision."""
 
 import math
 

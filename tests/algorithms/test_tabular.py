@@ -1,4 +1,4 @@
-"""Where every distribution is a table: minimisers in closed form, fixed points of random MDPs."""
+"""Where every distribution is a table: minimizers in closed form, fixed points of random MDPs."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def rows_of(states: Tensor, actions: Tensor, count: int) -> TokenBatch:
     )
 
 
-def minimise(loss, *shapes: tuple[int, ...]) -> list[Tensor]:
-    """Minimise `loss(*parameters)` over free float64 parameters, from 0."""
+def minimize(loss, *shapes: tuple[int, ...]) -> list[Tensor]:
+    """Minimize `loss(*parameters)` over free float64 parameters, from 0."""
     parameters = [torch.zeros(*s, dtype=torch.float64, requires_grad=True) for s in shapes]
     optimizer = torch.optim.LBFGS(
         parameters, max_iter=2000, tolerance_grad=1e-10, tolerance_change=0,
@@ -98,13 +98,13 @@ def value_and_policy(logs: Logs) -> tuple[Tensor, Tensor]:
     return value, p_theta / value[:, None]
 
 
-def test_the_minimiser_is_the_target_times_the_behaviour(logs):
+def test_the_minimizer_is_the_target_times_the_behavior(logs):
     def loss(z, u):
         return qsft_loss(
             z[logs.states][:, None], u[logs.states][:, None], logs.batch, logs.targets[:, None]
         )[0]
 
-    logits, value_logits = minimise(loss, logs.shape, logs.shape[:1])
+    logits, value_logits = minimize(loss, logs.shape, logs.shape[:1])
     value, policy = value_and_policy(logs)
     torch.testing.assert_close(value_logits.sigmoid(), value, rtol=0, atol=1e-6)
     torch.testing.assert_close(logits.softmax(-1), policy, rtol=0, atol=1e-6)
@@ -112,18 +112,18 @@ def test_the_minimiser_is_the_target_times_the_behaviour(logs):
     torch.testing.assert_close(q, logs.mean(logs.targets) / logs.beta, rtol=0, atol=1e-5)
 
 
-def test_the_void_losss_minimiser_is_the_same(logs):
+def test_the_void_losss_minimizer_is_the_same(logs):
     def loss(z, void):
         return void_loss(
             z[logs.states][:, None], void[logs.states][:, None], logs.batch, logs.targets[:, None]
         )[0]
 
-    logits, void = minimise(loss, logs.shape, logs.shape[:1])
+    logits, void = minimize(loss, logs.shape, logs.shape[:1])
     p_theta = torch.cat([logits, void[:, None]], 1).softmax(-1)[:, :-1]
     torch.testing.assert_close(p_theta, logs.mean(logs.targets), rtol=0, atol=1e-6)
 
 
-def test_rows_drawn_in_proportion_to_the_target_have_the_same_minimiser_as_weights(logs):
+def test_rows_drawn_in_proportion_to_the_target_have_the_same_minimizer_as_weights(logs):
     """Targets are in quarters, so w * 4 copies of a row are a draw in exact proportion."""
     copies = torch.repeat_interleave(torch.arange(len(logs.states)), (logs.targets * 4).long())
     rows = torch.cat([torch.arange(len(logs.states)), copies])
@@ -137,22 +137,22 @@ def test_rows_drawn_in_proportion_to_the_target_have_the_same_minimiser_as_weigh
             z[states][:, None], u[states][:, None], batch, targets, value_weight, 1 - value_weight
         )[0]
 
-    logits, value_logits = minimise(loss, logs.shape, logs.shape[:1])
+    logits, value_logits = minimize(loss, logs.shape, logs.shape[:1])
     value, policy = value_and_policy(logs)
     torch.testing.assert_close(value_logits.sigmoid(), value, rtol=0, atol=1e-6)
     torch.testing.assert_close(logits.softmax(-1), policy, rtol=0, atol=1e-6)
 
 
-def test_the_uniform_residuals_minimiser_spreads_failure_over_all_other_actions(logs):
+def test_the_uniform_residuals_minimizer_spreads_failure_over_all_other_actions(logs):
     def loss(z):
         return uniform_residual_loss(z[logs.states][:, None], logs.batch, logs.targets[:, None])[0]
 
-    (logits,) = minimise(loss, logs.shape)
-    expected = residual_minimiser(logs.beta, logs.mean(logs.targets) / logs.beta)
+    (logits,) = minimize(loss, logs.shape)
+    expected = residual_minimizer(logs.beta, logs.mean(logs.targets) / logs.beta)
     torch.testing.assert_close(logits.softmax(-1), expected, rtol=0, atol=1e-6)
 
 
-def residual_minimiser(beta: Tensor, w: Tensor) -> Tensor:
+def residual_minimizer(beta: Tensor, w: Tensor) -> Tensor:
     """p(a|s) = pi_beta w + the (1 - w) pi_beta of the others, shared evenly (Eq. 3)."""
     lost = beta * (1 - w)
     return beta * w + (lost.sum(-1, keepdim=True) - lost) / (beta.shape[-1] - 1)
@@ -178,8 +178,8 @@ def test_lambda_1_and_gamma_1_is_filtered_sft():
     kept = real & success[:, None]
     good = rows_of(states[kept], actions[kept], a)
 
-    (filtered,) = minimise(lambda z: sft_loss(z[states[kept]][:, None], good)[0], (s, a))
-    logits, value_logits = minimise(
+    (filtered,) = minimize(lambda z: sft_loss(z[states[kept]][:, None], good)[0], (s, a))
+    logits, value_logits = minimize(
         lambda z, u: qsft_loss(
             z[data.states][:, None], u[data.states][:, None], data.batch, data.targets[:, None]
         )[0],
@@ -197,7 +197,7 @@ class MDP:
 
     onward: Tensor  # [s, a, s]: probability to go on to a state
     win: Tensor  # [s, a]
-    beta: Tensor  # [s, a]: the behaviour
+    beta: Tensor  # [s, a]: the behavior
 
     @property
     def legal(self) -> Tensor:
@@ -229,7 +229,7 @@ class MDP:
         return self.win * table[0] + self.onward @ table[2:]
 
     def fixed_point(self, kind: str, **settings: float) -> tuple[Tensor, Tensor, Tensor]:
-        """(backup, V, log p~) where the closed-form minimiser and its own targets agree."""
+        """(backup, V, log p~) where the closed-form minimizer and its own targets agree."""
         log_beta = self.beta.log()
         value, log_policy = torch.full((len(self.beta),), 0.5).double(), log_beta
         for _ in range(120):
@@ -272,22 +272,22 @@ def test_the_max_backup_reaches_the_optimal_value(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_value_backup_reaches_the_behaviours_value_and_improves_on_it(seed):
+def test_the_value_backup_reaches_the_behaviors_value_and_improves_on_it(seed):
     mdp = random_mdp(seed)
-    behaviour = mdp.value_of(mdp.beta)
+    behavior = mdp.value_of(mdp.beta)
     handed_back, value, log_policy = mdp.fixed_point("value")
-    torch.testing.assert_close(value, behaviour, rtol=0, atol=1e-6)
+    torch.testing.assert_close(value, behavior, rtol=0, atol=1e-6)
     torch.testing.assert_close(handed_back, value)
     improved = mdp.value_of(log_policy.exp())  # k = 1
-    assert (improved > behaviour).all()
-    assert float(improved.mean()) > 1.5 * float(behaviour.mean())
+    assert (improved > behavior).all()
+    assert float(improved.mean()) > 1.5 * float(behavior.mean())
 
 
 def test_the_soft_backup_lies_between_and_grows_with_its_sharpness():
     mdp = random_mdp(0)
     soft = [mdp.fixed_point("soft", softness=b)[0] for b in (1e-3, 4.0, 1e4)]
-    behaviour, best = mdp.value_of(mdp.beta), mdp.optimal_value()
-    torch.testing.assert_close(soft[0], behaviour, rtol=0, atol=1e-2)
+    behavior, best = mdp.value_of(mdp.beta), mdp.optimal_value()
+    torch.testing.assert_close(soft[0], behavior, rtol=0, atol=1e-2)
     assert (soft[0] <= soft[1] + 1e-9).all()
     assert (soft[1] <= soft[2] + 1e-9).all()
     torch.testing.assert_close(soft[2], best, rtol=0, atol=2e-2)
@@ -302,7 +302,7 @@ def test_the_uniform_residual_fails_with_many_actions_where_the_void_outcome_doe
     ones, log_p = torch.ones(8, dtype=torch.float64), log_beta
     for _ in range(120):
         w = mdp.targets(backup("max", ones, log_p, log_beta, mdp.legal))
-        log_p = residual_minimiser(mdp.beta, w).log()
+        log_p = residual_minimizer(mdp.beta, w).log()
     uniform = backup("max", ones, log_p, log_beta, mdp.legal)
     highest, value, log_policy = mdp.fixed_point("max")
     assert float(best.max()) < 0.85

@@ -171,7 +171,7 @@ def distributions():
     return value, *logs, legal
 
 
-def test_the_mean_of_q_under_the_behaviour_is_v(distributions):
+def test_the_mean_of_q_under_the_behavior_is_v(distributions):
     value, log_policy, log_phi, _ = distributions
     q = q_values(value, log_policy, log_phi)
     assert float(q.max()) < 1  # nothing was cut

@@ -57,7 +57,7 @@ KEYS = {"state_keys": ("proprio",)}
         (ActingConfig, {"support": -0.1}, "--acting.support"),
         (ActingConfig, {"rule": "powr"}, "power"),
         (OptimConfig, {"batch_size": 1}, "--optim.batch-size"),
-        (OptimConfig, {"behaviour_steps": 0}, "--optim.behaviour-steps"),
+        (OptimConfig, {"behavior_steps": 0}, "--optim.behavior-steps"),
         (OptimConfig, {"value_steps": 0}, "--optim.value-steps"),
         (TrainConfig, {"method": "ilql"}, "advantage"),
         (TrainConfig, {"acting": ActingConfig(rule="advantage")}, "--method qsft"),
@@ -83,7 +83,7 @@ def test_settings_come_back_from_json():
         data=DataConfig(Path("x.hdf5"), ("a", "b"), cameras=("front_image",), filter_key="few"),
         qsft=QSFTConfig(gamma=1.0, lam=0.5, backup="soft"),
         model=ModelConfig(width=32, depth=1, image_weights="hub"),
-        behaviour_from=Path("c"),
+        behavior_from=Path("c"),
     )
     text = json.dumps(to_json(config))
     again = from_json(TrainConfig, json.loads(text))

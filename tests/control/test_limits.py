@@ -36,7 +36,7 @@ def joints() -> RobotSpec:
 
 
 def positions() -> RobotSpec:
-    """A hand that is sent to a position, in millimetres."""
+    """A hand that is sent to a position, in millimeters."""
     return RobotSpec(
         "position", {}, {"pose": 3, "q": 4}, np.full(4, -2000.0), np.full(4, 2000.0),
         measured="q", end_effector=EndEffector("pose", "position", 0.001),

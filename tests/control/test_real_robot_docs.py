@@ -43,7 +43,7 @@ def policy(tmp_path, monkeypatch):
     write_demonstrations(tmp_path / "logs.hdf5", [log(i) for i in range(3)], env_args)
     words = ["train", "--data.path", tmp_path / "logs.hdf5", "--data.state-keys", "joints",
              "--data.cameras", "front_image", "--model.width", 16, "--model.depth", 1,
-             "--tokenizer.horizon", 4, "--optim.batch-size", 8, "--optim.behaviour-steps", 1,
+             "--tokenizer.horizon", 4, "--optim.batch-size", 8, "--optim.behavior-steps", 1,
              "--optim.value-steps", 1, "--out", tmp_path / "run"]  # fmt: skip
     assert cli.main([str(word) for word in words]) == 0
     return tmp_path / "run"

@@ -75,7 +75,7 @@ def test_training_takes_the_logs_of_a_run_with_the_earlier_ones(small_policy, tm
     assert len(told) == 8
     again = tmp_path / "again"
     words = ["train", "--data.path", merged, "--out", again, "--data.state-keys", "proprio",
-             "--model.width", 16, "--model.depth", 1, "--optim.behaviour-steps", 1,
+             "--model.width", 16, "--model.depth", 1, "--optim.behavior-steps", 1,
              "--optim.value-steps", 1, "--optim.batch-size", 8]  # fmt: skip
     assert cli.main(list(map(str, words))) == 0
     description = open_policy(again).description

@@ -30,7 +30,7 @@ RULES: dict[str, dict[str, Any]] = {
     "k = 3": {"rule": "power", "k": 3.0},
     "ratio": {"rule": "ratio", "beta": 20.0},
     "paper": {"rule": "paper"},
-    "behaviour": {"rule": "behaviour"},
+    "behavior": {"rule": "behavior"},
 }
 
 
@@ -83,16 +83,16 @@ def parameters(folder: Path) -> dict[str, int]:
 def test_k_1_exports_one_network(checkpoint, tmp_path):
     one = export_policy(checkpoint, tmp_path / "one")
     both = export_policy(checkpoint, tmp_path / "both", {"k": 2.0})
-    phi = export_policy(checkpoint, tmp_path / "phi", {"rule": "behaviour"})
+    phi = export_policy(checkpoint, tmp_path / "phi", {"rule": "behavior"})
     whole = parameters(checkpoint)
     assert parameters(both) == whole
-    assert parameters(one) == {k: x for k, x in whole.items() if k != "behaviour"}
-    assert parameters(phi) == {"behaviour": whole["behaviour"]}
-    for folder, parts in ((one, ["value", "void"]), (both, ["behaviour", "value", "void"])):
+    assert parameters(one) == {k: x for k, x in whole.items() if k != "behavior"}
+    assert parameters(phi) == {"behavior": whole["behavior"]}
+    for folder, parts in ((one, ["value", "void"]), (both, ["behavior", "value", "void"])):
         assert json.loads((folder / "policy.json").read_text())["networks"] == parts
 
 
-def test_one_network_can_not_act_by_a_rule_that_needs_the_behaviour(checkpoint, tmp_path):
+def test_one_network_can_not_act_by_a_rule_that_needs_the_behavior(checkpoint, tmp_path):
     one = load_policy(export_policy(checkpoint, tmp_path / "one"))
     with pytest.raises(ValueError, match="exported without; export it again"):
         one.with_acting(k=2.0)

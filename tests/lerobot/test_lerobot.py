@@ -33,7 +33,7 @@ KINDS = [
     (9, False, False, "lift the cube"),
     (1, True, True, "lift the cube"),
 ]
-# Mean difference in grey levels that a codec may leave on the smooth frames below.
+# Mean difference in gray levels that a codec may leave on the smooth frames below.
 LOSS = {"png": 0.0, "h264": 4.0, "libsvtav1": 8.0}
 
 

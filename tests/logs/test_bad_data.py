@@ -279,7 +279,7 @@ def test_dones_that_only_end_the_logs_make_every_log_a_success_and_that_is_told(
 
 
 def test_each_log_keeps_its_own_mark_of_success(path):
-    """As after a merge of files that mark it differently, or after relabelling one log."""
+    """As after a merge of files that mark it differently, or after relabeling one log."""
 
     def spoil(file):
         file["data/demo_0/success"] = np.array([0, 1, 1, 1])  # marked step by step

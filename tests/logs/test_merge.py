@@ -1,4 +1,4 @@
-"""Merged files hold every log of their sources, and relabelled ones differ in what was named."""
+"""Merged files hold every log of their sources, and relabeled ones differ in what was named."""
 
 import json
 
@@ -203,7 +203,7 @@ def test_a_file_that_does_not_fit_is_named_and_nothing_is_written(tmp_path, rng,
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.hdf5", "b.hdf5"]
 
 
-def test_relabelled_logs_get_reward_and_end_and_the_others_stay(tmp_path, rng):
+def test_relabeled_logs_get_reward_and_end_and_the_others_stay(tmp_path, rng):
     logs = [episode(rng, success=i == 0, terminated=i != 2) for i in range(4)]
     path = write(tmp_path / "a.hdf5", logs, masks={"pressed": [2, 3]})
     with h5py.File(path, "r+") as file:
@@ -233,7 +233,7 @@ def test_relabelled_logs_get_reward_and_end_and_the_others_stay(tmp_path, rng):
         ({"failure": ["all"], "failure_end": "over"}, "'terminal' or 'truncated'"),
     ],
 )
-def test_a_relabelling_that_makes_no_sense_is_refused(tmp_path, rng, arguments, words):
+def test_a_relabeling_that_makes_no_sense_is_refused(tmp_path, rng, arguments, words):
     path = write(tmp_path / "a.hdf5", [episode(rng)], masks={"all": [0]})
     with pytest.raises(ValueError, match=words):
         relabel(path, tmp_path / "b.hdf5", **arguments)

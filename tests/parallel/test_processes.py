@@ -17,7 +17,7 @@ from qsft_robot.config.train import OptimConfig, TrainConfig, from_json, to_json
 from qsft_robot.policy.checkpoint import read_policy_folder
 from qsft_robot.token_data.run_data import read_run_data
 from qsft_robot.training.run_model import build_run_model
-from qsft_robot.training.stages import BEHAVIOUR, VALUE, build_stage
+from qsft_robot.training.stages import BEHAVIOR, VALUE, build_stage
 from qsft_robot.training.train import check_parts, resume_config, train, trainable
 
 pytest.importorskip("accelerate")
@@ -70,7 +70,7 @@ def close(a: list[dict], b: list[dict], tolerance: float = 1e-5) -> bool:
     )
 
 
-@pytest.mark.parametrize("stage_name", [BEHAVIOUR, VALUE])
+@pytest.mark.parametrize("stage_name", [BEHAVIOR, VALUE])
 @pytest.mark.parametrize("method", METHODS)
 def test_the_parts_of_a_batch_have_its_loss_and_gradient_as_their_mean(config, method, stage_name):
     """With chunks of 3 actions the parts hold unequally many real tokens."""
@@ -148,7 +148,7 @@ def test_two_processes_give_the_losses_of_one_and_resume_to_the_bit(config, pret
         train(one)
         return replace(one, out=tmp_path / "two" / name)
 
-    short = {"optim__behaviour_steps": 2, "optim__value_steps": 4}
+    short = {"optim__behavior_steps": 2, "optim__value_steps": 4}
     compared = {
         "qsft": both("qsft", settings(config, "qsft", **short)),
         "vlm": both("vlm", pretrained("smolvlm", pixels=True, **short)),

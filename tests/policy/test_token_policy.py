@@ -20,7 +20,7 @@ ACTING = {
     "k = 3": {"k": 3.0},
     "ratio": {"rule": "ratio"},
     "paper": {"rule": "paper"},
-    "behaviour": {"rule": "behaviour"},
+    "behavior": {"rule": "behavior"},
     "likeliest": {"temperature": 0.0},
 }
 
@@ -75,12 +75,12 @@ def test_a_batch_decides_as_each_episode_alone(policy, observations, name):
     assert all(value is not None and 0 <= value <= 1 for value in values)
 
 
-def test_a_decision_does_not_depend_on_its_neighbours(policy, observations):
+def test_a_decision_does_not_depend_on_its_neighbors(policy, observations):
     strange = replace(observations[0], state={k: 50 + x for k, x in observations[0].state.items()})
     values = []
-    for neighbour in (observations[5], strange):
+    for neighbor in (observations[5], strange):
         memories = [policy.begin_episode(0), policy.begin_episode(1)]
-        values.append(policy.infer_batch([observations[3], neighbour], memories)[0])
+        values.append(policy.infer_batch([observations[3], neighbor], memories)[0])
     assert np.array_equal(values[0].actions, values[1].actions)
     assert values[0].value == pytest.approx(values[1].value, abs=1e-6)
 
@@ -118,7 +118,7 @@ def test_the_policy_decides_by_the_distribution_that_training_saw(policy, config
     memory = greedy.begin_episode(0)
     decision = None
     for row in rows:
-        # Back from normalised state to the observation that the policy is given.
+        # Back from normalized state to the observation that the policy is given.
         flat, state, at = data.state[row].numpy(), {}, 0
         for key in greedy.state_keys:
             size = len(stats.mean[key])
@@ -193,7 +193,7 @@ def test_a_refused_observation_leaves_the_episode_as_it_was(policy, observations
 def test_a_rule_that_the_networks_can_not_serve_is_refused(policy, config, tmp_path):
     with pytest.raises(ValueError, match="unknown acting rule"):
         policy.with_acting(rule="powr")
-    with pytest.raises(ValueError, match=r"'advantage'.*power, ratio, paper, behaviour"):
+    with pytest.raises(ValueError, match=r"'advantage'.*power, ratio, paper, behavior"):
         policy.with_acting(rule="advantage")
     sft = load_policy(train(config(method="sft", out=tmp_path / "sft")))
     with pytest.raises(ValueError, match="needs a value network"):
@@ -201,7 +201,7 @@ def test_a_rule_that_the_networks_can_not_serve_is_refused(policy, config, tmp_p
 
 
 def test_the_return_conditioned_policy_obeys_the_return_it_is_asked_for(config, observations):
-    setting = config(method="return_conditioned", optim__behaviour_steps=40)
+    setting = config(method="return_conditioned", optim__behavior_steps=40)
     policy = load_policy(train(setting)).with_acting(temperature=0.0, min_p=0.0)
     found = [
         play(policy.with_acting(target_return=r), observations, 0) for r in (0.0, 1.0, 1.0, 30.0)

@@ -64,7 +64,7 @@ def write_training(run: Path, rng: np.random.Generator) -> None:
     run.mkdir(parents=True, exist_ok=True)
     rows = []
     for step in range(0, 2000, 10):
-        row = {"step": step, "stage": "behaviour", "loss/total": 3 * np.exp(-step / 500) + 0.4}
+        row = {"step": step, "stage": "behavior", "loss/total": 3 * np.exp(-step / 500) + 0.4}
         rows.append(row | {"time/update_s": 0.011, "time/data_s": 0.0007})
     for step in range(0, 2000, 10):
         value = 0.4 - 0.2 * np.exp(-step / 400) + rng.normal(0, 0.01)

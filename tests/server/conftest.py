@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data=DataConfig(base / "logs.hdf5", ("proprio",), cameras=CAMERAS),
         model=ModelConfig(width=32, depth=1, history=2),
         tokenizer=TokenizerConfig(kind="uniform", n_bins=8, horizon=2),
-        optim=OptimConfig(batch_size=8, behaviour_steps=2, value_steps=2, warmup_steps=1),
+        optim=OptimConfig(batch_size=8, behavior_steps=2, value_steps=2, warmup_steps=1),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QSFT_CACHE", str(base / "cache"))

@@ -101,7 +101,7 @@ def small_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             data=DataConfig(folder / "logs.hdf5", ("proprio",)),
             model=ModelConfig(width=16, depth=1),
             tokenizer=TokenizerConfig(kind="uniform", n_bins=8, horizon=4),
-            optim=OptimConfig(batch_size=16, behaviour_steps=2, value_steps=2, warmup_steps=1),
+            optim=OptimConfig(batch_size=16, behavior_steps=2, value_steps=2, warmup_steps=1),
             log_every=2,
         )
     )

@@ -27,11 +27,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "cameras": True, "history": 2, "acting": {"rule": "ratio", "beta": 20.0},
     },
     "value heads": {
-        "parts": ["behaviour", "value", "heads"], "acting": {"rule": "advantage"},
+        "parts": ["behavior", "value", "heads"], "acting": {"rule": "advantage"},
     },
     "return-conditioned": {
-        "method": "return_conditioned", "parts": ["behaviour"],
-        "acting": {"rule": "behaviour", "support": 0.0, "min_p": 0.0},
+        "method": "return_conditioned", "parts": ["behavior"],
+        "acting": {"rule": "behavior", "support": 0.0, "min_p": 0.0},
     },
 }  # fmt: skip
 # Rules and parts that a graph of the above differs from in arithmetic alone.
@@ -39,8 +39,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "chunks": {"horizon": 3},
     "one network": {"parts": ["value", "void"]},
     "pixels alone": {"cameras": True, "state": False, "parts": ["value", "void"]},
-    "paper": {"acting": {"rule": "paper"}, "parts": ["behaviour", "value"]},
-    "behaviour of two": {"acting": {"rule": "behaviour"}},
+    "paper": {"acting": {"rule": "paper"}, "parts": ["behavior", "value"]},
+    "behavior of two": {"acting": {"rule": "behavior"}},
     "shared encoder": {"cameras": True, "acting": {"k": 2.0}, "shared": True},
 }
 
@@ -56,7 +56,7 @@ class Exported(NamedTuple):
 def describe(
     method: str = "qsft",
     acting: Mapping[str, Any] | None = None,
-    parts: tuple[str, ...] | list[str] = ("behaviour", "value", "void"),
+    parts: tuple[str, ...] | list[str] = ("behavior", "value", "void"),
     cameras: bool = False,
     state: bool = True,
     history: int = 1,
@@ -112,7 +112,7 @@ def describe(
 
 
 def random_policy(description: dict[str, Any]) -> TokenPolicy:
-    """Networks of a description, every weight its own, so that behaviour and value differ."""
+    """Networks of a description, every weight its own, so that behavior and value differ."""
     torch.manual_seed(0)
     networks = build_networks(description)
     for trunk in networks.trunks():
@@ -128,7 +128,7 @@ def random_policy(description: dict[str, Any]) -> TokenPolicy:
         heads.load_state_dict({k: x + 0.05 * torch.randn_like(x) for k, x in _of(heads)})
         heads.state_value[-1].bias.data += 0.5
     if description["shared_image_features"]:
-        images = networks.behaviour.images.state_dict()  # type: ignore[union-attr]
+        images = networks.behavior.images.state_dict()  # type: ignore[union-attr]
         networks.value.images.load_state_dict(images)  # type: ignore[union-attr]
     return TokenPolicy(description, networks)
 

@@ -119,7 +119,7 @@ def config(logs: Path, pixel_logs: Path, tmp_path: Path) -> Config:
             tokenizer=TokenizerConfig(kind="uniform", n_bins=8),
             qsft=QSFTConfig(gamma=0.97, refresh_every=3),
             acting=ActingConfig(),
-            optim=OptimConfig(batch_size=16, behaviour_steps=4, value_steps=6, warmup_steps=1),
+            optim=OptimConfig(batch_size=16, behavior_steps=4, value_steps=6, warmup_steps=1),
             log_every=2,
             checkpoint_every=2,
         )

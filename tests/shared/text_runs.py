@@ -23,7 +23,7 @@ def settings(path: Path, out: Path, **changes: object) -> TrainConfig:
         tokenizer=TokenizerConfig(kind="commands"),
         qsft=QSFTConfig(gamma=0.95),
         optim=OptimConfig(
-            batch_size=64, behaviour_steps=80, value_steps=120, learning_rate=4e-3,
+            batch_size=64, behavior_steps=80, value_steps=120, learning_rate=4e-3,
             value_learning_rate=4e-3, warmup_steps=10,
         ),
         log_every=50,

@@ -86,7 +86,7 @@ def test_an_encoder_learns_them_and_its_tokens_are_kept_for_the_runs_after(
         tmp_path / "encoder",
         method="sft",
         data__auxiliary_commands=True,
-        optim__behaviour_steps=40,
+        optim__behavior_steps=40,
         optim__value_steps=1,
         **shape,
     )
@@ -97,18 +97,18 @@ def test_an_encoder_learns_them_and_its_tokens_are_kept_for_the_runs_after(
     kept = cache_folder() / "features"
     assert not kept.exists()
     run = settings(
-        text_logs, tmp_path / "run", features_from=encoder.out, optim__behaviour_steps=2,
+        text_logs, tmp_path / "run", features_from=encoder.out, optim__behavior_steps=2,
         optim__value_steps=2, **shape,
     )  # fmt: skip
     train(run)
     (file,) = kept.glob(f"*/{FEATURES}")
     written = file.stat().st_mtime_ns
-    following = {"features_from": None, "behaviour_from": run.out}
+    following = {"features_from": None, "behavior_from": run.out}
     follower = replace(run, method="filtered_sft", out=tmp_path / "next", **following)
     train(follower)
     assert [x.stat().st_mtime_ns for x in kept.glob(f"*/{FEATURES}")] == [written]
     _, theirs = read_policy_folder(encoder.out / "policy")
     _, ours = read_policy_folder(follower.out / "policy")
-    names = [name for name in ours if name.startswith("behaviour.images.")]
+    names = [name for name in ours if name.startswith("behavior.images.")]
     assert names
     assert all(ours[name].equal(theirs[name]) for name in names)

@@ -33,7 +33,7 @@ def prepared(config: TrainConfig) -> tuple[RunData, PolicyNetworks, dict]:
     networks = PolicyNetworks(build_run_model(config, data))
     from qsft_robot.build import describe_model
 
-    return data, networks, describe(config, data, describe_model(networks.behaviour))
+    return data, networks, describe(config, data, describe_model(networks.behavior))
 
 
 def test_every_row_has_its_own_legal_sets_and_padding_is_masked(text_logs, tmp_path):
@@ -72,8 +72,8 @@ def test_the_policy_remembers_what_training_reads(text_logs, tmp_path, keys):
     cameras = () if keys else ("view_image",)
     config = settings(text_logs, tmp_path, data__text_keys=keys, data__cameras=cameras)
     data, networks, description = prepared(config)
-    policy = TokenPolicy({**description, "networks": ["behaviour"], "acting": {
-        **description["acting"], "rule": "behaviour"}}, networks)  # fmt: skip
+    policy = TokenPolicy({**description, "networks": ["behavior"], "acting": {
+        **description["acting"], "rule": "behavior"}}, networks)  # fmt: skip
     log, memory = play(1, 0.9), policy.begin_episode(0)
     first = int(data.train.first_row[1])
     for t in range(len(log)):
@@ -90,7 +90,7 @@ def test_the_policy_remembers_what_training_reads(text_logs, tmp_path, keys):
 
 def test_what_was_said_before_changes_the_logits_and_an_earlier_log_does_not(text_logs, tmp_path):
     data, networks, _ = prepared(settings(text_logs, tmp_path))
-    model = networks.behaviour.eval()
+    model = networks.behavior.eval()
     steps = torch.arange(40)
     batch = data.train.batch(steps)
     assert (batch.words[data.train.time_of_step[steps] == 0, :-1] == 0).all()
@@ -138,7 +138,7 @@ def rate(policy: TokenPolicy, path: Path) -> float:
 def test_q_sft_beats_sft_on_mixed_logs_of_commands(text_logs, tmp_path):
     train(settings(text_logs, tmp_path / "run"))
     policy = load_policy(tmp_path / "run" / "policy")
-    sft = load_policy(tmp_path / "run" / "checkpoint").with_acting(rule="behaviour")
+    sft = load_policy(tmp_path / "run" / "checkpoint").with_acting(rule="behavior")
     assert rate(policy, text_logs) > rate(sft, text_logs) + 0.2
     with pytest.raises(ValueError, match="text commands, not"):
         PolicySpec.of(policy.description)
@@ -147,7 +147,7 @@ def test_q_sft_beats_sft_on_mixed_logs_of_commands(text_logs, tmp_path):
 def test_the_exported_policy_gives_the_checkpoints_commands_and_drives_no_arm(
     text_logs, tmp_path, capsys
 ):
-    few = {"optim__behaviour_steps": 10, "optim__value_steps": 5, "data__max_episodes": 20}
+    few = {"optim__behavior_steps": 10, "optim__value_steps": 5, "data__max_episodes": 20}
     run = tmp_path / "run"
     train(settings(text_logs, run, data__cameras=("view_image",), **few))
     policies = [load_policy(run / "checkpoint"), load_policy(run / "policy")]
@@ -192,7 +192,7 @@ class Counted:
 def test_free_decoding_says_what_is_not_admissible_and_the_evaluator_counts_it(
     text_logs, tmp_path, free
 ):
-    changes = {"method": "sft", "optim__behaviour_steps": 5, "optim__value_steps": 1}
+    changes = {"method": "sft", "optim__behavior_steps": 5, "optim__value_steps": 1}
     config = settings(
         text_logs, tmp_path / "run", tokenizer__free=free, data__max_episodes=20, **changes
     )
@@ -213,7 +213,7 @@ def test_bad_input_is_refused_by_name(text_logs, tmp_path, logs):
     with pytest.raises(ValueError, match=r"--data.text-keys view_image: this key holds no text"):
         read_run_data(settings(text_logs, tmp_path, data__text_keys=("view_image",)))
     _, networks, description = prepared(settings(text_logs, tmp_path))
-    acting = {**description["acting"], "rule": "behaviour"}
+    acting = {**description["acting"], "rule": "behavior"}
     policy = TokenPolicy({**description, "acting": acting}, networks)
     with pytest.raises(ValueError, match=f"needs the text '{ADMISSIBLE}'"):
         policy.infer(Observation({}, {}, "bring the cup to room 1", {"feedback": "hello"}))
@@ -227,7 +227,7 @@ def test_a_pretrained_model_reads_the_steps_in_its_prompt(
         "model__pretrained": str(tiny_folder(family)), "model__action_tokens": "added",
         "model__text_length": 120, "model__text_history": 3, "model__width": None,
         "model__depth": None, "model__lora_rank": 4, "data__max_episodes": 12,
-        "optim__behaviour_steps": 2, "optim__value_steps": 2, "optim__batch_size": 8,
+        "optim__behavior_steps": 2, "optim__value_steps": 2, "optim__batch_size": 8,
         "data__cameras": cameras,
     }  # fmt: skip
     config = settings(text_logs, tmp_path / "run", **changes)

@@ -109,7 +109,7 @@ def test_a_run_with_a_tower_resumes_exports_and_acts_without_its_source(
     shutil.copytree(clip, folder)
     source = f"open_clip:local-dir:{folder}"
     few = {"model__image_encoder": source, "model__text_encoder": source}
-    few |= {"optim__behaviour_steps": 2, "optim__value_steps": 2}
+    few |= {"optim__behavior_steps": 2, "optim__value_steps": 2}
     setting = tower_config(**few)
     train(setting, stop_after=2)
     policy = train(resume_config(setting.out), resume=True)
@@ -137,7 +137,7 @@ def test_fine_tuning_changes_tower_weights_and_caches_nothing(tower_config, cach
         setting = replace(setting, out=setting.out / str(fine_tune))
         train(setting)
         _, weights = read_policy_folder(setting.out / "policy")
-        assert torch.equal(weights[f"behaviour.{name}"], given) != fine_tune
+        assert torch.equal(weights[f"behavior.{name}"], given) != fine_tune
     assert len(files(cache)) == 2
 
 

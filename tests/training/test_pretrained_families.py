@@ -32,7 +32,7 @@ def test_each_family_trains_and_its_exported_folder_acts_the_same_without_the_ba
     family, pretrained, tiny_folder, observations, pixel_observations, tmp_path
 ):
     pixels = "vision_config" in json.loads((tiny_folder(family) / "config.json").read_text())
-    few = {"optim__behaviour_steps": 2, "optim__value_steps": 2}
+    few = {"optim__behavior_steps": 2, "optim__value_steps": 2}
     setting = pretrained(family, pixels=pixels, **few)
     policy = train(setting)
     seen = pixel_observations if pixels else observations
@@ -68,7 +68,7 @@ def test_the_command_line_trains_and_evaluates_a_pretrained_model(
     flags = {
         "--data.path": pixel_logs, "--data.state-keys": "proprio", "--data.cameras": "front_image",
         "--model.pretrained": base, "--model.lora-rank": 2, "--tokenizer.n-bins": 8,
-        "--optim.batch-size": 8, "--optim.behaviour-steps": 1, "--optim.value-steps": 1,
+        "--optim.batch-size": 8, "--optim.behavior-steps": 1, "--optim.value-steps": 1,
         "--out": out,
     }  # fmt: skip
     assert main(["train", *(str(x) for pair in flags.items() for x in pair)]) == 0

@@ -73,7 +73,7 @@ def test_theta_shares_the_base_with_phi_and_starts_as_its_equal(pretrained):
     setting = pretrained("gpt2")
     data = read_run_data(setting)
     networks = PolicyNetworks(build_run_model(setting, data)).eval()
-    networks.start_value_stage("void", networks.behaviour.config.width, 8)
+    networks.start_value_stage("void", networks.behavior.config.width, 8)
     phi, theta = networks.trunks()
     trained = {id(p) for p in theta.parameters() if p.requires_grad}
     shared = {id(p) for p in phi.parameters()} & {id(p) for p in theta.parameters()}
@@ -119,10 +119,10 @@ def test_a_checkpoint_on_a_base_that_changed_is_refused_in_one_sentence(pretrain
         load_policy(setting.out / "checkpoint")
 
 
-def test_the_behaviour_of_another_base_is_refused(pretrained, tmp_path):
+def test_the_behavior_of_another_base_is_refused(pretrained, tmp_path):
     source = pretrained("gpt2", out=tmp_path / "source")
     train(source, stop_after=4)
-    other = pretrained("llama", out=tmp_path / "other", behaviour_from=source.out)
+    other = pretrained("llama", out=tmp_path / "other", behavior_from=source.out)
     with pytest.raises(ValueError, match="its model differs"):
         train(other)
 
@@ -130,7 +130,7 @@ def test_the_behaviour_of_another_base_is_refused(pretrained, tmp_path):
 @pytest.mark.parametrize(
     "rival",
     [
-        {"model__reinitialise": "head"},
+        {"model__reinitialize": "head"},
         {"model__from_scratch": True, "model__lora_rank": 0},
         {"model__lora_rank": 0},
         {"method": "ilql", "acting__rule": "advantage"},
@@ -143,7 +143,7 @@ def test_the_behaviour_of_another_base_is_refused(pretrained, tmp_path):
 def test_a_rival_trains_resumes_and_is_exported_alike(pretrained, observations, tmp_path, rival):
     rival = dict(rival)
     presets = [rival.pop("preset")] if "preset" in rival else []
-    few = {"optim__behaviour_steps": 2, "optim__value_steps": 2, "out": tmp_path / "run"}
+    few = {"optim__behavior_steps": 2, "optim__value_steps": 2, "out": tmp_path / "run"}
     setting = pretrained("gpt2", *presets, **few, **rival)
     train(setting, stop_after=3 if setting.two_stages else 2)
     policy = train(resume_config(setting.out), resume=True)
@@ -156,9 +156,9 @@ def first_model(setting: TrainConfig):
     return build_run_model(setting, read_run_data(setting))
 
 
-def test_a_reinitialised_head_keeps_the_body_and_a_model_from_scratch_nothing(pretrained):
+def test_a_reinitialized_head_keeps_the_body_and_a_model_from_scratch_nothing(pretrained):
     as_it_is = first_model(pretrained("gpt2"))
-    new_head = first_model(pretrained("gpt2", model__reinitialise="head"))
+    new_head = first_model(pretrained("gpt2", model__reinitialize="head"))
     scratch = first_model(pretrained("gpt2", model__from_scratch=True, model__lora_rank=0))
 
     def same(other, name: str) -> bool:
@@ -194,11 +194,11 @@ def test_recomputed_activations_give_the_same_losses(pretrained, config, tmp_pat
     [
         ({"revision": "main"}, "--model.revision"),
         ({"from_scratch": True}, "--model.from-scratch"),
-        ({"reinitialise": "head"}, "--model.reinitialise"),
+        ({"reinitialize": "head"}, "--model.reinitialize"),
         ({"pretrained": "a/b", "width": 64}, "--model.width"),
         ({"pretrained": "a/b", "image_encoder": "timm:resnet18"}, "--model.image-encoder"),
         ({"pretrained": "a/b", "from_scratch": True}, "--model.lora-rank 0"),
-        ({"pretrained": "a/b", "lora_rank": 0, "from_scratch": True, "reinitialise": "head"},
+        ({"pretrained": "a/b", "lora_rank": 0, "from_scratch": True, "reinitialize": "head"},
          "no pretrained head"),
         ({"pretrained": "a/b", "random_shift": 2}, "--model.no-frozen-features"),
         ({"lora_rank": -1}, "--model.lora-rank"),

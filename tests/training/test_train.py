@@ -61,7 +61,7 @@ def actions(folder: Path, observations) -> np.ndarray:
 
 @METHOD
 def test_two_steps_resumed_to_four_exported_and_loaded_act_the_same(config, method, observations):
-    few = {"optim__behaviour_steps": 2, "optim__value_steps": 2}
+    few = {"optim__behavior_steps": 2, "optim__value_steps": 2}
     setting = settings(config, method, **few)
     run = train(setting, stop_after=2)
     assert run == setting.out
@@ -79,7 +79,7 @@ def test_two_steps_resumed_to_four_exported_and_loaded_act_the_same(config, meth
         assert np.array_equal(actions(folder, observations), found)
 
 
-# Stops in the behaviour stage, at its end, in the value stage and off the lines of metrics.
+# Stops in the behavior stage, at its end, in the value stage and off the lines of metrics.
 @pytest.mark.parametrize("stop_after", [2, 3, 4, 5, 7])
 @pytest.mark.parametrize("method", ["qsft", "qsft soft backup", "paper", "ilql", "sft"])
 def test_a_resumed_run_ends_with_the_same_bits(config, tmp_path, method, stop_after):
@@ -168,7 +168,7 @@ def test_numbers_that_are_not_finite_stop_the_run_name_the_logs_and_keep_the_che
 
     monkeypatch.setattr(train_module, "schedule", poison)
     monkeypatch.setattr(train_module, "read_run_data", keep_data)
-    stage, at = ("behaviour", update) if update < 4 else ("value", update - 4)
+    stage, at = ("behavior", update) if update < 4 else ("value", update - 4)
     with pytest.raises(TrainingStopped, match=rf"{stage} update {at}: loss nan.*demo_\d+:\d+"):
         train(setting)
     saved, _ = read_training(setting.out / "checkpoint")
@@ -198,10 +198,10 @@ def test_what_can_not_be_resumed_is_refused(config, tmp_path):
         train(replace(resume_config(run), data=replace(config().data, path=other)), resume=True)
 
 
-def test_the_behaviour_of_another_run_gives_the_same_value_stage(config, tmp_path):
+def test_the_behavior_of_another_run_gives_the_same_value_stage(config, tmp_path):
     whole = train(config())
     run = tmp_path / "from"
-    taken = train(replace(config(), out=run, behaviour_from=config().out))
+    taken = train(replace(config(), out=run, behavior_from=config().out))
     weights = [(p / "weights.safetensors").read_bytes() for p in (whole, taken)]
     assert weights[0] == weights[1]
     assert [row["step"] for row in rows(run)] == [6, 8, 10]
@@ -217,11 +217,11 @@ def test_the_behaviour_of_another_run_gives_the_same_value_stage(config, tmp_pat
         ({"data__action_low": (-2.0,), "data__action_high": (2.0,)}, "norm_stats"),
     ],
 )
-def test_the_behaviour_of_another_action_space_or_observation_is_refused(
+def test_the_behavior_of_another_action_space_or_observation_is_refused(
     config, tmp_path, change, part
 ):
     train(config(), stop_after=4)
-    other = replace(config(**change), out=tmp_path / "other", behaviour_from=config().out)
+    other = replace(config(**change), out=tmp_path / "other", behavior_from=config().out)
     with pytest.raises(ValueError, match=rf"its ({part}) differs"):
         train(other)
 
@@ -243,7 +243,7 @@ def value_stage(setting, pixels: bool = False):
     return networks, data, QSFTStage(networks, tokens, "cpu", setting.qsft)
 
 
-def test_at_step_0_v_is_the_mean_return_of_the_data_and_the_policy_is_the_behaviour(config):
+def test_at_step_0_v_is_the_mean_return_of_the_data_and_the_policy_is_the_behavior(config):
     networks, data, stage = value_stage(config())
     tokens = data.train
     values = stage.values_at(torch.arange(tokens.rows))
@@ -336,21 +336,21 @@ def test_the_value_stage_on_frozen_features_equals_the_one_that_reads_images(con
     torch.testing.assert_close(*losses, rtol=2e-3, atol=0)
 
 
-def test_the_behaviour_is_frozen_in_the_value_stage_and_theta_moves(config):
+def test_the_behavior_is_frozen_in_the_value_stage_and_theta_moves(config):
     run = config().out
     train(config(), stop_after=4)
     before = read_policy_folder(run / "checkpoint")[1]
     train(resume_config(run), resume=True)
     after = read_policy_folder(run / "checkpoint")[1]
-    phi = [k for k in before if k.startswith("behaviour.")]
+    phi = [k for k in before if k.startswith("behavior.")]
     assert all(torch.equal(before[k], after[k]) for k in phi)
-    moved = [k for k in phi if not torch.equal(after[k], after[k.replace("behaviour", "value")])]
+    moved = [k for k in phi if not torch.equal(after[k], after[k.replace("behavior", "value")])]
     assert len(moved) > len(phi) / 2
 
 
-def test_training_lowers_the_behaviours_loss_and_follows_the_targets(config):
+def test_training_lowers_the_behaviors_loss_and_follows_the_targets(config):
     setting = config(
-        optim__behaviour_steps=150, optim__value_steps=400, optim__batch_size=64, log_every=50,
+        optim__behavior_steps=150, optim__value_steps=400, optim__batch_size=64, log_every=50,
         optim__value_learning_rate=3e-3, model__dropout=0.0, checkpoint_every=1000,
     )  # fmt: skip
     train(setting)

@@ -153,7 +153,7 @@ def load_base(config: PretrainedConfig) -> LoadedBase:
 
 
 def no_dropout(model: nn.Module) -> None:
-    """Set every dropout of a model to 0: behaviour and value then compute the same in training."""
+    """Set every dropout of a model to 0: behavior and value then compute the same in training."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -218,7 +218,7 @@ class Prompt:
         return self._behind_images(f"{self._before}{instruction}{self._after}")
 
     def _behind_images(self, text: str) -> list[int]:
-        """Ids of a text, tokenised behind what ends an image: a space may depend on it."""
+        """Ids of a text, tokenized behind what ends an image: a space may depend on it."""
         if self._anchor:
             ids = self._ids(self._anchor + text)
             start = self._ids(self._anchor)

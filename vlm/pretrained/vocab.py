@@ -37,7 +37,7 @@ def least_used_ids(tokenizer: Any, count: int, rows: int, taken: Collection[int]
 
 
 def is_single(tokenizer: Any, i: int) -> bool:
-    """Whether the text of one id is tokenised to that id alone."""
+    """Whether the text of one id is tokenized to that id alone."""
     token = tokenizer.convert_ids_to_tokens(i)
     if token is None:
         return False

@@ -14,7 +14,7 @@ class Copyable(NamedTuple):
     """What a decision may copy; ids are those of action tokens, the vocabulary's size for none."""
 
     asked: Float[Tensor, "b v"]  # 1 where the instruction has the word
-    # Neighbours in the remembered commands, and in the newest step's command and texts.
+    # Neighbors in the remembered commands, and in the newest step's command and texts.
     command_first: Int64[Tensor, "b p"]
     command_second: Int64[Tensor, "b p"]
     newest_first: Int64[Tensor, "b q"]

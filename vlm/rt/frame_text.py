@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vlm.words import hash_text
 
-# Spreads the pairs of neighbouring words over the buckets (a prime).
+# Spreads the pairs of neighboring words over the buckets (a prime).
 _PAIR = 1_000_003
 
 
@@ -29,7 +29,7 @@ class FrameText(nn.Module):
     """Words of j steps to j tokens.
 
     Each part (command, texts) is three sums of embeddings: of its words, of its pairs of
-    neighbours (cabinet 1 is not drawer 1), and once more of those words that the instruction has
+    neighbors (cabinet 1 is not drawer 1), and once more of those words that the instruction has
     too, so that seeing what the goal names needs no learning word by word. Sums, not attention:
     they cost less than the decoder's reading of their one token a step.
     """

@@ -102,10 +102,10 @@ class TokenLearner(nn.Module):
     The queries come from the condition, so words choose where to look; coordinates are averaged
     with the features, so a token says where it looked (TokenLearner, Ryoo et al. 2021).
 
-    The scores of a query are standardised over the positions and start three deviations sharp:
+    The scores of a query are standardized over the positions and start three deviations sharp:
     with plain scores the softmax starts flat, a small object moves a token by one part in a
     hundred, and finding it from words took no step forward in 400 updates of 64 images (32 bins,
-    cross-entropy 3.33 of 3.47); standardised it was found to the bin (.05).
+    cross-entropy 3.33 of 3.47); standardized it was found to the bin (.05).
     """
 
     def __init__(self, channels: int, condition_width: int, tokens: int, width: int) -> None:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
-COLOURS = ("red", "green", "blue", "yellow", "black", "white", "orange", "purple", "grey", "brown")
+COLORS = ("red", "green", "blue", "yellow", "black", "white", "orange", "purple", "grey", "brown")
 THINGS = (
     "cube", "bowl", "block", "drawer", "table", "plate", "cup", "box", "button", "handle", "lid",
     "sponge", "spoon", "tray",
@@ -40,7 +40,7 @@ LLAVA = (
 def sentences() -> list[str]:
     """What the tokenizers of small models are trained on."""
     lines = [f"State: {' '.join(str(i) for i in range(n, n + 8))}\n" for n in range(0, 256, 8)]
-    pairs = [f"{colour} {thing}" for colour, thing in itertools.product(COLOURS, THINGS)]
+    pairs = [f"{colour} {thing}" for colour, thing in itertools.product(COLORS, THINGS)]
     for i, pair in enumerate(pairs):
         other, place = pairs[(7 * i + 3) % len(pairs)], PLACES[i % len(PLACES)]
         lines.append(f"the {pair} is {place} the {other}.\n")

@@ -1,4 +1,4 @@
-"""What a tower does with pixels first: the resizing and normalisation it was trained with."""
+"""What a tower does with pixels first: the resizing and normalization it was trained with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class TowerInput(nn.Module):
     """Images in [0, 1] to the size, mean and deviation that a tower was trained with.
 
     The whole image is resized, squashed if it has another aspect: the border of a camera image,
-    which a centre crop throws away, is where an arm meets its objects. On images of the tower's own
+    which a center crop throws away, is where an arm meets its objects. On images of the tower's own
     aspect this is what open_clip's transforms do, up to the rounding of pixels to 8 bits.
 
     Resizing is separable: two small matrices, made by resizing the unit matrix with the library's

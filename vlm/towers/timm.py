@@ -93,7 +93,7 @@ def prune_timm(backbone: Any, description: Mapping[str, Any]) -> nn.Module:
 def choose_map(backbone: Any, name: str, size: tuple[int, int]) -> tuple[int, bool]:
     """The deepest map with at least 4 x 4 positions: its index, and whether it is the last.
 
-    A vision transformer's last map is then normalised as its own forward does.
+    A vision transformer's last map is then normalized as its own forward does.
     """
     if not hasattr(backbone, "forward_intermediates"):
         raise ValueError(

@@ -46,7 +46,7 @@ class Tower(nn.Module):
     """What image and text towers share: frozen means frozen, in whatever mode the model is.
 
     A frozen tower computes without gradients, is always in eval mode, and a copy of it is itself:
-    behaviour and value then hold it once.
+    behavior and value then hold it once.
     """
 
     frozen: bool
@@ -127,8 +127,8 @@ class ImageTower(Tower):
     @torch.no_grad()
     def _probe(self, backbone: nn.Module, known: dict[str, Any]) -> list[int]:
         """[t, h, w] of the map, by making one: how a convolution rounds, only it knows."""
-        grey = torch.zeros(1, 3, *known["size"])
-        return [int(n) for n in self._maps(backbone, known, grey).shape[1:]]
+        gray = torch.zeros(1, 3, *known["size"])
+        return [int(n) for n in self._maps(backbone, known, gray).shape[1:]]
 
 
 class TowerEncoder(nn.Module):

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from sim.alfworld.drawing.shapes import (
     BLACK,
     DARK,
-    GREY,
+    GRAY,
     STEEL,
     WHITE,
-    Colour,
+    Color,
     Parts,
     Vector,
     ball,
@@ -118,7 +118,7 @@ def _fridge(y: float, is_open: bool) -> Furniture:
 
 
 def _chest(
-    y: float, is_open: bool, shell: Colour, inside: Colour, size: Vector, sign: list[Parts]
+    y: float, is_open: bool, shell: Color, inside: Color, size: Vector, sign: list[Parts]
 ) -> Furniture:
     """A box with a door hinged at its left, its middle at height y; `sign` is what its closed door
     shows."""
@@ -148,7 +148,7 @@ def _microwave(y: float, is_open: bool) -> Furniture:
         box(0.38, 0.01, 0.24, (-0.07, -0.003, 0), BLACK),
         rod(0.012, (0.14, -0.03, -0.11), (0.14, -0.03, 0.11), STEEL),
         box(0.07, 0.01, 0.06, (0.22, -0.003, 0.09), (0.3, 1.0, 0.5), glow=0.8),
-        *(box(0.05, 0.012, 0.02, (0.22, -0.003, z), GREY) for z in (0.02, -0.03, -0.08)),
+        *(box(0.05, 0.012, 0.02, (0.22, -0.003, z), GRAY) for z in (0.02, -0.03, -0.08)),
     ]
     size = (0.58, 0.42, 0.36)
     return _chest(max(y, 0.3) + 0.18, is_open, WHITE, (0.95, 0.9, 0.6), size, window)
@@ -163,7 +163,7 @@ def _safe(y: float, is_open: bool) -> Furniture:
     return _chest(y + 0.22, is_open, (0.2, 0.24, 0.22), (0.45, 0.5, 0.48), (0.5, 0.42, 0.44), dial)
 
 
-# Drawn at a height (metres), open or closed.
+# Drawn at a height (meters), open or closed.
 CASES: dict[str, Callable[[float, bool], Furniture]] = {
     "Cabinet": _cabinet,
     "Drawer": _drawer,

@@ -9,12 +9,12 @@ from sim.alfworld.drawing.cases import CASES
 from sim.alfworld.drawing.shapes import (
     BLACK,
     DARK,
-    GREY,
+    GRAY,
     STEEL,
     TAN,
     WHITE,
     WOOD,
-    Colour,
+    Color,
     Parts,
     box,
     disc,
@@ -53,25 +53,25 @@ def _top(
     usable = min(depth - 0.06, 0.5)
     wide = min(width - 0.08, 0.98)
     surface = Surface((0, -depth / 2 + 0.03 + usable / 2, z), wide, usable)
-    focus = (0.0, surface.centre[1], z + 0.04)
+    focus = (0.0, surface.center[1], z + 0.04)
     parts = join(board)
     return Furniture(
         parts, (surface,), focus, min(span, wide + 0.22), pitch, (width / 2, depth / 2)
     )
 
 
-def _legs(w: float, d: float, z: float, colour: Colour, thick: float = 0.05) -> list[Parts]:
+def _legs(w: float, d: float, z: float, color: Color, thick: float = 0.05) -> list[Parts]:
     x, y = w / 2 - thick, d / 2 - thick
     corners = ((-x, -y), (x, -y), (-x, y), (x, y))
-    return [box(thick, thick, z, (a, b, z / 2), colour) for a, b in corners]
+    return [box(thick, thick, z, (a, b, z / 2), color) for a, b in corners]
 
 
-def _table(w: float, d: float, z: float, colour: Colour, legs: Colour) -> Furniture:
-    board = [box(w, d, 0.05, (0, 0, z - 0.025), colour), *_legs(w, d, z - 0.05, legs)]
+def _table(w: float, d: float, z: float, color: Color, legs: Color) -> Furniture:
+    board = [box(w, d, 0.05, (0, 0, z - 0.025), color), *_legs(w, d, z - 0.05, legs)]
     return _top(w, d, z, board)
 
 
-def _solid(w: float, d: float, z: float, top: Colour, body: Colour) -> Furniture:
+def _solid(w: float, d: float, z: float, top: Color, body: Color) -> Furniture:
     board = [
         box(w, d, 0.05, (0, 0, z - 0.025), top),
         box(w - 0.06, d - 0.1, z - 0.05, (0, 0.04, (z - 0.05) / 2), body),
@@ -103,12 +103,12 @@ def _cart(z: float) -> Furniture:
     board = [
         box(0.6, 0.42, 0.02, (0, 0, z), STEEL),
         box(0.6, 0.42, 0.02, (0, 0, z * 0.45), STEEL),
-        *_legs(0.6, 0.42, z, GREY, 0.03),
+        *_legs(0.6, 0.42, z, GRAY, 0.03),
     ]
     return _top(0.6, 0.42, z + 0.01, board)
 
 
-def _seat(w: float, cloth: Colour, cushion: Colour) -> Furniture:
+def _seat(w: float, cloth: Color, cushion: Color) -> Furniture:
     z = 0.42
     board = [
         box(w, 0.75, z - 0.12, (0, 0, (z - 0.12) / 2), cloth),
@@ -138,7 +138,7 @@ def _bed() -> Furniture:
     return _top(1.5, 1.6, 0.514, board)
 
 
-def _basin(w: float, d: float, rim: float, floor: float, counter: Colour) -> Furniture:
+def _basin(w: float, d: float, rim: float, floor: float, counter: Color) -> Furniture:
     """A basin sunk into a counter, with a tap at its back."""
     z, high = (rim + floor) / 2, rim - floor
     parts = [
@@ -177,7 +177,7 @@ def _toilet() -> Furniture:
     return Furniture(join(parts), (surface,), (0, 0.15, 0.76), 0.86, 34, (0.27, 0.38))
 
 
-def _bin(wall: Colour, inside: Colour, high: float) -> Furniture:
+def _bin(wall: Color, inside: Color, high: float) -> Furniture:
     r, z = 0.21, high / 2
     parts = [
         box(2 * r, 0.02, high, (0, -r, z), wall),
@@ -210,7 +210,7 @@ def _burner(y: float) -> Furniture:
         disc(0.16, 0.012, (0, 0, z), BLACK),
         disc(0.12, 0.014, (0, 0, z), (0.5, 0.12, 0.08)),
         disc(0.08, 0.016, (0, 0, z), BLACK),
-        box(0.5, 0.5, z - 0.06, (0, 0.02, (z - 0.06) / 2), GREY),
+        box(0.5, 0.5, z - 0.06, (0, 0.02, (z - 0.06) / 2), GRAY),
     ]
     return _top(0.5, 0.5, z + 0.01, board)
 
@@ -276,7 +276,7 @@ _REST: dict[str, Callable[[float], Furniture]] = {
 
 @cache
 def draw_furniture(kind: str, y: float, is_open: bool) -> Furniture:
-    """A receptacle of a type at height y (metres); of those in TOPS, y is the top's height."""
+    """A receptacle of a type at height y (meters); of those in TOPS, y is the top's height."""
     if kind in TOPS:
         return TOPS[kind][1](y)
     if kind in CASES:

@@ -1,4 +1,4 @@
-"""The shapes and colours of the ALFWorld objects that lie flat."""
+"""The shapes and colors of the ALFWorld objects that lie flat."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sim.alfworld.drawing.shapes import (
     CREAM,
     DARK,
     GOLD,
-    GREY,
+    GRAY,
     PINK,
     RED,
     STEEL,
     TAN,
     WHITE,
     YELLOW,
-    Colour,
+    Color,
     Shape,
     ball,
     box,
@@ -26,15 +26,15 @@ from sim.alfworld.drawing.shapes import (
 )
 
 
-def _lying(blade: Shape, grip: Colour) -> Shape:
+def _lying(blade: Shape, grip: Color) -> Shape:
     """A tool that lies with its grip at the left; the blade stands at the right."""
     return (rod(0.014, (-0.095, 0, 0.014), (-0.02, 0, 0.014), grip), *blade)
 
 
-def _towel(colour: Colour, stripe: Colour, side: float) -> Shape:
+def _towel(color: Color, stripe: Color, side: float) -> Shape:
     return (
-        box(side, side * 0.7, 0.05, (0, 0, 0.025), colour),
-        box(side * 0.96, side * 0.66, 0.03, (0, 0, 0.06), colour),
+        box(side, side * 0.7, 0.05, (0, 0, 0.025), color),
+        box(side * 0.96, side * 0.66, 0.03, (0, 0, 0.06), color),
         box(side * 0.12, side * 0.68, 0.034, (-side * 0.2, 0, 0.061), stripe),
         box(side * 0.12, side * 0.68, 0.034, (side * 0.2, 0, 0.061), stripe),
     )
@@ -102,19 +102,19 @@ def lying_shapes() -> dict[str, Shape]:
             (
                 rod(0.01, (-0.02, 0, 0.014), (0.04, 0, 0.014), DARK),
                 ball(0.045, 0.045, 0.025, (0.065, 0, 0.02), DARK),
-                disc(0.03, 0.004, (0.065, 0, 0.046), GREY),
+                disc(0.03, 0.004, (0.065, 0, 0.046), GRAY),
             ),
             DARK,
         ),
         "Newspaper": (
             box(0.17, 0.12, 0.02, (0, 0, 0.01), (0.85, 0.84, 0.78)),
             box(0.14, 0.018, 0.022, (0, 0.035, 0.011), BLACK),
-            box(0.06, 0.05, 0.022, (-0.04, -0.015, 0.011), GREY),
+            box(0.06, 0.05, 0.022, (-0.04, -0.015, 0.011), GRAY),
             *(box(0.06, 0.008, 0.022, (0.04, y, 0.011), DARK) for y in (0.005, -0.017, -0.039)),
         ),
         "Pan": (
             disc(0.07, 0.025, (-0.025, 0, 0.013), BLACK),
-            disc(0.058, 0.004, (-0.025, 0, 0.026), GREY),
+            disc(0.058, 0.004, (-0.025, 0, 0.026), GRAY),
             rod(0.014, (0.045, 0, 0.02), (0.12, 0, 0.02), BROWN),
         ),
         "PaperTowel": (box(0.15, 0.13, 0.012, (0, 0, 0.006), WHITE),),
@@ -138,7 +138,7 @@ def lying_shapes() -> dict[str, Shape]:
             box(0.06, 0.16, 0.025, (0, 0, 0.012), (0.15, 0.15, 0.17)),
             disc(0.011, 0.006, (0, 0.06, 0.026), RED, glow=0.4),
             *(
-                disc(0.009, 0.006, (x, y, 0.026), GREY)
+                disc(0.009, 0.006, (x, y, 0.026), GRAY)
                 for x in (-0.015, 0.015)
                 for y in (0.025, -0.005, -0.035)
             ),
@@ -151,8 +151,8 @@ def lying_shapes() -> dict[str, Shape]:
             (
                 rod(0.008, (-0.02, 0, 0.014), (0.03, 0, 0.014), STEEL),
                 box(0.07, 0.075, 0.01, (0.065, 0, 0.014), BLACK),
-                box(0.05, 0.01, 0.012, (0.065, 0.015, 0.014), GREY),
-                box(0.05, 0.01, 0.012, (0.065, -0.015, 0.014), GREY),
+                box(0.05, 0.01, 0.012, (0.065, 0.015, 0.014), GRAY),
+                box(0.05, 0.01, 0.012, (0.065, -0.015, 0.014), GRAY),
             ),
             RED,
         ),

@@ -10,7 +10,7 @@ from sim.alfworld.drawing.lying import lying_shapes
 from sim.alfworld.drawing.shapes import (
     BLACK,
     GOLD,
-    Colour,
+    Color,
     Parts,
     Shape,
     ball,
@@ -23,7 +23,7 @@ from sim.alfworld.drawing.shapes import (
 from sim.alfworld.drawing.standing import standing_shapes
 from sim.alfworld.state import RoomObject
 
-CELL = 0.2  # metres: each object stands at z = 0 in a square of this side about the z axis
+CELL = 0.2  # meters: each object stands at z = 0 in a square of this side about the z axis
 # Lying things are tipped towards whoever looks at them by this much, else one sees their edges.
 _TIPPED = 35.0
 
@@ -48,7 +48,7 @@ _LAMPS: dict[str, Callable[[bool], Shape]] = {
     "DeskLamp": lambda lit: _lamp(0.24, lit),
     "FloorLamp": lambda lit: _lamp(0.36, lit),
 }
-_INSIDE: dict[str, tuple[Colour, Colour]] = {  # peel and flesh of what can be sliced
+_INSIDE: dict[str, tuple[Color, Color]] = {  # peel and flesh of what can be sliced
     "Apple": ((0.8, 0.02, 0.05), (0.98, 0.95, 0.75)),
     "Bread": ((0.62, 0.34, 0.1), (0.95, 0.85, 0.6)),
     "Egg": ((0.98, 0.95, 0.9), (0.98, 0.75, 0.1)),
@@ -58,7 +58,7 @@ _INSIDE: dict[str, tuple[Colour, Colour]] = {  # peel and flesh of what can be s
 }
 
 
-def _sliced(peel: Colour, flesh: Colour) -> Shape:
+def _sliced(peel: Color, flesh: Color) -> Shape:
     """Three slices that stand apart and show their flesh."""
     return tuple(
         part
@@ -71,7 +71,7 @@ def _sliced(peel: Colour, flesh: Colour) -> Shape:
 
 
 def _unknown(kind: str) -> Shape:
-    """A type that nobody drew: a cube and a ball in colours of its name."""
+    """A type that nobody drew: a cube and a ball in colors of its name."""
     number = zlib.crc32(kind.encode())
     r, g, b = ((number >> shift & 255) / 255 for shift in (0, 8, 16))
     return (
@@ -97,7 +97,7 @@ def _base(kind: str, sliced: bool, lit: bool) -> Parts:
     flat = lying_shapes()
     if kind in flat:
         tipped = join(flat[kind]).placed((0, 0, 0), turn("x", _TIPPED))
-        lowest = float((tipped.centres[:, 2] - tipped.sizes.min(axis=1)).min())
+        lowest = float((tipped.centers[:, 2] - tipped.sizes.min(axis=1)).min())
         return tipped.placed((0, 0, max(0.0, 0.02 - lowest)))
     return join(standing_shapes().get(kind) or _unknown(kind))
 
@@ -106,8 +106,8 @@ def _steam(height: float) -> Shape:
     """Red-hot ground and flames of steam above."""
     ground = disc(0.092, 0.006, (0, 0, 0.004), (1.0, 0.25, 0.0), glow=0.8)
     wisps = (
-        rod(0.011, (x, -0.02, height + 0.02), (x + 0.015, -0.02, height + 0.08), colour, 1.0)
-        for x, colour in (
+        rod(0.011, (x, -0.02, height + 0.02), (x + 0.015, -0.02, height + 0.08), color, 1.0)
+        for x, color in (
             (-0.05, (1.0, 0.45, 0.1)),
             (0.0, (1.0, 0.2, 0.0)),
             (0.05, (1.0, 0.6, 0.1)),
@@ -145,7 +145,7 @@ def _bubbles(height: float) -> Shape:
 @cache
 def _drawn(kind: str, hot: bool, cold: bool, clean: bool, sliced: bool, lit: bool) -> Parts:
     parts = _base(kind, sliced, lit)
-    height = float((parts.centres[:, 2] + parts.sizes.min(axis=1)).max())
+    height = float((parts.centers[:, 2] + parts.sizes.min(axis=1)).max())
     signs: list[Parts] = []
     if hot:
         parts = parts.tinted((1.0, 0.2, 0.0), 0.3)
@@ -159,6 +159,6 @@ def _drawn(kind: str, hot: bool, cold: bool, clean: bool, sliced: bool, lit: boo
 
 
 def draw_object(thing: RoomObject) -> Parts:
-    """An object of about CELL metres across, standing at the origin, with signs of its state:
+    """An object of about CELL meters across, standing at the origin, with signs of its state:
     flames when hot, a snow crystal when cold, bubbles when clean, slices when sliced."""
     return _drawn(thing.type, thing.hot, thing.cold, thing.clean, thing.sliced, thing.lit)

@@ -16,10 +16,10 @@ from sim.alfworld.drawing.shapes import Parts, box, join, turn
 from sim.alfworld.drawing.surfaces import Furniture, Surface
 from sim.alfworld.state import Receptacle, RoomObject, RoomState
 
-WALL_HEIGHT = 2.8  # metres
-_ON_FLOOR = 0.3  # metres; below this AI2-THOR's position is furniture's foot, above it its top
+WALL_HEIGHT = 2.8  # meters
+_ON_FLOOR = 0.3  # meters; below this AI2-THOR's position is furniture's foot, above it its top
 _ON_TABLES = frozenset({"Microwave", "Safe", "CoffeeMachine", "Toaster"})
-_COLUMN = 0.2  # metres; drawers and cabinets above one another face the same way
+_COLUMN = 0.2  # meters; drawers and cabinets above one another face the same way
 _LARGEST = 1.55  # of CELL: how much the objects of an uncrowded surface are enlarged
 # Floor and wall of kitchens, living rooms, bedrooms and bathrooms.
 _DECOR = {
@@ -32,7 +32,7 @@ _DECOR = {
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A receptacle with its furniture in the room's frame: x right, y THOR's z, z up; metres."""
+    """A receptacle with its furniture in the room's frame: x right, y THOR's z, z up; meters."""
 
     receptacle: Receptacle
     furniture: Furniture
@@ -74,8 +74,8 @@ def _place(receptacle: Receptacle, facing: float, height: float) -> Placed:
     foot = np.array([x, y, 0.0])
     parts = furniture.parts
     reach = np.abs(parts.turns) @ parts.sizes[:, :, None]
-    low = (parts.centres - reach[:, :, 0]).min(axis=0)
-    high = (parts.centres + reach[:, :, 0]).max(axis=0)
+    low = (parts.centers - reach[:, :, 0]).min(axis=0)
+    high = (parts.centers + reach[:, :, 0]).max(axis=0)
     corners = np.array([[a, b] for a in (low[0], high[0]) for b in (low[1], high[1])])
     flat = corners @ rotation[:2, :2].T + foot[:2]
     return Placed(
@@ -148,11 +148,11 @@ def place_objects(placed: Placed, things: Sequence[RoomObject]) -> Parts:
 
 @lru_cache(maxsize=4096)
 def _tall(parts: Parts) -> float:
-    return round(float((parts.centres[:, 2] + parts.sizes.min(axis=1)).max()), 1)
+    return round(float((parts.centers[:, 2] + parts.sizes.min(axis=1)).max()), 1)
 
 
 def _cells(surface: Surface, count: int) -> tuple[list[tuple[float, float, float]], float]:
-    """Centres of `count` cells, from the back left to the front right, and the objects' scale."""
+    """Centers of `count` cells, from the back left to the front right, and the objects' scale."""
     if count == 0:
         return [], 1.0
     rows = max(
@@ -162,7 +162,7 @@ def _cells(surface: Surface, count: int) -> tuple[list[tuple[float, float, float
     columns = math.ceil(count / rows)
     side = min(surface.width / columns, surface.depth / rows * 1.25)
     wide, deep = surface.width / columns, surface.depth / rows
-    x0, y0, z = surface.centre
+    x0, y0, z = surface.center
     cells = []
     for i in range(count):
         row, column = divmod(i, columns)
@@ -175,7 +175,7 @@ def _cells(surface: Surface, count: int) -> tuple[list[tuple[float, float, float
 
 @dataclass(frozen=True)
 class Bounds:
-    """The room's walls: lowest and highest x and y, metres."""
+    """The room's walls: lowest and highest x and y, meters."""
 
     low: tuple[float, float]
     high: tuple[float, float]

@@ -1,4 +1,4 @@
-"""Coloured primitives that ALFWorld's furniture and objects are put together from."""
+"""Colored primitives that ALFWorld's furniture and objects are put together from."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-Colour = tuple[float, float, float] | tuple[float, float, float, float]
+Color = tuple[float, float, float] | tuple[float, float, float, float]
 Vector = tuple[float, float, float]
 
-WHITE, BLACK, GREY = (0.95, 0.95, 0.93), (0.08, 0.08, 0.09), (0.55, 0.56, 0.58)
+WHITE, BLACK, GRAY = (0.95, 0.95, 0.93), (0.08, 0.08, 0.09), (0.55, 0.56, 0.58)
 STEEL, DARK = (0.74, 0.77, 0.8), (0.22, 0.22, 0.25)
 WOOD, TAN = (0.55, 0.34, 0.17), (0.80, 0.62, 0.38)
 RED, ORANGE, YELLOW = (0.85, 0.07, 0.07), (0.95, 0.45, 0.05), (0.98, 0.85, 0.1)
@@ -26,18 +26,18 @@ _CAPSULE, _BALL = int(mujoco.mjtGeom.mjGEOM_CAPSULE), int(mujoco.mjtGeom.mjGEOM_
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """n primitives in one frame: x to the viewer's right, y away from the viewer, z up; metres.
+    """n primitives in one frame: x to the viewer's right, y away from the viewer, z up; meters.
 
     kinds [n] MuJoCo's numbers of geom types; sizes [n, 3] half extents along a part's own axes, a
-    capsule's without its caps; centres [n, 3];
-    turns [n, 3, 3] rotations; colours [n, 4] RGBA in [0, 1]; glow [n] share of light of its own.
+    capsule's without its caps; centers [n, 3];
+    turns [n, 3, 3] rotations; colors [n, 4] RGBA in [0, 1]; glow [n] share of light of its own.
     """
 
     kinds: np.ndarray
     sizes: np.ndarray
-    centres: np.ndarray
+    centers: np.ndarray
     turns: np.ndarray
-    colours: np.ndarray
+    colors: np.ndarray
     glow: np.ndarray
 
     def __len__(self) -> int:
@@ -46,18 +46,18 @@ class Parts:
     def placed(
         self, at: Sequence[float] | np.ndarray, turn: np.ndarray | None = None, scale: float = 1
     ) -> Parts:
-        """The same parts scaled, turned ([3, 3]) and moved to `at` (metres)."""
-        centres, turns = self.centres * scale, self.turns
+        """The same parts scaled, turned ([3, 3]) and moved to `at` (meters)."""
+        centers, turns = self.centers * scale, self.turns
         if turn is not None:
-            centres, turns = centres @ turn.T, turn @ turns
+            centers, turns = centers @ turn.T, turn @ turns
         sizes = self.sizes * scale if scale != 1 else self.sizes
-        return Parts(self.kinds, sizes, centres + at, turns, self.colours, self.glow)
+        return Parts(self.kinds, sizes, centers + at, turns, self.colors, self.glow)
 
-    def tinted(self, colour: Colour, share: float) -> Parts:
-        """Every colour mixed with `share` of `colour`; opacity stays."""
-        colours = self.colours.copy()
-        colours[:, :3] += share * (np.asarray(colour[:3]) - colours[:, :3])
-        return Parts(self.kinds, self.sizes, self.centres, self.turns, colours, self.glow)
+    def tinted(self, color: Color, share: float) -> Parts:
+        """Every color mixed with `share` of `color`; opacity stays."""
+        colors = self.colors.copy()
+        colors[:, :3] += share * (np.asarray(color[:3]) - colors[:, :3])
+        return Parts(self.kinds, self.sizes, self.centers, self.turns, colors, self.glow)
 
 
 Shape = tuple[Parts, ...]
@@ -70,9 +70,9 @@ def join(pieces: Sequence[Parts]) -> Parts:
     return Parts(
         np.concatenate([p.kinds for p in pieces]),
         np.concatenate([p.sizes for p in pieces]),
-        np.concatenate([p.centres for p in pieces]),
+        np.concatenate([p.centers for p in pieces]),
         np.concatenate([p.turns for p in pieces]),
-        np.concatenate([p.colours for p in pieces]),
+        np.concatenate([p.colors for p in pieces]),
         np.concatenate([p.glow for p in pieces]),
     )
 
@@ -98,9 +98,9 @@ def turn(axis: str, degrees: float) -> np.ndarray:
 
 
 def _one(
-    kind: int, size: Vector, at: Vector, colour: Colour, turned: np.ndarray | None, glow: float
+    kind: int, size: Vector, at: Vector, color: Color, turned: np.ndarray | None, glow: float
 ) -> Parts:
-    rgba = (*colour, 1.0) if len(colour) == 3 else colour
+    rgba = (*color, 1.0) if len(color) == 3 else color
     rotation = np.eye(3) if turned is None else turned
     return Parts(
         np.array([kind]),
@@ -117,17 +117,17 @@ def box(
     depth: float,
     height: float,
     at: Vector,
-    colour: Colour,
+    color: Color,
     turned: np.ndarray | None = None,
     glow: float = 0,
 ) -> Parts:
-    """A box of whole extents along x, y and z about its centre `at`."""
-    return _one(_BOX, (width / 2, depth / 2, height / 2), at, colour, turned, glow)
+    """A box of whole extents along x, y and z about its center `at`."""
+    return _one(_BOX, (width / 2, depth / 2, height / 2), at, color, turned, glow)
 
 
-def block(width: float, depth: float, low: float, high: float, colour: Colour) -> Parts:
+def block(width: float, depth: float, low: float, high: float, color: Color) -> Parts:
     """A box about the z axis from height `low` to `high`."""
-    return box(width, depth, high - low, (0, 0, (low + high) / 2), colour)
+    return box(width, depth, high - low, (0, 0, (low + high) / 2), color)
 
 
 def ball(
@@ -135,25 +135,25 @@ def ball(
     ry: float,
     rz: float,
     at: Vector,
-    colour: Colour,
+    color: Color,
     glow: float = 0,
     turned: np.ndarray | None = None,
 ) -> Parts:
     """An ellipsoid of radii rx, ry, rz about `at`."""
-    return _one(_BALL, (rx, ry, rz), at, colour, turned, glow)
+    return _one(_BALL, (rx, ry, rz), at, color, turned, glow)
 
 
 _AXES = {"x": turn("y", 90), "y": turn("x", 90), "z": None}
 
 
 def disc(
-    radius: float, height: float, at: Vector, colour: Colour, axis: str = "z", glow: float = 0
+    radius: float, height: float, at: Vector, color: Color, axis: str = "z", glow: float = 0
 ) -> Parts:
     """A cylinder about `at`, its axis along "x", "y" or "z"."""
-    return _one(_CYLINDER, (radius, radius, height / 2), at, colour, _AXES[axis], glow)
+    return _one(_CYLINDER, (radius, radius, height / 2), at, color, _AXES[axis], glow)
 
 
-def rod(radius: float, start: Vector, end: Vector, colour: Colour, glow: float = 0) -> Parts:
+def rod(radius: float, start: Vector, end: Vector, color: Color, glow: float = 0) -> Parts:
     """A capsule from `start` to `end`."""
     a, b = np.asarray(start, float), np.asarray(end, float)
     along = b - a
@@ -166,7 +166,7 @@ def rod(radius: float, start: Vector, end: Vector, colour: Colour, glow: float =
         _CAPSULE,
         (radius, radius, length / 2),
         (float(middle[0]), float(middle[1]), float(middle[2])),
-        colour,
+        color,
         np.stack([x, np.cross(z, x), z], axis=1),
         glow,
     )

@@ -1,4 +1,4 @@
-"""The shapes and colours of the ALFWorld objects that stand up."""
+"""The shapes and colors of the ALFWorld objects that stand up."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from sim.alfworld.drawing.shapes import (
     CREAM,
     DARK,
     GOLD,
+    GRAY,
     GREEN,
-    GREY,
     ORANGE,
     PURPLE,
     RED,
@@ -20,7 +20,7 @@ from sim.alfworld.drawing.shapes import (
     WHITE,
     WOOD,
     YELLOW,
-    Colour,
+    Color,
     Parts,
     Shape,
     ball,
@@ -32,26 +32,26 @@ from sim.alfworld.drawing.shapes import (
 )
 
 
-def _handle(at: float, colour: Colour) -> Shape:
-    """A mug's or pot's handle at the right, `at` metres from the axis."""
+def _handle(at: float, color: Color) -> Shape:
+    """A mug's or pot's handle at the right, `at` meters from the axis."""
     x = at + 0.035
     return (
-        rod(0.011, (at, 0, 0.095), (x, 0, 0.09), colour),
-        rod(0.011, (x, 0, 0.09), (x, 0, 0.045), colour),
-        rod(0.011, (x, 0, 0.045), (at, 0, 0.035), colour),
+        rod(0.011, (at, 0, 0.095), (x, 0, 0.09), color),
+        rod(0.011, (x, 0, 0.09), (x, 0, 0.045), color),
+        rod(0.011, (x, 0, 0.045), (at, 0, 0.035), color),
     )
 
 
-def _bottle(colour: Colour, top: Colour, radius: float = 0.045) -> Shape:
+def _bottle(color: Color, top: Color, radius: float = 0.045) -> Shape:
     return (
-        disc(radius, 0.15, (0, 0, 0.075), colour),
-        ball(radius, radius, 0.035, (0, 0, 0.15), colour),
-        disc(0.016, 0.08, (0, 0, 0.205), colour),
+        disc(radius, 0.15, (0, 0, 0.075), color),
+        ball(radius, radius, 0.035, (0, 0, 0.15), color),
+        disc(0.016, 0.08, (0, 0, 0.205), color),
         disc(0.019, 0.02, (0, 0, 0.25), top),
     )
 
 
-def _shaker(body: Colour, cap: Colour) -> Shape:
+def _shaker(body: Color, cap: Color) -> Shape:
     return (
         disc(0.038, 0.1, (0, 0, 0.05), body),
         ball(0.038, 0.038, 0.035, (0, 0, 0.1), cap),
@@ -144,7 +144,7 @@ def standing_shapes() -> dict[str, Shape]:
             ball(0.018, 0.018, 0.015, (-0.01, 0, 0.13), RED),
         ),
         "Laptop": (
-            box(0.18, 0.11, 0.014, (0, -0.03, 0.007), GREY),
+            box(0.18, 0.11, 0.014, (0, -0.03, 0.007), GRAY),
             box(0.15, 0.06, 0.004, (0, -0.03, 0.016), BLACK),
             box(0.18, 0.012, 0.12, (0, 0.045, 0.07), DARK, turn("x", -15)),
             box(0.16, 0.012, 0.1, (0, 0.041, 0.071), (0.3, 0.65, 1.0), turn("x", -15), 0.6),

@@ -14,9 +14,9 @@ MAPLE, CHERRY = (0.74, 0.55, 0.34), (0.5, 0.2, 0.13)
 
 @dataclass(frozen=True)
 class Surface:
-    """A level rectangle that objects stand on: centre, extents along x and y; metres."""
+    """A level rectangle that objects stand on: center, extents along x and y; meters."""
 
-    centre: Vector
+    center: Vector
     width: float
     depth: float
 
@@ -25,7 +25,7 @@ class Surface:
 class Furniture:
     """A receptacle in its own frame: x to the right and y away for who faces it, z up from the
     floor, x = y = 0 at its position. `focus` is looked at from `pitch` degrees above, so that
-    `span` metres fill the width of the view; `extent` is its half size along x and y."""
+    `span` meters fill the width of the view; `extent` is its half size along x and y."""
 
     parts: Parts
     surfaces: tuple[Surface, ...]

@@ -24,10 +24,10 @@ ROOM_SIZE = (256, 256)
 
 _FIELD = 55.0  # degrees, vertical, where the agent faces a receptacle
 _WIDE = 78.0  # degrees, vertical, in the middle of the room
-_EYE = 1.75  # metres above the floor, in the middle of the room
+_EYE = 1.75  # meters above the floor, in the middle of the room
 _ASIDE = 18.0  # degrees at most that a receptacle is seen from its side
-_TALLEST = 0.4  # metres that objects may reach above their surface
-_FAR = 3.5  # metres; furniture further away is left out where the agent faces something
+_TALLEST = 0.4  # meters that objects may reach above their surface
+_FAR = 3.5  # meters; furniture further away is left out where the agent faces something
 _SKIN = (0.87, 0.66, 0.52)
 
 
@@ -130,7 +130,7 @@ def _unobstructed(
         if np.linalg.norm(other.foot - middle) > _FAR or _behind(other, camera):
             continue
         if not _crossed(other.low, other.high, camera.eye, ends):
-            top = max(surface.centre[2] for surface in other.furniture.surfaces) + _TALLEST
+            top = max(surface.center[2] for surface in other.furniture.surfaces) + _TALLEST
             above = np.array([*other.high[:2], max(top, other.high[2])])
             kept.append((other, not _crossed(other.low, above, camera.eye, ends)))
     return kept
@@ -140,7 +140,7 @@ def _sight_ends(faced: Placed) -> np.ndarray:
     """Points that must be seen: the corners of the room above its surfaces, [n, 3]."""
     ends = []
     for surface in faced.furniture.surfaces:
-        x0, y0, z0 = surface.centre
+        x0, y0, z0 = surface.center
         for x in (-0.5, 0.0, 0.5):
             for y in (-0.5, 0.5):
                 for z in (0.03, 0.25):
@@ -192,7 +192,7 @@ def _in_hand(thing: Parts, camera: Camera) -> Parts:
     )
     upright = rotation @ turn("x", math.degrees(-camera.elevation))
     # Low things are held higher, so that none sinks below the edge of the view.
-    raised = max(0.0, 0.08 - float(thing.centres[0, 2]))
+    raised = max(0.0, 0.08 - float(thing.centers[0, 2]))
     at = camera.eye + rotation @ np.array([0.04, 0.46, -0.215 + raised])
     return hand.placed(at, upright, 0.8)
 
@@ -224,9 +224,9 @@ def _render(parts: Parts, camera: Camera, size: tuple[int, int]) -> np.ndarray:
     return render_primitives(
         parts.kinds,
         parts.sizes,
-        parts.centres,
+        parts.centers,
         parts.turns,
-        parts.colours,
+        parts.colors,
         parts.glow,
         camera,
         size,

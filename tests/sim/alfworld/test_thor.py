@@ -100,7 +100,7 @@ def test_without_ai2thor_one_is_told_what_to_install(games: Path) -> None:
         AlfworldThorEnv("train", data=str(games))
 
 
-def test_a_game_is_played_to_its_end_with_colours_in_order(env: AlfworldThorEnv) -> None:
+def test_a_game_is_played_to_its_end_with_colors_in_order(env: AlfworldThorEnv) -> None:
     observation, info = env.reset(seed=0)
     assert set(observation) == {"view_image", "feedback", "admissible_commands"}
     assert env.observation_space.contains(observation)

@@ -12,7 +12,7 @@ import pytest
 from qsft_robot.cli import main
 
 SIZES = (
-    "--model.width", "32", "--model.text-history", "4", "--optim.behaviour-steps", "2",
+    "--model.width", "32", "--model.text-history", "4", "--optim.behavior-steps", "2",
     "--optim.value-steps", "2", "--optim.batch-size", "8", "--optim.warmup-steps", "1",
 )  # fmt: skip
 ONE = ("--workers", 1, "--envs-per-worker", 1)  # an engine takes longer to start than to play

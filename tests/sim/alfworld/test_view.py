@@ -106,15 +106,15 @@ def test_every_type_that_can_be_carried_is_drawn_in_its_own_shape() -> None:
         for kind in sorted(known_types() - {"ToiletPaperRoll", "Lamp"})
     }
     drawn = {
-        (parts.kinds.tobytes(), parts.centres.tobytes(), parts.colours.tobytes())
+        (parts.kinds.tobytes(), parts.centers.tobytes(), parts.colors.tobytes())
         for parts in shapes.values()
     }
     assert len(drawn) == len(shapes) > 55
     for parts in shapes.values():
-        assert parts.centres[:, 2].min() >= 0
-        assert np.abs(parts.centres[:, :2]).max() < 0.15
+        assert parts.centers[:, 2].min() >= 0
+        assert np.abs(parts.centers[:, :2]).max() < 0.15
     unknown = [draw_object(RoomObject("x|1", kind, "hand")) for kind in ("Gizmo", "Widget")]
-    assert not np.array_equal(unknown[0].colours, unknown[1].colours)
+    assert not np.array_equal(unknown[0].colors, unknown[1].colors)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 9, 16])
@@ -123,11 +123,11 @@ def test_objects_of_one_receptacle_keep_apart_and_stay_on_it(count: int) -> None
     placed = next(x for x in place_receptacles(room(*things)) if x.receptacle.id == TABLE)
     parts = place_objects(placed, things)
     assert len(parts) == count
-    between = np.linalg.norm(parts.centres[:, None, :2] - parts.centres[None, :, :2], axis=2)
+    between = np.linalg.norm(parts.centers[:, None, :2] - parts.centers[None, :, :2], axis=2)
     between[np.diag_indices(count)] = np.inf
     assert between.min() > 2 * parts.sizes[:, 0].max() * 0.99
-    assert (parts.centres[:, :2] > placed.low[:2]).all()
-    assert (parts.centres[:, :2] < placed.high[:2]).all()
+    assert (parts.centers[:, :2] > placed.low[:2]).all()
+    assert (parts.centers[:, :2] < placed.high[:2]).all()
 
 
 def test_each_object_of_a_crowded_table_is_seen() -> None:
@@ -140,7 +140,7 @@ def test_each_object_of_a_crowded_table_is_seen() -> None:
         assert (np.abs(whole.astype(int) - other).max(axis=2) > 25).mean() > 0.002, one.type
 
 
-def test_a_neighbour_in_the_way_is_left_out() -> None:
+def test_a_neighbor_in_the_way_is_left_out() -> None:
     state = room(thing("Apple", TABLE), at=TABLE)
     kind, position = "Fridge", (1.0, 0.0, 1.5)  # between the agent and its table
     blocker = Receptacle("fridge|+01.00|00.00|+01.50", kind, position, STANDS[TABLE], True, False)

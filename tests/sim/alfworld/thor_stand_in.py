@@ -98,9 +98,9 @@ class Controller:
             and (receptacle in self.opened or not receptacle.startswith(("Cabinet", "Fridge")))
         ]
         segments = np.zeros((*self.size, 3), np.uint8)
-        colours = {}
+        colors = {}
         for i, name in enumerate([*seen, *shown]):
-            colours[i + 1, 0, 0] = name
+            colors[i + 1, 0, 0] = name
             segments[i] = (i + 1, 0, 0)
         frame = np.zeros((*self.size, 3), np.uint8)
         frame[:] = RGB
@@ -108,7 +108,7 @@ class Controller:
         self.last_event = SimpleNamespace(
             frame=frame,
             instance_segmentation_frame=segments,
-            color_to_object_id=colours,
+            color_to_object_id=colors,
             metadata={
                 "agent": {"position": {"x": 0.0, "y": 0.9, "z": 0.0}},
                 "lastActionSuccess": bool(success),

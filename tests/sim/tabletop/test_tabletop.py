@@ -115,7 +115,7 @@ def test_every_corner_of_the_workspace_is_within_reach():
 
 
 def lift(env: TabletopEnv, seed: int) -> None:
-    """Let the expert grasp the asked object and lift it by some centimetres."""
+    """Let the expert grasp the asked object and lift it by some centimeters."""
     env.reset(seed=seed)
     expert = build_expert(env, None, 0.0, np.random.default_rng(0))
     for _ in range(25):
@@ -206,7 +206,7 @@ def test_closing_one_environment_leaves_the_images_of_another_as_they_were():
         (lambda: TabletopEnv("stack"), "Unknown tabletop task 'stack'; there are: pick"),
         (lambda: TabletopEnv(cameras=["side"]), "there are: front, wrist"),
         (lambda: TabletopEnv(image_size=2), "image_size 2"),
-        (lambda: TabletopEnv(cameras=()).reset(options={"colour": 1}), "no reset option 'colour'"),
+        (lambda: TabletopEnv(cameras=()).reset(options={"color": 1}), "no reset option 'color'"),
         (lambda: TabletopEnv(cameras=()).reset(options={"object": "pen"}), "red cube, green cube"),
         (lambda: TabletopEnv(cameras=()).reset(options={"max_steps": 0}), "max_steps is 0"),
         (

@@ -320,13 +320,13 @@ def test_a_state_dict_holds_what_is_trained_and_nothing_of_the_base(tiny_folder,
     assert set(saved) == {n for n, p in named.items() if p.requires_grad}
     assert not [n for n in saved if n.startswith("base.") and "lora_" not in n]
     parent, loaded = torch.nn.Module(), torch.nn.Module()
-    parent.behaviour = model
+    parent.behavior = model
     torch.manual_seed(1)
-    loaded.behaviour = PretrainedModel(PretrainedConfig(**vars(model.config)))
+    loaded.behavior = PretrainedModel(PretrainedConfig(**vars(model.config)))
     loaded.load_state_dict(parent.state_dict())
     batch = batch_of(model)
     with torch.no_grad():
-        given = loaded.behaviour.eval()(*batch.context, batch.action_ids).logits
+        given = loaded.behavior.eval()(*batch.context, batch.action_ids).logits
         assert torch.equal(given, model(*batch.context, batch.action_ids).logits)
     with pytest.raises(RuntimeError, match="action_rows"):
         loaded.load_state_dict({n: x for n, x in parent.state_dict().items() if "rows" not in n})

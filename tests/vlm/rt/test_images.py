@@ -177,7 +177,7 @@ def test_an_unknown_encoder_is_answered_with_the_nearest_names():
 
 def test_a_small_object_named_by_words_is_found_within_120_updates():
     torch.manual_seed(0)
-    colours = torch.tensor([[200, 40, 40], [50, 60, 200]], dtype=torch.uint8)
+    colors = torch.tensor([[200, 40, 40], [50, 60, 200]], dtype=torch.uint8)
     sentences = words("find the red cube", "find the blue cube")
     model = rt_tiny(8, 1, 0, cameras=("front_image",), image_size=(32, 32), depth=1)
 
@@ -185,9 +185,9 @@ def test_a_small_object_named_by_words_is_found_within_120_updates():
         columns = torch.stack([torch.randperm(8)[:2] for _ in range(size)])
         images = torch.full((size, 32, 32, 3), 110, dtype=torch.uint8)
         for image, pair in zip(images, columns.tolist(), strict=True):
-            for colour, column in zip(colours, pair, strict=True):
+            for color, column in zip(colors, pair, strict=True):
                 row = int(torch.randint(0, 28, ()))
-                image[row : row + 4, 4 * column : 4 * column + 4] = colour
+                image[row : row + 4, 4 * column : 4 * column + 4] = color
         named = torch.randint(0, 2, (size,))
         return images, sentences[named], columns[torch.arange(size), named]
 

@@ -143,8 +143,8 @@ def test_a_decision_holds_only_legal_tokens_and_is_greedy_over_them(model, batch
 
 def test_two_models_that_decide_together_read_the_same_tokens(model, batch):
     def choose(outputs, allowed, i):
-        behaviour, value = (output.logits[:, 0].log_softmax(-1) for output in outputs)
-        return (behaviour + (value - behaviour)).masked_fill(~allowed, float("-inf")).argmax(-1)
+        behavior, value = (output.logits[:, 0].log_softmax(-1) for output in outputs)
+        return (behavior + (value - behavior)).masked_fill(~allowed, float("-inf")).argmax(-1)
 
     def legal(prefix):
         return torch.ones(len(prefix), 32, dtype=torch.bool)

@@ -1,0 +1,16 @@
+"""The config.json of a run folder, of any version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qsft_robot.config.earlier import upgrade_settings
+from qsft_robot.config.train import TrainConfig, from_json
+from qsft_robot.files import read_json
+
+CONFIG = "config.json"
+
+
+def read_config(run: Path) -> TrainConfig:
+    """The settings that a run was started with."""
+    return from_json(TrainConfig, upgrade_settings(read_json(run / CONFIG)))

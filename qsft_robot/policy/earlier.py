@@ -1,0 +1,40 @@
+"""Policy folders of earlier formats, read under the names of today."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from qsft_robot.config.earlier import RENAMED_VALUES
+
+# Formats that this version reads beside its own.
+EARLIER_FORMATS = ("qsft-robot policy 1",)
+# Network of format 1 -> its name today.
+_NETWORKS = {"behaviour": "behavior"}
+Value = TypeVar("Value")
+
+
+def upgrade_description(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The policy.json of an earlier format under the names of today."""
+    acting = dict(description["acting"])
+    acting["rule"] = RENAMED_VALUES["acting.rule"].get(acting["rule"], acting["rule"])
+    return {
+        **description,
+        "acting": acting,
+        "networks": [_NETWORKS.get(name, name) for name in description["networks"]],
+    }
+
+
+def upgrade_training(training: Mapping[str, Any]) -> dict[str, Any]:
+    """The training.json of an earlier format: its stages have the names of their networks."""
+    stage = training.get("stage")
+    return {**training, "stage": _NETWORKS.get(stage, stage)} if stage else dict(training)
+
+
+def upgrade_weights(weights: Mapping[str, Value]) -> dict[str, Value]:
+    """Weights by the names of today: `<network>.<parameter>`."""
+    renamed = {}
+    for name, value in weights.items():
+        network, dot, rest = name.partition(".")
+        renamed[_NETWORKS.get(network, network) + dot + rest] = value
+    return renamed
