@@ -166,6 +166,26 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON; ValueError names the file when it is not JSON."""
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from error
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON (no UTF-8 at byte {error.start})") from error
+    return parse_json(text, str(path))
+
+
+def parse_json(text: str, where: str) -> Any:
+    """JSON as it is defined: ValueError, beginning with `where`, on anything else, on what Python
+    adds to it (NaN, Infinity) and on text that no file can hold (half of a surrogate pair)."""
+
+    def no_number(name: str) -> Any:
+        raise ValueError(f"{name} is no number of JSON")
+
+    try:
+        value = json.loads(text, parse_constant=no_number)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError(f"{where}: not valid JSON (nested too deep)") from error
+    except ValueError as error:  # JSONDecodeError, UnicodeEncodeError, numbers of 5000 digits
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{where}: not valid JSON ({reason})") from error
+    return value

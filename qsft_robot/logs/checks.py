@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import json
+import math
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,23 @@ from typing import Any
 import h5py
 import numpy as np
 
+from qsft_robot.files import parse_json
+from qsft_robot.logs.hdf5_members import (
+    Member,
+    arrays,
+    attribute,
+    damage_named,
+    has,
+    kind_of,
+    member,
+    members,
+    place,
+    read_rows,
+)
 from qsft_robot.types import is_text
 
 REQUIRED = ("actions", "rewards", "dones")
+_OPTIONAL = ("success", "terminated", "truncated")
 # Actions come as float32; 1 + 1e-6 is 1 after a change of units, 1.001 is a mistake.
 ACTION_TOLERANCE = 1e-6
 
@@ -55,39 +70,85 @@ def open_demonstrations(path: str | Path) -> Iterator[h5py.File]:
         )
     try:
         file = h5py.File(path, "r")
-    except OSError as error:
+    except Exception as error:  # OSError most often, RuntimeError and others on damage
+        reason = " ".join(str(error).split())
         raise ValueError(
-            f"{path}: HDF5 can't open it ({error}): truncated, damaged or still being written. "
+            f"{path}: HDF5 can't open it ({reason}): truncated, damaged or still being written. "
             "Copy it again or collect it again."
         ) from error
-    with file:
-        data = file.get("data")
-        if not isinstance(data, h5py.Group):
+    with file, damage_named(path):
+        if not isinstance(member(file, "data"), h5py.Group):
             raise ValueError(
                 f"{path}: no group 'data'; it holds: {', '.join(file) or 'nothing'}. "
                 "Demonstrations live at data/demo_0/actions and so on (robomimic schema)."
             )
-        if not len(data):
-            raise ValueError(f"{path}: the group 'data' holds no demonstrations.")
+        if not any(_is_log(member(file["data"], name)) for name in file["data"]):
+            there = ", ".join(file["data"]) or "nothing"
+            raise ValueError(f"{path}: the group 'data' holds no demonstrations, but {there}.")
         yield file
+
+
+def demo_names(file: h5py.File) -> list[str]:
+    """Names of the logs under data, in natural order. What stands beside them and is none (a
+    dataset, a group without anything of a log in it) is left out, with one warning.
+
+    ValueError on a link that leads nowhere.
+    """
+    there = members(member(file, "data"))  # type: ignore[arg-type]
+    logs = [name for name, item in there.items() if _is_log(item)]
+    if others := sorted(there.keys() - set(logs)):
+        warnings.warn(
+            f"{file.filename}: left out, as it is no log: "
+            f"{', '.join(f'data/{name}' for name in others)}.",
+            stacklevel=2,
+        )
+    return natural_order(logs)
+
+
+def _is_log(item: Member | None) -> bool:
+    """Whether anything of a log stands in it: a log that lacks a part is refused, not left out."""
+    parts = (*REQUIRED, "obs", "next_obs", "states")
+    return isinstance(item, h5py.Group) and any(has(item, part) for part in parts)
+
+
+def demo_group(file: h5py.File, name: str) -> h5py.Group:
+    """One log; ValueError, with the nearest names, where there is none of this name."""
+    found = None if "/" in name else member(file, f"data/{name}")
+    if not isinstance(found, h5py.Group) or not _is_log(found):
+        raise ValueError(f"{file.filename}: {unknown('demonstration', name, demo_names(file))}")
+    return found
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
     """demo_2 before demo_10."""
-    return sorted(
-        names, key=lambda x: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", x)]
-    )
+
+    def parts(name: str) -> list[tuple[int, str]]:
+        # Digits stand at every second place; longer ones are larger, whatever Python can count.
+        pieces = re.split(r"([0-9]+)", name)
+        return [
+            (len(digits), digits) if i % 2 else (0, piece)
+            for i, piece in enumerate(pieces)
+            for digits in [piece.lstrip("0")]
+        ]
+
+    return sorted(names, key=lambda name: (parts(name), name))
 
 
 def masks_of(file: h5py.File) -> dict[str, list[str]]:
     """Filter key -> names of its demonstrations, in natural order."""
-    group = file.get("mask")
+    group = member(file, "mask")
     if not isinstance(group, h5py.Group):
         return {}
-    return {
-        key: natural_order(x.decode() if isinstance(x, bytes) else str(x) for x in group[key][()])
-        for key in group
-    }
+    return {key: _names_in(item) for key, item in members(group).items()}
+
+
+def _names_in(mask: Member) -> list[str]:
+    if not isinstance(mask, h5py.Dataset) or not (
+        kind_of(mask) == "text" or (mask.size == 0 and kind_of(mask) == "number")
+    ):
+        kind = "a group" if isinstance(mask, h5py.Group) else f"{kind_of(mask)} {mask.shape}"
+        raise ValueError(f"{place(mask)}: {kind}; a mask lists the names of its logs, as strings.")
+    return natural_order(map(str, np.ravel(read_rows(mask))))
 
 
 def select_demos(file: h5py.File, filter_key: str | None) -> list[str]:
@@ -95,9 +156,8 @@ def select_demos(file: h5py.File, filter_key: str | None) -> list[str]:
 
     ValueError when there is no such filter key, it is empty, or it names an absent demonstration.
     """
-    data = file["data"]
     if filter_key is None:
-        return natural_order(data)
+        return demo_names(file)
     masks = masks_of(file)
     if filter_key not in masks:
         raise ValueError(f"{file.filename}: {unknown('filter key', filter_key, masks)}")
@@ -108,16 +168,16 @@ def select_demos(file: h5py.File, filter_key: str | None) -> list[str]:
             f"Masks: { {key: len(value) for key, value in masks.items()} }."
         )
     for name in names:
-        if name not in data:
+        if "/" in name or not _is_log(member(file, f"data/{name}")):
             raise ValueError(
-                f"{file.filename}: mask/{filter_key} names '{name}', but data has no such group."
+                f"{file.filename}: mask/{filter_key} names '{name}', but data has no such log."
             )
     return names
 
 
 def is_text_dataset(dataset: h5py.Dataset) -> bool:
     """Whether a dataset holds strings."""
-    return h5py.check_string_dtype(dataset.dtype) is not None
+    return kind_of(dataset) == "text"
 
 
 def check_demo(demo: h5py.Group) -> int:
@@ -126,45 +186,70 @@ def check_demo(demo: h5py.Group) -> int:
     It must have actions [t, d] (text commands: strings [t]), rewards, dones and obs, all of one
     length t >= 1 (next_obs, success, terminated and truncated too, where they are there).
     """
-    where = f"{demo.file.filename}: {demo.name[1:]}"
-    for key in REQUIRED:
-        if not isinstance(demo.get(key), h5py.Dataset):
-            raise ValueError(
-                f"{where}: no '{key}'; it holds: {', '.join(demo) or 'nothing'}. Missing {key} are "
-                "not filled with zeros; write them to the file (see datasets/schema.md)."
-            )
-    if not isinstance(demo.get("obs"), h5py.Group) or not len(demo["obs"]):
+    where = place(demo)
+    if not isinstance(demo, h5py.Group):
+        raise ValueError(f"{where}: a dataset, where a log (actions, rewards, dones, obs) stands.")
+    lengths = {key: _steps_of(demo, key) for key in REQUIRED}
+    observations = arrays(demo, "obs")
+    if not observations:
         raise ValueError(
             f"{where}: no observations in 'obs'; it holds: {', '.join(demo)}. A file of raw "
             "simulator states needs its observations extracted first."
         )
     actions = demo["actions"]
     axes = 1 if is_text_dataset(actions) else 2
-    if actions.ndim != axes or not len(actions):
+    if actions.ndim != axes or not len(actions) or not actions.size:
         raise ValueError(
             f"{where}/actions: {actions.dtype} of shape {actions.shape}; expected [t, d] (text "
             "commands: strings [t]) with at least one step."
         )
-    lengths = {
-        key: demo[key].shape[0]
-        for key in (*REQUIRED, "success", "terminated", "truncated")
-        if key in demo
-    }
-    for group in ("obs", "next_obs"):
-        for key, x in demo.get(group, {}).items():
-            if not isinstance(x, h5py.Dataset):
+    lengths |= {key: _steps_of(demo, key) for key in _OPTIONAL if has(demo, key)}
+    for group, found in (("obs", observations), ("next_obs", arrays(demo, "next_obs"))):
+        for key, x in found.items():
+            if x.shape is None or not x.ndim:
                 raise ValueError(
-                    f"{where}/{group}/{key}: a group ({', '.join(x) or 'empty'}) where an array of "
-                    f"one observation is expected: write its arrays straight into {group}, e.g. as "
-                    f"{key}_{next(iter(x), 'image')}."
+                    f"{where}/{group}/{key}: {'nothing' if x.shape is None else 'one value'}, "
+                    "where an array with one row a step is expected."
                 )
             lengths[f"{group}/{key}"] = x.shape[0]
-    if "num_samples" in demo.attrs:
-        lengths["attribute num_samples"] = int(demo.attrs["num_samples"])
+    told = attribute(demo, "num_samples")
+    if told is not None:
+        lengths["attribute num_samples"] = _count(f"{where}: attribute num_samples", told)
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{key} {length}" for key, length in lengths.items())
         raise ValueError(f"{where}: unequal lengths: {listed}.")
     return len(actions)
+
+
+def _steps_of(demo: h5py.Group, key: str) -> int:
+    """Rows of a per-step array that must be there."""
+    item = member(demo, key)
+    if item is None:
+        raise ValueError(
+            f"{place(demo)}: no '{key}'; it holds: {', '.join(demo) or 'nothing'}. Missing {key} "
+            "are not filled with zeros; write them to the file (see datasets/schema.md)."
+        )
+    if not isinstance(item, h5py.Dataset):
+        raise ValueError(f"{place(item)}: a group, where an array with one row a step is expected.")
+    kind = kind_of(item)
+    if kind != "number" and not (key == "actions" and kind == "text"):
+        raise ValueError(f"{place(item)}: {kind}, where numbers are expected, one row a step.")
+    if not item.ndim:
+        raise ValueError(f"{place(item)}: one value, where one row a step is expected.")
+    return item.shape[0]
+
+
+def _count(where: str, value: Any) -> int:
+    if not isinstance(value, int | float | np.number) or value != int(value):
+        raise ValueError(f"{where}: {value!r}, where a number of steps is expected.")
+    return int(value)
+
+
+def truth(where: str, value: Any) -> bool:
+    """A mark that is true or false, or 1 or 0; ValueError on anything else, e.g. the word "no"."""
+    if isinstance(value, bool | np.bool_ | int | float | np.number) and value in (0, 1):
+        return bool(value)
+    raise ValueError(f"{where} is {value!r}, where true or false (1 or 0) is expected.")
 
 
 def check_finite(where: str, array: np.ndarray) -> None:
@@ -208,33 +293,56 @@ def check_actions(where: str, actions: np.ndarray, scale: ActionScale | None) ->
         )
 
 
-def attribute_text(value: Any) -> str:
-    """An HDF5 string attribute, whether stored as bytes or text."""
-    return value.decode() if isinstance(value, bytes) else str(value)
+def attribute_text(item: Member, name: str) -> str | None:
+    """A string attribute; None where there is none. ValueError where it is no text."""
+    value = attribute(item, name)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{place(item)}: attribute {name} is {value!r}, where text is expected.")
+    return value
 
 
 def env_args_of(file: h5py.File) -> dict[str, Any]:
     """The env_args JSON of the `data` group; an empty dictionary when there is none."""
-    text = file["data"].attrs.get("env_args")
+    text = attribute_text(member(file, "data"), "env_args")  # type: ignore[arg-type]
     if text is None:
         return {}
-    try:
-        value = json.loads(attribute_text(text))
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{file.filename}: the attribute env_args of 'data' is not JSON ({error})."
-        ) from error
-    return value if isinstance(value, dict) else {}
+    where = f"{file.filename}: the attribute env_args of 'data'"
+    return checked_env_args(parse_json(text, where), where)
+
+
+def checked_env_args(value: Any, where: str) -> dict[str, Any]:
+    """env_args with the entries that are read of the kind that they must be; {} for null."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: {type(value).__name__}, where an object (env_name, ...) is.")
+    for key, kind in (("env_name", str), ("env_kwargs", dict), ("language", str)):
+        if not isinstance(value.get(key), kind | None):
+            raise ValueError(f"{where}: {key} is {value[key]!r}, not of type {kind.__name__}.")
+    if value.get("env_kwargs") is None:
+        value = {key: x for key, x in value.items() if key != "env_kwargs"}
+    for key, inner in (("control_hz", value), ("control_freq", value.get("env_kwargs", {}))):
+        hz = inner.get(key)
+        if hz is not None and not (is_number(hz) and 0 < hz < 1e6):
+            raise ValueError(f"{where}: {key} is {hz!r}, not a rate in actions a second.")
+    return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a finite number, no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def language_of(demo: h5py.Group, env_args: Mapping[str, Any]) -> str:
     """The instruction of one log: its `lang`, else ep_meta's, else the environment's, else ""."""
-    if "lang" in demo.attrs:
-        return attribute_text(demo.attrs["lang"])
-    if "ep_meta" in demo.attrs:
+    lang = attribute_text(demo, "lang")
+    if lang is not None:
+        return lang
+    text = attribute_text(demo, "ep_meta")
+    if text is not None:
         try:
-            meta = json.loads(attribute_text(demo.attrs["ep_meta"]))
-        except json.JSONDecodeError:
+            meta = parse_json(text, "")
+        except ValueError:
             meta = {}
         if isinstance(meta, dict) and meta.get("lang"):
             return str(meta["lang"])

@@ -9,7 +9,15 @@ from typing import Literal
 import h5py
 import numpy as np
 
-from qsft_robot.logs.checks import check_demo, check_finite, select_demos
+from qsft_robot.logs.checks import (
+    check_demo,
+    check_finite,
+    demo_group,
+    demo_names,
+    select_demos,
+    truth,
+)
+from qsft_robot.logs.hdf5_members import attribute, member, place, read_rows
 
 LogEnd = Literal["terminal", "truncated"]
 
@@ -38,7 +46,7 @@ def ends_by_name(
 
 def read_steps(demo: h5py.Group, key: str) -> np.ndarray:
     """A per-step dataset, [t] or [t, 1], as [t]."""
-    array = demo[key][()]
+    array = read_rows(demo[key])
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
@@ -55,7 +63,7 @@ def success_signals(file: h5py.File, names: Sequence[str]) -> dict[str, str]:
     by `dones`. A log that was merged in or relabeled so keeps its own mark."""
     signals = {}
     for name in names:
-        demo = file["data"][name]
+        demo = demo_group(file, name)
         check_demo(demo)
         if "success" in demo:
             signals[name] = "success"
@@ -70,16 +78,17 @@ def success_signals(file: h5py.File, names: Sequence[str]) -> dict[str, str]:
 def _common_signal(file: h5py.File, names: Sequence[str]) -> str:
     """The signal of logs without a mark of their own. A mask may hold failures alone, so what the
     rewards are like is asked of the whole file."""
+    every = [demo_group(file, name) for name in demo_names(file)]
     bare = [
-        demo["rewards"][()].ravel()
-        for demo in file["data"].values()
+        read_steps(demo, "rewards")
+        for demo in every
         if "success" not in demo
         and "success" not in demo.attrs
-        and isinstance(demo.get("rewards"), h5py.Dataset)
+        and isinstance(member(demo, "rewards"), h5py.Dataset)
     ]
     if _are_marks(np.concatenate(bare)):
         return "rewards"
-    if all(read_steps(file["data"][name], "dones")[-1] > 0 for name in names):
+    if all(read_steps(demo_group(file, name), "dones")[-1] > 0 for name in names):
         warnings.warn(
             f"{file.filename}: success is read from 'dones', for want of anything else, and every "
             f"one of the {len(names)} logs ends with one, so that all of them count as successes. "
@@ -99,7 +108,7 @@ def _are_marks(rewards: np.ndarray) -> bool:
 def first_success(demo: h5py.Group, signal: str) -> int | None:
     """Step of the first success; None when the log has none."""
     if signal == "attribute":
-        if not bool(demo.attrs["success"]):
+        if not truth(f"{place(demo)}: attribute success", attribute(demo, "success", False)):
             return None
         rewards = read_steps(demo, "rewards")
         return int((rewards > 0).argmax()) if _are_marks(rewards) else len(rewards) - 1

@@ -13,13 +13,16 @@ from rich.table import Table
 from qsft_robot.logs.checks import (
     ACTION_TOLERANCE,
     ANY_SCALE,
+    demo_group,
     env_args_of,
     masks_of,
     open_demonstrations,
+    select_demos,
 )
 from qsft_robot.logs.ends import LogEnd
 from qsft_robot.logs.reader import iter_episodes, no_reward
 from qsft_robot.normalize import CONSTANT_STD
+from qsft_robot.printed_text import cell
 from qsft_robot.types import ADMISSIBLE, Episode, is_text
 
 TEXT = "text"
@@ -98,7 +101,7 @@ def summarize(
     with open_demonstrations(path) as file:
         masks = masks_of(file)
         env_args = env_args_of(file)
-        demo = next(iter(file["data"].values()))
+        demo = demo_group(file, select_demos(file, filter_key)[0])
         only_dones = "terminated" not in demo and "truncated" not in demo
         no_next = "next_obs" not in demo
     summary = DataSummary(str(path), str(env_args.get("env_name", "")))
@@ -128,32 +131,35 @@ def summarize(
 def show(summary: DataSummary, console: Console) -> None:
     """Print the tables and the warnings of a summary."""
     lengths, returns = np.array(summary.lengths), np.array(summary.returns)
-    overview = Table(title=summary.path, show_header=False)
-    overview.add_row("environment", summary.environment or "not named in the file")
+    overview = Table(title=cell(summary.path), show_header=False)
+    overview.add_row("environment", cell(summary.environment or "not named in the file"))
     overview.add_row("demonstrations", f"{summary.episodes}, {summary.steps} steps")
     overview.add_row("length", _span(lengths, "d"))
     overview.add_row("return (undiscounted)", _span(returns, ".3g"))
     overview.add_row("success", f"{summary.successes}/{summary.episodes}")
     overview.add_row("ends", f"{summary.terminated} terminated, {summary.truncated} truncated")
     for text, count in list(summary.instructions.items())[:8]:
-        overview.add_row("instruction", f"{text or '(none)'}  x{count}")
+        overview.add_row("instruction", cell(f"{text or '(none)'}  x{count}"))
     if len(summary.instructions) > 8:
         overview.add_row("", f"and {len(summary.instructions) - 8} more")
     for key, (count, successes) in summary.masks.items():
-        overview.add_row(f"mask/{key}", f"{count} demonstrations, {successes} successes")
+        overview.add_row(cell(f"mask/{key}"), f"{count} demonstrations, {successes} successes")
     console.print(overview)
     keys = Table("key", "shape", "dtype", "range")
     actions = {"actions": summary.actions} if summary.actions else {}
     for key, x in {**summary.keys, **actions}.items():
         low, high = float(x.low.min()), float(x.high.max())
         if x.dtype == TEXT:
-            keys.add_row(key, "", x.dtype, f"{low:.0f} to {high:.0f} characters")
+            keys.add_row(cell(key), "", x.dtype, f"{low:.0f} to {high:.0f} characters")
             continue
         note = f"  constant: {', '.join(map(str, x.constant))}" if x.constant else ""
-        keys.add_row(key, "x".join(map(str, x.shape)), x.dtype, f"{low:.4g} to {high:.4g}{note}")
+        keys.add_row(
+            cell(key), "x".join(map(str, x.shape)), x.dtype, f"{low:.4g} to {high:.4g}{note}"
+        )
     console.print(keys)
     for warning in summary.warnings:
-        console.print(f"[yellow]warning[/yellow] {warning}", highlight=False, soft_wrap=True)
+        line = cell("warning ", "yellow") + cell(warning)
+        console.print(line, highlight=False, soft_wrap=True)
     if not summary.warnings:
         console.print("No warnings.")
 

@@ -14,13 +14,15 @@ import numpy as np
 from qsft_robot.files import atomic_file
 from qsft_robot.logs.checks import (
     check_demo,
+    demo_group,
+    demo_names,
     env_args_of,
     is_text_dataset,
     language_of,
     masks_of,
-    natural_order,
     open_demonstrations,
 )
+from qsft_robot.logs.hdf5_members import arrays, kind_of
 from qsft_robot.logs.writer import write_error
 
 # The mask of a source file's logs: this and the file's stem.
@@ -88,13 +90,13 @@ def merge_files(
 def _look_through(path: Path) -> _Source:
     """Structure of a file; ValueError when a log breaks the schema or differs from the others."""
     with open_demonstrations(path) as file:
-        names = natural_order(file["data"])
+        names = demo_names(file)
         keys: dict[str, tuple[str, tuple[int, ...]]] | None = None
         action_dim = 0
         for name in names:
-            demo = file["data"][name]
+            demo = demo_group(file, name)
             check_demo(demo)
-            here = {key: _kind(x) for key, x in demo["obs"].items() if isinstance(x, h5py.Dataset)}
+            here = {key: _kind(x) for key, x in arrays(demo, "obs").items()}
             if keys is None:
                 keys, action_dim = here, _action_dim(demo)
             # What only some logs of a file have is nothing that the file has.
@@ -114,6 +116,8 @@ def _action_dim(demo: h5py.Group) -> int:
 def _kind(dataset: h5py.Dataset) -> tuple[str, tuple[int, ...]]:
     if is_text_dataset(dataset):
         return "text", dataset.shape[1:]
+    if kind_of(dataset) != "number":
+        return kind_of(dataset), dataset.shape[1:]
     kind = "uint8" if dataset.dtype == np.uint8 else "numbers"
     shape = dataset.shape[1:]
     return kind, shape or (1,)

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from qsft_robot.files import parse_json
 from qsft_robot.logs.checks import (
     ActionScale,
-    attribute_text,
     check_actions,
     check_demo,
     check_finite,
+    demo_group,
     env_args_of,
     is_text_dataset,
     language_of,
     masks_of,
     open_demonstrations,
     select_demos,
+    truth,
     unknown,
 )
 from qsft_robot.logs.ends import (
@@ -31,6 +34,15 @@ from qsft_robot.logs.ends import (
     first_success,
     read_steps,
     success_signals,
+)
+from qsft_robot.logs.hdf5_members import (
+    arrays,
+    attribute,
+    is_camera,
+    kind_of,
+    place,
+    read_rows,
+    room_for,
 )
 from qsft_robot.types import Episode, is_text
 
@@ -59,10 +71,9 @@ def read_masks(path: str | Path) -> dict[str, list[str]]:
 def image_shapes(path: str | Path) -> dict[str, tuple[int, int]]:
     """Camera key -> (height, width), as the first demonstration has them."""
     with open_demonstrations(path) as file:
-        name = select_demos(file, None)[0]
-        check_demo(file["data"][name])
-        obs = file["data"][name]["obs"]
-        return {key: x.shape[1:3] for key, x in obs.items() if _is_camera(x)}
+        demo = demo_group(file, select_demos(file, None)[0])
+        check_demo(demo)
+        return {key: x.shape[1:3] for key, x in arrays(demo, "obs").items() if is_camera(x)}
 
 
 def read_episodes(
@@ -136,7 +147,7 @@ def iter_episodes(
         keys = _known_keys(file, names[0], keys)
         shapes: dict[str, tuple[str, tuple[int | str, ...]]] = {}
         for name in names:
-            demo = file["data"][name]
+            demo = demo_group(file, name)
             check_demo(demo)
             lang = instruction if instruction is not None else language_of(demo, env_args)
             episode = _read_demo(demo, keys, lang, ends.get(name), signals.get(name))
@@ -154,42 +165,51 @@ def iter_episodes(
 
 
 def _select(file: h5py.File, filter_key: str | None, names: Sequence[str] | None) -> list[str]:
-    there = select_demos(file, filter_key)
-    for name in names or ():
-        if name not in there:
+    if names is None:
+        return select_demos(file, filter_key)
+    there = None if filter_key is None else select_demos(file, filter_key)
+    for name in names:
+        demo_group(file, name)  # ValueError where there is none
+        if there is not None and name not in there:
             raise ValueError(f"{file.filename}: {unknown('demonstration', name, there)}")
-    return there if names is None else list(names)
-
-
-def _is_camera(dataset: h5py.Dataset) -> bool:
-    return dataset.dtype == np.uint8 and dataset.ndim == 4 and dataset.shape[-1] == 3
+    return list(names)
 
 
 def _known_keys(file: h5py.File, name: str, keys: Sequence[str] | None) -> list[str]:
-    obs = file["data"][name].get("obs")
-    if not isinstance(obs, h5py.Group):
-        check_demo(file["data"][name])
+    demo = demo_group(file, name)
+    check_demo(demo)
+    obs = arrays(demo, "obs")
     if keys is None:
         # Depth maps and segmentation have no place in an Observation; they are read by no one.
-        return [key for key, x in obs.items() if _is_camera(x) or x.ndim <= 2]
+        return [key for key, x in obs.items() if is_camera(x) or _is_state_or_text(x)]
     for key in keys:
         if key not in obs:
             raise ValueError(f"{file.filename}: {unknown('observation key', key, obs)}")
     return list(keys)
 
 
+def _is_state_or_text(dataset: h5py.Dataset) -> bool:
+    kind = kind_of(dataset)
+    return (kind == "number" and dataset.ndim <= 2) or (kind == "text" and dataset.ndim == 1)
+
+
 def _read_demo(
     demo: h5py.Group, keys: Sequence[str], lang: str, end: LogEnd | None, signal: str | None
 ) -> Episode:
-    where = f"{demo.file.filename}: {demo.name[1:]}"
-    if is_text_dataset(demo["actions"]):
-        actions = demo["actions"].asstr()[()]
-    else:
-        actions = demo["actions"][()].astype(np.float32, copy=False)
+    where, obs, after = place(demo), arrays(demo, "obs"), arrays(demo, "next_obs")
+    wanted = [demo["actions"], *(obs[key] for key in keys if key in obs)]
+    room_for(where, sum(x.size * (1 if is_camera(x) else 4) for x in wanted))
+    actions = read_rows(demo["actions"])
+    if not is_text(actions):
+        actions = _as_float32(actions)
         check_finite(f"{where}/actions", actions)
-    rewards = read_steps(demo, "rewards").astype(np.float32)
+    rewards = _as_float32(read_steps(demo, "rewards"))
+    check_finite(f"{where}/rewards", rewards)
     steps = len(actions)
-    success = bool(demo.attrs["success"] if "success" in demo.attrs else (rewards > 0).any())
+    told = attribute(demo, "success")
+    success = bool((rewards > 0).any())
+    if told is not None:
+        success = truth(f"{where}: attribute success", told)
     if signal is not None:
         at = first_success(demo, signal)
         success = at is not None
@@ -197,7 +217,7 @@ def _read_demo(
         actions, rewards = actions[:steps], np.zeros(steps, np.float32)
         rewards[-1] = float(success)
     terminated = ends_terminal(demo, success, end)
-    rows = {key: _read_rows(demo, key, steps, not terminated) for key in keys}
+    rows = {key: _read_rows(demo, obs, after, key, steps, not terminated) for key in keys}
     return Episode(
         name=demo.name.rsplit("/", 1)[-1],
         observations={key: x for key, x in rows.items() if not is_text(x)},
@@ -212,36 +232,42 @@ def _read_demo(
     )
 
 
-def _read_rows(demo: h5py.Group, key: str, steps: int, bootstraps: bool) -> np.ndarray:
+def _as_float32(array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what float32 can't hold becomes Inf, which is refused
+        return array.astype(np.float32, copy=False)
+
+
+def _read_rows(
+    demo: h5py.Group,
+    obs: Mapping[str, h5py.Dataset],
+    next_obs: Mapping[str, h5py.Dataset],
+    key: str,
+    steps: int,
+    bootstraps: bool,
+) -> np.ndarray:
     """Rows 0 to `steps` of one observation key, [steps + 1, ...]; the last comes from next_obs."""
-    where = f"{demo.file.filename}: {demo.name[1:]}/obs/{key}"
-    if key not in demo["obs"]:
-        raise ValueError(f"{where}: {unknown('observation key', key, demo['obs'])}")
-    dataset = demo["obs"][key]
-    camera, text = _is_camera(dataset), is_text_dataset(dataset)
-    if (not camera and dataset.ndim > 2) or (text and dataset.ndim != 1):
+    where = f"{place(demo)}/obs/{key}"
+    if key not in obs:
+        raise ValueError(f"{where}: {unknown('observation key', key, obs)}")
+    dataset, after = obs[key], next_obs.get(key)
+    camera, text = is_camera(dataset), is_text_dataset(dataset)
+    if not camera and not _is_state_or_text(dataset):
         raise ValueError(
-            f"{where}: {dataset.dtype} {dataset.shape} is neither an image, uint8 [t, h, w, 3], "
-            "nor state, [t, s], nor text, strings [t]; leave this key out."
+            f"{where}: {kind_of(dataset)} {dataset.shape} is neither an image, uint8 [t, h, w, 3], "
+            "nor state, numbers [t, s], nor text, strings [t]; leave this key out."
         )
     kind: Any = np.uint8 if camera else object if text else np.float32
     rows = np.empty((steps + 1, *dataset.shape[1:]), kind)
     inside = min(steps + 1, len(dataset))
-    if text:
-        rows[:inside] = dataset.asstr()[:inside]
-    else:
-        dataset.read_direct(rows, np.s_[:inside], np.s_[:inside])
+    read_rows(dataset, np.s_[:inside], rows[:inside])
     if inside == steps:
-        after = demo.get(f"next_obs/{key}")
         if after is not None:
-            if after.shape != dataset.shape:
+            if after.shape != dataset.shape or kind_of(after) != kind_of(dataset):
                 raise ValueError(
-                    f"{where}: shape {dataset.shape}, but next_obs/{key} has {after.shape}."
+                    f"{where}: {kind_of(dataset)} {dataset.shape}, but next_obs/{key} has "
+                    f"{kind_of(after)} {after.shape}."
                 )
-            if text:
-                rows[-1] = after.asstr()[-1]
-            else:
-                after.read_direct(rows, np.s_[-1:], np.s_[-1:])
+            read_rows(after, np.s_[-1:], rows[-1:])
         elif bootstraps:
             raise ValueError(
                 f"{where}: the log is truncated, and without next_obs/{key} nothing tells what was "
@@ -257,14 +283,22 @@ def _read_rows(demo: h5py.Group, key: str, steps: int, bootstraps: bool) -> np.n
 def _attributes(demo: h5py.Group) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
     for key in demo.attrs.keys() - _NOT_CARRIED:
-        value = demo.attrs[key]
-        if isinstance(value, bytes | str):
-            text = attribute_text(value)
-            try:
-                value = json.loads(text) if text[:1] in ("{", "[") else text
-            except json.JSONDecodeError:
-                value = text
+        value = attribute(demo, key)
+        if isinstance(value, str):
+            with suppress(ValueError):  # text that only begins with a bracket
+                value = parse_json(value, "") if value[:1] in ("{", "[") else value
         elif isinstance(value, np.ndarray | np.generic):
             value = value.tolist()
-        attributes[key] = value
+        if is_json(value):
+            attributes[key] = value
     return attributes
+
+
+def is_json(value: Any) -> bool:
+    """Whether JSON has a place for a value: what HDF5 knows beyond it describes other programs'
+    matters (references, opaque bytes)."""
+    if isinstance(value, list | dict):
+        return all(map(is_json, value.values() if isinstance(value, dict) else value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str | bool | int)

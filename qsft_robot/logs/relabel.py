@@ -10,7 +10,14 @@ import h5py
 import numpy as np
 
 from qsft_robot.files import atomic_file
-from qsft_robot.logs.checks import check_demo, masks_of, open_demonstrations, unknown
+from qsft_robot.logs.checks import (
+    check_demo,
+    demo_group,
+    demo_names,
+    masks_of,
+    open_demonstrations,
+    unknown,
+)
 from qsft_robot.logs.ends import LogEnd
 from qsft_robot.logs.writer import write_error
 
@@ -35,6 +42,7 @@ def relabel(
     path, out = Path(path), Path(out)
     with open_demonstrations(path) as file:
         good, bad = _named(file, success), _named(file, failure)
+        _check_own(file, [*good, *bad])
     both = [name for name in good if name in bad]
     if both:
         raise ValueError(f"{path}: {both[0]} is called a success and a failure.")
@@ -47,9 +55,9 @@ def relabel(
             shutil.copyfile(path, temporary)
             with h5py.File(temporary, "r+") as file:
                 for name in good:
-                    _write(file["data"][name], reward, terminated=True)
+                    _write(demo_group(file, name), reward, terminated=True)
                 for name in bad:
-                    _write(file["data"][name], 0.0, terminated=failure_end == "terminal")
+                    _write(demo_group(file, name), 0.0, terminated=failure_end == "terminal")
     except (OSError, RuntimeError) as problem:
         raise write_error(out, problem) from problem
     return out
@@ -57,17 +65,30 @@ def relabel(
 
 def _named(file: h5py.File, words: Sequence[str]) -> list[str]:
     """The logs that the words name, themselves or by mask."""
-    masks = masks_of(file)
+    masks, logs = masks_of(file), demo_names(file)
     names: list[str] = []
     for word in words:
-        if word in file["data"]:
+        if word in logs:
             names.append(word)
         elif word in masks:
             names.extend(masks[word])
         else:
-            there = [*file["data"], *masks]
+            there = [*logs, *masks]
             raise ValueError(f"{file.filename}: {unknown('demonstration or mask', word, there)}")
     return list(dict.fromkeys(names))
+
+
+def _check_own(file: h5py.File, names: Sequence[str]) -> None:
+    """ValueError where a log is no good log, or is not this file's own: what is written to a link's
+    target would change another log, or another file."""
+    for name in names:
+        check_demo(demo_group(file, name))
+        link = file["data"].get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise ValueError(
+                f"{file.filename}: data/{name} is a link, and what it leads to would be relabelled "
+                "too. Make a file of its own first (qsft-robot merge)."
+            )
 
 
 def _write(demo: h5py.Group, reward: float, terminated: bool) -> None:

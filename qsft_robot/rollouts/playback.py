@@ -8,10 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from qsft_robot.build import GYMNASIUM_PREFIX, build_env
-from qsft_robot.logs.checks import ANY_SCALE, env_args_of, open_demonstrations, unknown
+from qsft_robot.logs.checks import (
+    ANY_SCALE,
+    attribute_text,
+    check_demo,
+    check_finite,
+    demo_group,
+    env_args_of,
+    open_demonstrations,
+)
+from qsft_robot.logs.hdf5_members import Member, attribute, kind_of, member, place, read_rows
 from qsft_robot.logs.reader import iter_episodes, read_env_args
 from qsft_robot.rollouts.video import VideoFile, check_video, draw_overlay
 from qsft_robot.rollouts.worker import as_mapping, succeeded
@@ -99,24 +109,40 @@ def playback(
 def _read(path: str | Path, name: str) -> tuple[Episode, int, dict[str, Any] | None]:
     """One log, and the seed and options that begin its episode again."""
     with open_demonstrations(path) as file:
-        if name not in file["data"]:
-            raise ValueError(f"{path}: {unknown('demonstration', name, file['data'])}")
-        group = file["data"][name]
-        stored = {"seed", "reset_options"} & set(group.attrs)
+        group = demo_group(file, name)
+        check_demo(group)
         options: dict[str, Any] | None = None
-        if "seed" not in stored:
-            if "states" not in group:
+        if attribute(group, "seed") is None:
+            states = member(group, "states")
+            if states is None:
                 raise ValueError(
                     f"{path}: {name} has neither an attribute 'seed' nor 'states', so its episode "
                     f"can't begin again (environment {env_args_of(file).get('env_name')!r})."
                 )
-            options = {"states": np.asarray(group["states"][0]).tolist()}
-            if "model_file" in group.attrs:
-                options["model_file"] = str(group.attrs["model_file"])
+            options = {"states": _first_state(states)}
+            if (model := attribute_text(group, "model_file")) is not None:
+                options["model_file"] = model
+        where = place(group)
     (log,) = iter_episodes(path, names=[name], action_scale=ANY_SCALE)
     if options is None:
         options = log.attributes.get("reset_options") or None
-    return log, int(log.attributes.get("seed", 0)), options
+    if not isinstance(options, dict | None):
+        raise ValueError(f"{where}: attribute reset_options is {options!r}, no object of JSON.")
+    seed = log.attributes.get("seed", 0)
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"{where}: attribute seed is {seed!r}, no number from 0 on.")
+    return log, seed, options
+
+
+def _first_state(states: Member) -> list[float]:
+    """The simulator's state at the start, of states [t, s]."""
+    if not isinstance(states, h5py.Dataset) or kind_of(states) != "number":
+        raise ValueError(f"{place(states)}: no numbers [t, s], so the episode can't begin again.")
+    if states.ndim != 2 or not states.size:
+        raise ValueError(f"{place(states)}: shape {states.shape}; expected [t, s].")
+    first = read_rows(states, 0)
+    check_finite(f"{place(states)}", first[None])
+    return first.tolist()
 
 
 def _replay(

@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import h5py
 import numpy as np
@@ -14,7 +15,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from qsft_robot.files import atomic_folder, read_json, write_json
-from qsft_robot.logs.checks import check_demo, open_demonstrations, unknown
+from qsft_robot.logs.checks import check_demo, demo_group, open_demonstrations, unknown
+from qsft_robot.logs.hdf5_members import arrays, is_camera, kind_of, read_rows
 from qsft_robot.token_data.disk_cache import GIB, InUse, in_use, make_room
 from qsft_robot.token_data.row_file import RowFile
 
@@ -81,6 +83,7 @@ class FrameCache:
                 )
             status = path.stat()
             source = [str(path.resolve()), status.st_size, status.st_mtime_ns, layout]
+            source += [frames_file(c) for c in cameras if frames_file(c) != f"{c}.npy"]
             key = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:16]
             target = Path(folder) / key
             held = in_use(target, INDEX)
@@ -97,8 +100,17 @@ class FrameCache:
         if camera not in self.cameras:
             raise ValueError(f"{self.folder}: {unknown('camera', camera, self.cameras)}")
         if camera not in self._files:
-            self._files[camera] = RowFile(self.folder / f"{camera}.npy")
+            self._files[camera] = RowFile(self.folder / frames_file(camera))
         return self._files[camera].read(rows)
+
+
+def frames_file(camera: str) -> str:
+    """Name of the file of a camera's frames: a key may hold slashes (images/left), or lead out of
+    the folder."""
+    name = quote(camera, safe="")
+    if len(name) > 200:
+        name = hashlib.sha256(camera.encode(errors="surrogateescape")).hexdigest()
+    return f"{name}.npy"
 
 
 def _measure(
@@ -110,17 +122,18 @@ def _measure(
     sizes: dict[str, tuple[int, int]] = {}
     total = 0
     for name in names:
-        demo = file["data"][name]
+        demo = demo_group(file, name)
         start[name], rows[name] = total, check_demo(demo) + 1
         total += rows[name]
+        obs, after = arrays(demo, "obs"), arrays(demo, "next_obs")
         for camera in cameras:
             where = f"{file.filename}: data/{name}/obs"
-            if camera not in demo["obs"]:
-                raise ValueError(f"{where}: {unknown('camera', camera, demo['obs'])}")
-            frames = demo["obs"][camera]
-            if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+            if camera not in obs:
+                raise ValueError(f"{where}: {unknown('camera', camera, obs)}")
+            frames = obs[camera]
+            if not is_camera(frames):
                 raise ValueError(
-                    f"{where}/{camera}: {frames.dtype} {frames.shape}; a camera is uint8 "
+                    f"{where}/{camera}: {kind_of(frames)} {frames.shape}; a camera is uint8 "
                     "[t, h, w, 3]."
                 )
             size = sizes.setdefault(camera, frames.shape[1:3])
@@ -129,7 +142,7 @@ def _measure(
                     f"{where}/{camera}: differs in size: {frames.shape[1:3]} here, {size} in "
                     f"{names[0]}. One policy needs one size; convert the file or select by mask."
                 )
-            if name in truncated and f"next_obs/{camera}" not in demo:
+            if name in truncated and camera not in after:
                 raise ValueError(
                     f"{where}/{camera}: the log is truncated, and without next_obs/{camera} "
                     "nothing tells what was seen after its last action. Write next_obs, or call "
@@ -144,13 +157,14 @@ def _copy(file: h5py.File, layout: dict[str, Any], folder: Path, show: bool) -> 
         for camera, size in layout["cameras"].items():
             task = progress.add_task(f"Caching {camera}", total=total)
             out = np.lib.format.open_memmap(
-                folder / f"{camera}.npy", mode="w+", dtype=np.uint8, shape=(total, *size, 3)
+                folder / frames_file(camera), mode="w+", dtype=np.uint8, shape=(total, *size, 3)
             )
             for name, first in layout["start"].items():
-                demo, steps = file["data"][name], layout["rows"][name] - 1
-                demo["obs"][camera].read_direct(out, np.s_[:], np.s_[first : first + steps])
-                after = demo.get(f"next_obs/{camera}", demo["obs"][camera])
-                out[first + steps] = after[steps - 1]
+                demo, steps = demo_group(file, name), layout["rows"][name] - 1
+                frames = arrays(demo, "obs")[camera]
+                after = arrays(demo, "next_obs").get(camera, frames)
+                read_rows(frames, np.s_[:], out[first : first + steps])
+                read_rows(after, np.s_[steps - 1 :], out[first + steps : first + steps + 1])
                 progress.advance(task, steps + 1)
             out.flush()
     write_json(folder / INDEX, layout)

@@ -22,7 +22,7 @@ from qsft_robot.config.train import TrainConfig
 from qsft_robot.files import SUMS, atomic_folder, cache_folder, write_json
 from qsft_robot.parallel.distributed import processes
 from qsft_robot.token_data.disk_cache import GIB, InUse, found_room, in_use, make_room
-from qsft_robot.token_data.frames import INDEX, FrameCache
+from qsft_robot.token_data.frames import INDEX, FrameCache, frames_file
 from qsft_robot.token_data.row_file import RowFile
 from qsft_robot.token_data.run_data import RunData
 from qsft_robot.token_data.token_data import TokenData
@@ -103,7 +103,9 @@ class FeatureCache:
 def cache_key(frames: FrameCache, camera: str, tower: Mapping[str, Any]) -> str:
     """The name of a camera's features: a hash of its frames, pixel by pixel, and of the tower."""
     sums = (frames.folder / SUMS).read_text().splitlines()
-    (pixels,) = [line.split("  ", 1)[0] for line in sums if line.endswith(f"  {camera}.npy")]
+    (pixels,) = [
+        line.split("  ", 1)[0] for line in sums if line.endswith(f"  {frames_file(camera)}")
+    ]
     source = json.dumps([pixels, dict(tower)], sort_keys=True)
     return hashlib.sha256(source.encode()).hexdigest()[:16]
 

@@ -253,13 +253,31 @@ def test_a_log_that_goes_on_after_it_terminated(path):
 
 def test_env_args_that_are_not_json(path):
     edit(path, lambda file: file["data"].attrs.update(env_args="{name: Lift}"))
-    refused(path, "env_args", "not JSON")
+    refused(path, "env_args", "not valid JSON")
 
 
-@pytest.mark.parametrize("group", ["obs", "next_obs"])
-def test_a_group_among_the_observations(path, group):
-    edit(path, lambda f: f.create_dataset(f"data/demo_1/{group}/images/left", data=np.ones((4, 2))))
-    refused(path, "demo_1", f"{group}/images", "left", "straight into")
+def test_groups_among_the_observations_are_read_by_their_path(path):
+    rows = np.arange(8.0).reshape(4, 2)
+
+    def nest(file):
+        for demo in file["data"].values():
+            demo["obs/robot/arm/pos"] = rows
+            demo["next_obs/robot/arm/pos"] = rows + 1
+            for group in ("obs", "next_obs"):
+                demo[f"{group}/images/front"] = demo.pop(f"{group}/front_image")
+
+    edit(path, nest)
+    validate(path)
+    for episode in read_episodes(path):
+        assert set(episode.observations) == {"robot0_eef_pos", "robot/arm/pos", "images/front"}
+        np.testing.assert_array_equal(
+            episode.observations["robot/arm/pos"], np.r_[rows, rows[-1:] + 1]
+        )
+    assert check_cameras(path, ["images/front"]) == (8, 6)
+    assert len(read_episodes(path, keys=["robot/arm/pos"])) == 3
+    refused(
+        path, "no observation key 'robot/pos'", "Did you mean robot/arm/pos", keys=["robot/pos"]
+    )
 
 
 def test_dones_that_only_end_the_logs_make_every_log_a_success_and_that_is_told(path):
