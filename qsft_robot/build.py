@@ -82,6 +82,16 @@ def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
     )
 
 
+def showing(env_args: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """`env_args` of an environment that shows these state keys too, where its keys can be chosen:
+    a policy may have learnt from more of them than the environment shows unasked."""
+    if env_args.get("env_name") not in ROBOSUITE_TASKS:
+        return dict(env_args)
+    from sim.robosuite_args import seeing
+
+    return {**env_args, "env_kwargs": seeing(env_args.get("env_kwargs") or {}, keys)}
+
+
 def _build_gymnasium(name: str, kwargs: dict[str, Any]) -> gymnasium.Env:
     """An installed environment. A step limit that it does not take itself is gymnasium's own;
     ValueError for another argument that it does not take."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
+from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from qsft_robot.presets.tabletop import (
     apply_presets,
     with_settings,
 )
+from qsft_robot.printed_text import one_line, printable, say
 from qsft_robot.verbs.convert import export_lerobot, import_lerobot, merge, relabel
 from qsft_robot.verbs.data import collect, generate, inspect, playback
 from qsft_robot.verbs.flag_words import acting_changes, env_changes, env_of_recipe
@@ -63,7 +65,9 @@ def train(arguments: Sequence[str]) -> None:
         )
     policy = run(config, resume=resume)
     if processes().is_main:
-        print(f"policy: {policy}\nevaluate it: qsft-robot evaluate {config.out}")
+        say(
+            f"policy: {printable(policy)}\nevaluate it: qsft-robot evaluate {printable(config.out)}"
+        )
 
 
 def evaluate(
@@ -107,7 +111,7 @@ def evaluate(
     """
     import torch
 
-    from qsft_robot.build import open_policy
+    from qsft_robot.build import open_policy, showing
     from qsft_robot.rollouts.evaluate import evaluate as measure
 
     torch.set_num_threads(threads)
@@ -121,6 +125,7 @@ def evaluate(
             f"{policy.description['data']['file']}); name one with --env, or drive a robot with "
             "`qsft-robot run`."
         )
+    env_args = showing(env_args, policy.description["state_keys"])
     out = _evaluation_folder(run) / name
     result = measure(
         policy,
@@ -136,7 +141,7 @@ def evaluate(
         env_overrides=env_changes(env_kwargs)
         | ({} if max_steps is None else {"max_steps": max_steps}),
     )
-    print(f"{result}\n{out / 'summary.json'}")
+    say(f"{result}\n{printable(out / 'summary.json')}")
 
 
 def _evaluation_folder(run: Path) -> Path:
@@ -173,11 +178,11 @@ def export(
     changes = acting_changes(acting)
     if onnx:
         try:
-            print(export_policy(checkpoint, target, changes, onnx=True, data=data))
+            say(printable(export_policy(checkpoint, target, changes, onnx=True, data=data)))
             return
         except NotExportable as reason:
-            print(f"no ONNX graphs: {reason}", file=sys.stderr)
-    print(export_policy(checkpoint, target, changes))
+            say(f"no ONNX graphs: {one_line(reason)}", sys.stderr)
+    say(printable(export_policy(checkpoint, target, changes)))
 
 
 def report(run: Positional[Path]) -> None:
@@ -188,7 +193,7 @@ def report(run: Positional[Path]) -> None:
     """
     from qsft_robot.report.report import write_report
 
-    print(write_report(run))
+    say(printable(write_report(run)))
 
 
 def info(what: Positional[str] = "versions") -> None:
@@ -257,10 +262,18 @@ VERBS: dict[str, Callable[..., Any]] = {
 }
 
 
+# Begins the answer to an error that no reader foresaw.
+UNEXPECTED = "something unexpected"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb. Bad input is answered in one line and with exit status 2; QSFT_DEBUG=1 in the
     environment shows the traceback instead."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A terminal that knows no Chinese is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return 0
@@ -268,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         near = get_close_matches(verb, VERBS, n=1)
         guess = f" Did you mean {near[0]!r}?" if near else ""
-        print(f"error: no verb {verb!r}.{guess}\n\n{_usage()}", file=sys.stderr)
+        say(f"error: no verb {verb!r}.{guess}\n\n{_usage()}", sys.stderr)
         return 2
     try:
         with _warnings_as_notes():
@@ -280,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # tyro's own, after --help and after a flag that it does not know
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt as stop:
-        print(str(stop) or "interrupted", file=sys.stderr)
+        say(one_line(stop) or "interrupted", sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read the output has seen enough, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -288,7 +301,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("QSFT_DEBUG"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {one_line(error)}", sys.stderr)
+        return 2
+    except Exception as error:
+        if os.environ.get("QSFT_DEBUG"):
+            raise
+        files = ", ".join(word for word in rest if os.path.lexists(word)) or "no file"
+        what = f"{type(error).__name__}: {error}"
+        say(
+            f"error: {UNEXPECTED} with {one_line(files)} ({one_line(what)}). This is a fault of "
+            "qsft-robot, whatever the input: please report it, with what QSFT_DEBUG=1 shows.",
+            sys.stderr,
+        )
         return 2
     return int(result or 0)
 
@@ -309,7 +333,7 @@ def _warnings_as_notes() -> Iterator[None]:
         place = Path(filename)
         own = place.is_relative_to(root) and place.relative_to(root).parts[0] in packages
         if own and category is UserWarning:
-            return f"note: {message}\n"
+            return f"note: {one_line(message)}\n"
         return usual(message, category, filename, lineno, line)
 
     warnings.formatwarning = written

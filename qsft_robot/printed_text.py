@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from typing import TYPE_CHECKING, TextIO
@@ -32,7 +33,7 @@ def printable(text: object, keep: str = "") -> str:
 def one_line(text: object) -> str:
     """`text` for an error or a note: its lines joined, printable, the middle of a very long one
     left out."""
-    line = printable(" ".join(part.strip() for part in str(text).splitlines()))
+    line = printable(re.sub(r"\s*[\r\n]+\s*", " ", str(text).strip()))
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST * 3 // 4]} [...] {line[-_LONGEST // 4 :]}"
     return line
@@ -43,6 +44,14 @@ def cell(text: object, style: str = "") -> Text:
     from rich.text import Text
 
     return Text(printable(text, keep="\n"), style)
+
+
+class PrintableLines(logging.Formatter):
+    """Lines of a log in which what clients sent is shown, not obeyed; a traceback keeps its
+    lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n")
 
 
 def say(text: object, file: TextIO | None = None, end: str = "\n") -> None:

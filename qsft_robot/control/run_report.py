@@ -19,6 +19,7 @@ from qsft_robot.control.loop import ControlLoop, EpisodeEnd, LoopSettings
 from qsft_robot.control.robot import Robot
 from qsft_robot.control.start_up_check import Difference
 from qsft_robot.policy.folder import PolicySpec
+from qsft_robot.printed_text import cell, one_line
 
 _STATUS_EVERY_S = 0.25
 
@@ -153,9 +154,9 @@ def print_result(result: RunResult, console: Console | None = None) -> None:
     clamps = {kind: n for kind, n in result.report["clamps"].items() if n}
     console.print(f"clamps: {', '.join(f'{k} {n}' for k, n in clamps.items()) or 'none'}")
     for i, end in enumerate(result.ends):
-        why = f" ({end.error})" if end.error and end.reason == "watchdog" else ""
-        console.print(f"episode {i + 1}: {end.reason} after {end.steps} ticks{why}")
+        why = f" ({one_line(end.error)})" if end.error and end.reason == "watchdog" else ""
+        console.print(cell(f"episode {i + 1}: {end.reason} after {end.steps} ticks{why}"))
     if result.logs is not None:
         won = sum(end.success for end in result.ends)
         console.print(f"{won} of {len(result.ends)} episodes succeeded")
-        console.print(f"logs: {result.logs}", soft_wrap=True)
+        console.print(cell(f"logs: {result.logs}"), soft_wrap=True)

@@ -31,6 +31,7 @@ from qsft_robot.lerobot.format import (
     VIDEOS,
     camera_feature,
     json_text,
+    number_feature,
     require_lerobot_files,
 )
 from qsft_robot.lerobot.parquet import ParquetFiles, write_tasks
@@ -144,6 +145,7 @@ class _Writer:
         self._features: dict[str, dict[str, Any]] = {}
         self._state: dict[str, int] = {}
         self._cameras: dict[str, str] = {}  # LeRobot's name -> ours
+        self._numbers: dict[str, str] = {}
         self._attributes: dict[str, Any] = {}
         self._count = self._frames = 0
 
@@ -206,12 +208,18 @@ class _Writer:
         joined = list(numbers) if self._state_keys is None else list(self._state_keys)
         self._state = {key: numbers[key] for key in joined}
         sizes = {STATE: self._state} if self._state else {}
-        sizes |= {f"observation.{k}": {k: n} for k, n in numbers.items() if k not in joined}
+        self._numbers = {number_feature(key): key for key in numbers if key not in joined}
+        sizes |= {feature: {key: numbers[key]} for feature, key in self._numbers.items()}
         if "state" in numbers and "state" not in joined:
             raise ValueError(
                 f"{path}: the key 'state' and those of --state-keys would both become {STATE}: "
                 "name 'state' among --state-keys, or leave the flag out."
             )
+        features = [number_feature(key) for key in numbers if key not in joined]
+        features += [camera_feature(key) for key, x in rows.items() if is_image(x[0])]
+        for feature in features:
+            if features.count(feature) > 1:
+                raise ValueError(f"{path}: two observation keys would become {feature}.")
         for feature, parts in sizes.items():
             names = [f"{key}_{i}" for key, size in parts.items() for i in range(size)]
             self._features[feature] = _entry("float32", [len(names)], names)
@@ -236,10 +244,7 @@ class _Writer:
         columns = {}
         if self._state:
             columns[STATE] = np.concatenate([rows[key] for key in self._state], axis=1)
-        for name in self._features:
-            key = name.removeprefix("observation.")
-            if name not in (STATE, ACTION) and key in rows and not is_image(rows[key][0]):
-                columns[name] = rows[key]
+        columns |= {feature: rows[key] for feature, key in self._numbers.items()}
         return columns | {ACTION: episode.actions}
 
     def _table(self, columns: Mapping[str, np.ndarray], images: Mapping[str, np.ndarray]) -> Any:

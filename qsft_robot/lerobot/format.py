@@ -81,7 +81,13 @@ def log_key(feature: str) -> str:
 
 def camera_feature(key: str) -> str:
     """LeRobot's name for one of our cameras: front_image -> observation.images.front."""
-    return "observation.image" if key == "image" else f"{IMAGES}{key.removesuffix('_image')}"
+    name = key.removesuffix("_image").replace("/", ".")
+    return "observation.image" if key == "image" else f"{IMAGES}{name}"
+
+
+def number_feature(key: str) -> str:
+    """LeRobot's name for one of our keys of numbers, without slashes: a/b -> observation.a.b."""
+    return f"observation.{key.replace('/', '.')}"
 
 
 @dataclass(frozen=True)

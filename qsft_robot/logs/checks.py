@@ -80,7 +80,8 @@ def open_demonstrations(path: str | Path) -> Iterator[h5py.File]:
         if not isinstance(member(file, "data"), h5py.Group):
             raise ValueError(
                 f"{path}: no group 'data'; it holds: {', '.join(file) or 'nothing'}. "
-                "Demonstrations live at data/demo_0/actions and so on (robomimic schema)."
+                "Demonstrations live at data/demo_0/actions and so on (robomimic schema); files of "
+                "another form have to be rewritten in this one (see datasets/schema.md)."
             )
         if not any(_is_log(member(file["data"], name)) for name in file["data"]):
             there = ", ".join(file["data"]) or "nothing"
@@ -189,12 +190,19 @@ def check_demo(demo: h5py.Group) -> int:
     where = place(demo)
     if not isinstance(demo, h5py.Group):
         raise ValueError(f"{where}: a dataset, where a log (actions, rewards, dones, obs) stands.")
-    lengths = {key: _steps_of(demo, key) for key in REQUIRED}
     observations = arrays(demo, "obs")
+    if not observations and has(demo, "states"):
+        raise ValueError(
+            f"{where}: states of a simulator and no observations: a raw recording, as robosuite's "
+            "own. robomimic makes logs out of it: robomimic/scripts/conversion/convert_robosuite.py"
+            " --dataset FILE, then robomimic/scripts/dataset_states_to_obs.py --dataset FILE "
+            "--output_name logs.hdf5 --done_mode 2, which adds obs, rewards and dones."
+        )
+    lengths = {key: _steps_of(demo, key) for key in REQUIRED}
     if not observations:
         raise ValueError(
-            f"{where}: no observations in 'obs'; it holds: {', '.join(demo)}. A file of raw "
-            "simulator states needs its observations extracted first."
+            f"{where}: no observations in 'obs'; it holds: {', '.join(demo)}. Write what was seen "
+            "before each action to obs/<key> (see datasets/schema.md)."
         )
     actions = demo["actions"]
     axes = 1 if is_text_dataset(actions) else 2

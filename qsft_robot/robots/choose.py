@@ -68,7 +68,7 @@ def open_robot(
 
         return MujocoRobot(env_args, control_hz)
     if kind in ("robosuite", "env"):
-        from qsft_robot.build import ROBOSUITE_TASKS
+        from qsft_robot.build import ROBOSUITE_TASKS, showing
         from qsft_robot.robots.gym import GymRobot
 
         if kind == "robosuite" and env_args["env_name"] not in ROBOSUITE_TASKS:
@@ -76,7 +76,7 @@ def open_robot(
                 f"--robot robosuite: the policy's logs come from {env_args['env_name']!r}, which "
                 f"is none of {', '.join(ROBOSUITE_TASKS)}; give --env, or use --robot env."
             )
-        return GymRobot(env_args)
+        return GymRobot(showing(env_args, description["state_keys"]))
     if kind == "replay":
         if log is None:
             raise ValueError("--robot replay needs the recording: --log FILE.hdf5.")

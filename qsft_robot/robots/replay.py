@@ -13,6 +13,7 @@ from qsft_robot.control.robot import Outcome, RobotSpec, image_sizes
 from qsft_robot.files import atomic_file
 from qsft_robot.logs.checks import ANY_SCALE
 from qsft_robot.logs.reader import iter_episodes, read_env_args
+from qsft_robot.printed_text import cell
 from qsft_robot.types import Episode, Observation
 
 
@@ -144,7 +145,7 @@ def difference_table(differences: dict[str, Any]) -> Table:
         rows += [(f"dimension {i}", x) for i, x in enumerate(differences["by_dimension"])]
     for name, row in rows:
         numbers = [f"{row[key]:.4f}" for key in ("mean", "p95", "max")]
-        table.add_row(name, str(row["steps"]), *numbers)
+        table.add_row(cell(name), str(row["steps"]), *numbers)
     return table
 
 

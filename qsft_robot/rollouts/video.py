@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from qsft_robot.printed_text import one_line
+
 BAR_HEIGHT, LINE_HEIGHT = 40, 13
 COMMAND_HEIGHT = 3 + 2 * LINE_HEIGHT
 _DIM = (150, 150, 150)
@@ -66,6 +68,8 @@ def draw_overlay(
 
 def _wrapped(draw: Any, text: str, width: float, lines: int) -> list[str]:
     """The text on at most so many lines, broken between words where it can be, then cut."""
+    # Measured letter by letter below, and lines can't be measured.
+    text = one_line(text)[:500]
     # PIL's own bitmap font draws Latin-1 alone.
     text = text.encode("latin-1", "replace").decode("latin-1")
     if draw.textlength(text) <= width:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from qsft_robot.files import is_abandoned
+from qsft_robot.printed_text import printable, say
 
 GIB = 1 << 30
 # Of each kind of entry (frames, features); QSFT_CACHE_GIB sets another.
@@ -77,10 +78,10 @@ def found_room(folder: Path, need: int) -> bool:
             held -= size
             removed.append(size)
     if removed:
-        print(
-            f"{folder}: removed what was not used for longest, {sum(removed) / GIB:.3f} GiB "
-            f"(QSFT_CACHE_GIB is {limit / GIB:g}, a new entry takes {need / GIB:.3f} GiB).",
-            file=sys.stderr,
+        say(
+            f"{printable(folder)}: removed what was not used for longest, {sum(removed) / GIB:.3f} "
+            f"GiB (QSFT_CACHE_GIB is {limit / GIB:g}, a new entry takes {need / GIB:.3f} GiB).",
+            sys.stderr,
         )
     return need <= shutil.disk_usage(folder).free
 

@@ -12,11 +12,13 @@ from urllib.parse import quote
 import h5py
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from qsft_robot.files import atomic_folder, read_json, write_json
 from qsft_robot.logs.checks import check_demo, demo_group, open_demonstrations, unknown
 from qsft_robot.logs.hdf5_members import arrays, is_camera, kind_of, read_rows
+from qsft_robot.printed_text import printable
 from qsft_robot.token_data.disk_cache import GIB, InUse, in_use, make_room
 from qsft_robot.token_data.row_file import RowFile
 
@@ -155,7 +157,7 @@ def _copy(file: h5py.File, layout: dict[str, Any], folder: Path, show: bool) -> 
     total = sum(layout["rows"].values())
     with Progress(console=Console(stderr=True), transient=True, disable=not show) as progress:
         for camera, size in layout["cameras"].items():
-            task = progress.add_task(f"Caching {camera}", total=total)
+            task = progress.add_task(f"Caching {escape(printable(camera))}", total=total)
             out = np.lib.format.open_memmap(
                 folder / frames_file(camera), mode="w+", dtype=np.uint8, shape=(total, *size, 3)
             )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from qsft_robot.algorithms.stage import image_features
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.files import SUMS, atomic_folder, cache_folder, write_json
 from qsft_robot.parallel.distributed import processes
+from qsft_robot.printed_text import printable
 from qsft_robot.token_data.disk_cache import GIB, InUse, found_room, in_use, make_room
 from qsft_robot.token_data.frames import INDEX, FrameCache, frames_file
 from qsft_robot.token_data.row_file import RowFile
@@ -114,7 +116,7 @@ def _encode_rows(
     frames: FrameCache, camera: str, encode: Encode, out: np.memmap, device: str, show: bool
 ) -> None:
     with Progress(console=Console(stderr=True), transient=True, disable=not show) as progress:
-        task = progress.add_task(f"Tower features of {camera}", total=len(out))
+        task = progress.add_task(f"Tower features of {escape(printable(camera))}", total=len(out))
         for rows in np.array_split(np.arange(len(out)), -(-len(out) // BATCH)):
             images = torch.from_numpy(frames.read(camera, rows)).to(device)
             features = encode(images).half().cpu()

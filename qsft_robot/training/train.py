@@ -31,6 +31,7 @@ from qsft_robot.policy.checkpoint import (
     write_checkpoint,
 )
 from qsft_robot.policy.folder import read_description
+from qsft_robot.printed_text import say
 from qsft_robot.token_data.run_data import describe, discount_note, read_run_data
 from qsft_robot.training.calibration import write_calibration
 from qsft_robot.training.feature_cache import image_tokens_of, on_tower_features
@@ -103,7 +104,7 @@ def _run_stages(config: TrainConfig, device: str, resume: bool, stop_after: int 
         data = on_tower_features(config, data, model)
     if workers.is_main:
         if note := discount_note(config, data):
-            print(note, file=sys.stderr)
+            say(note, sys.stderr)
         run.mkdir(parents=True, exist_ok=True)
         write_json(run / CONFIG, {**to_json(config), "device": device})
     saved: tuple[dict[str, Any], dict[str, Tensor]] | None = None

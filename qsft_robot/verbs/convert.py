@@ -7,6 +7,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from qsft_robot.printed_text import printable, say
+
 
 def merge(
     files: Positional[tuple[Path, ...]],
@@ -29,7 +31,7 @@ def merge(
     with StepProgress("merge", "logs") as tell:
         merge_files(files, out, env_args_from=env_args_from, common_keys=common_keys, tell=tell)
     masks = ", ".join(f"{name} {len(names)}" for name, names in read_masks(out).items())
-    print(f"{out}: {tell.done} logs of {len(files)} files; masks: {masks}")
+    say(printable(f"{out}: {tell.done} logs of {len(files)} files; masks: {masks}"))
 
 
 def relabel(
@@ -52,7 +54,7 @@ def relabel(
     from qsft_robot.logs.relabel import relabel as run
 
     run(file, out, success=success, failure=failure, failure_end=failure_end)
-    print(out)
+    say(printable(out))
 
 
 def import_lerobot(
@@ -99,7 +101,7 @@ def import_lerobot(
             max_episodes=max_episodes,
             tell=tell,
         )
-    print(report)
+    say(report)
 
 
 def export_lerobot(
@@ -143,4 +145,4 @@ def export_lerobot(
             crf=crf,
             tell=tell,
         )
-    print(f"{out}: {tell.done} episodes")
+    say(printable(f"{out}: {tell.done} episodes"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional
 
 from qsft_robot.presets.tabletop import Recipe, recipe
+from qsft_robot.printed_text import say
 from qsft_robot.verbs.flag_words import acting_changes, env_changes, shares
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def collect(
         if mixture or noise is not None:
             raise ValueError("--mixture and --noise are the expert's; a --policy takes --acting.")
         see = {"cameras": cameras, "image_size": image_size, **env_changes(env_kwargs)}
-        print(_with_policy(policy, acting, chosen, see, total, out, seed, workers, compress_images))
+        say(_with_policy(policy, acting, chosen, see, total, out, seed, workers, compress_images))
         return
     if acting:
         raise ValueError("--acting changes a policy's acting rule; name the policy (--policy RUN).")
@@ -84,7 +85,7 @@ def collect(
         **env_changes(env_kwargs),
     }
     env_args = {"env_name": chosen.env_name, "env_kwargs": kwargs}
-    print(run(env_args, out, parts, seed=seed, workers=workers, compress_images=compress_images))
+    say(run(env_args, out, parts, seed=seed, workers=workers, compress_images=compress_images))
 
 
 def _with_policy(
@@ -100,12 +101,12 @@ def _with_policy(
 ) -> CollectReport:
     import torch
 
-    from qsft_robot.build import open_policy
+    from qsft_robot.build import open_policy, showing
     from qsft_robot.rollouts.collect_policy import collect_with_policy
 
     torch.set_num_threads(1)  # beside the simulators
     policy = open_policy(folder, acting_changes(acting))
-    trained_in = policy.description["env_args"]
+    trained_in = policy.description.get("env_args") or {}
     kwargs = dict(chosen.env_kwargs)
     if trained_in.get("env_name") == chosen.env_name:
         kwargs = {**(trained_in.get("env_kwargs") or {}), **kwargs}
@@ -116,7 +117,9 @@ def _with_policy(
     }
     return collect_with_policy(
         policy,
-        {"env_name": chosen.env_name, "env_kwargs": kwargs},
+        showing(
+            {"env_name": chosen.env_name, "env_kwargs": kwargs}, policy.description["state_keys"]
+        ),
         out,
         episodes,
         seed=seed,
@@ -156,7 +159,7 @@ def generate(
     games = {"train": train, "valid_seen": valid_seen, "valid_unseen": valid_unseen}
     with StepProgress("generate", "games") as tell:
         report = generate_games(world, out, games, seed=seed, workers=workers, on_game=tell)
-    print(report)
+    say(report)
 
 
 def inspect(
@@ -191,5 +194,5 @@ def playback(path: Positional[Path], demo: str = "demo_0", video: Path | None = 
     from qsft_robot.rollouts.playback import playback as run
 
     report = run(path, demo, video=video)
-    print(report)
+    say(report)
     return 0 if report.accepted else 1

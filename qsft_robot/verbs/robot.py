@@ -87,6 +87,7 @@ def run(
     from qsft_robot.control.run_report import RunSettings, print_result
     from qsft_robot.files import write_json
     from qsft_robot.policy.folder import PolicySpec
+    from qsft_robot.printed_text import printable, say
     from qsft_robot.robots.choose import SERVED, open_local_or_remote, open_robot
     from qsft_robot.verbs.flag_words import acting_changes, env_of_recipe
 
@@ -153,7 +154,7 @@ def run(
     else:
         result = run_robot(arm, loaded, description, settings)
         print_result(result)
-    print(f"report: {out / 'cadence.json'}")
+    say(printable(f"report: {out / 'cadence.json'}"))
     return 0 if result.orderly else 1
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from qsft_robot.printed_text import PrintableLines, printable, say
 from qsft_robot.types import LoadedPolicy
 from qsft_robot.verbs.flag_words import acting_changes
 
@@ -69,7 +70,9 @@ def serve(
         max_connections=max_connections,
         max_waiting=max_waiting,
     )
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableLines("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
     # Its warnings tell of clients that went away in the middle: strangers could fill a disk so.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     # Before the policy is loaded: a port in use is told at once.
@@ -81,7 +84,7 @@ def serve(
 
         def tell(what: str) -> None:
             if what == "listening":
-                say(f"warming up the policy of {run} ...")
+                say(printable(f"warming up the policy of {run} ..."))
                 return
             say(f"listening on {server.url}  (health: /healthz, metrics: /metrics)")
             say(how_to_connect(server.url, config.token is not None))
@@ -127,11 +130,6 @@ def how_to_connect(url: str, needs_token: bool) -> str:
         f"  openpi_client.websocket_client_policy.WebsocketClientPolicy({openpi})\n"
         f"  qsft_robot.server.remote_policy.RemotePolicy({ours})"
     )
-
-
-def say(text: str) -> None:
-    """Print a line at once, for whoever waits for it through a pipe."""
-    print(text, flush=True)
 
 
 def _open(

@@ -209,7 +209,7 @@ def composite_controller(config: Any) -> dict[str, Any]:
     if not isinstance(config, Mapping):
         raise ValueError(f"controller_configs is {config!r}; expected robosuite's dictionary.")
     if "body_parts" in config:
-        return copy.deepcopy(dict(config))
+        return _flat_parts(config)
     part = {_RENAMED.get(key, key): copy.deepcopy(value) for key, value in config.items()}
     kind = part.get("type")
     if kind not in ("OSC_POSE", "OSC_POSITION"):
@@ -224,6 +224,30 @@ def composite_controller(config: Any) -> dict[str, Any]:
         part["damping_ratio"] = 1
     part["gripper"] = {"type": "GRIP"}
     return {"type": "BASIC", "body_parts": {"right": part}}
+
+
+def _flat_parts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A composite dictionary with its arms beside the other parts, as robosuite's tasks take it:
+    its files of defaults have them one level deeper, {"arms": {"right": ...}}."""
+    parts = config["body_parts"]
+    if not isinstance(parts, Mapping) or not isinstance(parts.get("arms", {}), Mapping):
+        raise ValueError(
+            f"controller_configs: body_parts is {parts!r}, not robosuite's dictionary."
+        )
+    flat = {key: part for key, part in parts.items() if key != "arms"} | dict(parts.get("arms", {}))
+    if not isinstance(flat.get("right"), Mapping):
+        raise ValueError(
+            f"controller_configs: body_parts has no controller of the arm 'right'; it has: "
+            f"{', '.join(flat) or 'nothing'}."
+        )
+    return copy.deepcopy({**config, "body_parts": flat})
+
+
+def seeing(env_kwargs: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """`env_kwargs` of an environment that shows these low-dimensional keys beside its own."""
+    section = (env_kwargs.get("renderer_config") or {}).get(OWN_SECTION) or {}
+    own = env_kwargs.get("keys") or section.get("keys") or LOW_DIM_KEYS
+    return {**env_kwargs, "keys": [*dict.fromkeys([*own, *keys])]}
 
 
 def names_taken(environment_class: type) -> list[str]:

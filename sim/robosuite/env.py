@@ -97,17 +97,23 @@ class RobosuiteEnv(gymnasium.Env):
         self.render_mode = render_mode
         from sim.robosuite.control import ControlLoop
 
-        self.simulator = task(
-            has_renderer=False,
-            has_offscreen_renderer=False,
-            use_camera_obs=False,
-            use_object_obs=True,
-            ignore_done=True,
-            hard_reset=False,
-            renderer="mujoco",
-            seed=_MODEL_SEED,
-            **self.settings.make_kwargs,
-        )
+        try:
+            self.simulator = task(
+                has_renderer=False,
+                has_offscreen_renderer=False,
+                use_camera_obs=False,
+                use_object_obs=True,
+                ignore_done=True,
+                hard_reset=False,
+                renderer="mujoco",
+                seed=_MODEL_SEED,
+                **self.settings.make_kwargs,
+            )
+        except Exception as error:  # AssertionError, KeyError, ...: it differs by argument
+            raise ValueError(
+                f"{env_name}: robosuite {version} can't build it from these env_kwargs "
+                f"({type(error).__name__}: {error}): {self.settings.make_kwargs}."
+            ) from error
         self._own_sim = self.simulator.sim
         self._control = ControlLoop(self.simulator)
         self._renderer: Any = None
