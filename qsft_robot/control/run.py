@@ -26,6 +26,7 @@ from qsft_robot.control.run_report import RunResult, RunSettings, StatusLine, op
 from qsft_robot.control.start_up_check import check_start
 from qsft_robot.files import write_json
 from qsft_robot.policy.folder import PolicySpec
+from qsft_robot.printed_text import say
 from qsft_robot.types import Observation, Policy
 
 # Decisions before the first tick: the first ones load code and fill caches.
@@ -40,7 +41,7 @@ def run_robot(
     settings: RunSettings,
     *,
     recorder: Recorder | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = say,
     watch: Callable[[ControlLoop, int], None] | None = None,
 ) -> RunResult:
     """Connect, check, warm up, run the episodes, report to <out>/cadence.json, join the logs.

@@ -323,7 +323,7 @@ def checked_env_args(value: Any, where: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: {type(value).__name__}, where an object (env_name, ...) is.")
+        raise ValueError(f"{where}: {type(value).__name__}, where an object is expected.")
     for key, kind in (("env_name", str), ("env_kwargs", dict), ("language", str)):
         if not isinstance(value.get(key), kind | None):
             raise ValueError(f"{where}: {key} is {value[key]!r}, not of type {kind.__name__}.")
