@@ -1,4 +1,4 @@
-"""Every verb on files and folders that no recorder wrote: right content or one line, never a traceback.
+"""Every verb on files that no recorder wrote: right content or one line, never a traceback.
 
     python scripts/fuzz_files.py --inputs 2000
 

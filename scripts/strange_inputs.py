@@ -21,7 +21,6 @@ import numpy as np
 from strange_files import (
     TAG,
     change_bytes,
-    change_json_file,
     change_logs,
     file_name,
     word,
@@ -192,7 +191,8 @@ def _logs(bases: Bases, folder: Path, rng: random.Random) -> Made:
     write_logs(path, rng, images=rng.random() < 0.3)
     changed = change_logs(path, rng)
     verb = rng.choice(
-        ("inspect", "inspect", "inspect", "merge", "merge", "relabel", "export-lerobot", "playback", "train", "run")
+        ("inspect", "inspect", "inspect", "merge", "merge", "relabel", "export-lerobot",
+        "playback", "train", "run")
     )  # fmt: skip
     name = rng.choice(("demo_0", "demo_1", "train", word(rng)))
     mask = () if rng.random() < 0.7 else ("--filter-key=" + rng.choice(("train", word(rng))),)
@@ -229,12 +229,14 @@ def _logs(bases: Bases, folder: Path, rng: random.Random) -> Made:
 
     words, check = {
         "inspect": ((path, *mask, *_some(rng, "--success-reward")), inspected),
-        "merge": ((path, bases.folder / "sound.hdf5", "--out", out, *_some(rng, "--common-keys")), merged),
+        "merge": ((path, bases.folder / "sound.hdf5", "--out", out, *_some(rng,
+        "--common-keys")), merged),
         "relabel": ((path, "--out", out, "--success", "demo_0", "--failure=" + name), relabeled),
         "export-lerobot": ((path, "--out", out, "--codec", "png", *mask), exported),
         "playback": ((path, f"--demo={name}"), nothing),
         "train": (("--data.path", path, "--out", out, *_TINY), trained),
-        "run": ((bases.run, "--robot", "replay", "--log", path, "--out", out, "--seconds", "1"), nothing),
+        "run": ((bases.run, "--robot", "replay", "--log", path, "--out", out, "--seconds", "1"),
+        nothing),
     }[verb]  # fmt: skip
     return changed, verb, words, [path], check
 
@@ -261,11 +263,8 @@ def _policy(bases: Bases, folder: Path, rng: random.Random) -> Made:
     path, out = folder / file_name(rng), folder / "out"
     shutil.copytree(bases.run / rng.choice(("policy", "policy", "checkpoint")), path)
     changed = change_policy(path, rng)
-    verb = rng.choice(
-        ("info", "info", "info", "export", "run", "serve", "evaluate", "train", "merge")
-    )
-    if verb == "merge":  # evaluate is slow: its workers start as processes
-        verb = "info"
+    # evaluate is slow: its workers start as processes
+    verb = rng.choice(("info",) * 8 + ("export", "run", "serve", "train") * 2 + ("evaluate",))
     log = bases.folder / "sound.hdf5"
     words: dict[str, tuple[Any, ...]] = {
         "info": (path,),
@@ -320,4 +319,3 @@ KINDS: dict[str, Callable[[Bases, Path, random.Random], Made]] = {
     "run": _run,
     "bytes": _bytes,
 }
-_ = change_json_file

@@ -11,6 +11,8 @@ LIGHT = [
     "qsft_robot",
     "qsft_robot.types",
     "qsft_robot.files",
+    "qsft_robot.printed_text",
+    "qsft_robot.logs.hdf5_members",
     "qsft_robot.logs.reader",
     "qsft_robot.normalize",
     "qsft_robot.token_data.frames",
