@@ -87,7 +87,7 @@ def showing(env_args: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     a policy may have learnt from more of them than the environment shows unasked."""
     if env_args.get("env_name") not in ROBOSUITE_TASKS:
         return dict(env_args)
-    from sim.robosuite_args import seeing
+    from sim.robosuite.args import seeing
 
     return {**env_args, "env_kwargs": seeing(env_args.get("env_kwargs") or {}, keys)}
 
