@@ -90,6 +90,7 @@ GRAPHS = {
     "language model": ("qsft",),
 }
 ACTING = {"k=2": {"k": 2.0}, "ratio": {"rule": "ratio", "beta": 20.0}, "likeliest": {"min_p": 1.0}}
+OUTCOME = ("success_any", "success_last", "steps", "return", "failure_reason", "instruction")
 ADMISSIBLE = "admissible_commands"
 
 
@@ -199,10 +200,10 @@ def acted(policy: Any, logs: Sequence[Sequence[Observation]]) -> dict[str, str]:
     return {"actions": hash_of(actions), "values": hash_of(values)}
 
 
-def train(kind: str, method: str, flags: str) -> Path:
+def train(kind: str, method: str, flags: str, folder: str = "runs") -> Path:
     """Train a method on a kind of input; the run folder."""
     data, reads, model = INPUTS[kind]
-    out = Path("runs", kind.replace(" ", "_"), method.replace(" ", "_"))
+    out = Path(folder, kind.replace(" ", "_"), method.replace(" ", "_"))
     keys = " ".join(" ".join((flag, *each)) for flag, each in reads.items())
     cli(f"train {METHODS[method]} --data.path {data} {keys} {model} {flags} --out", out)
     return out
@@ -235,11 +236,11 @@ def results(flag: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
 def closed_loop(flag: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
     """Outcomes of 20 episodes of a policy that succeeds in some, and the logs of four more."""
     steps = f"{flag['behavior_steps']} 300 --optim.value-steps 300 --optim.batch-size 32"
-    run = train("low_dim", "sft", f"{steps} --optim.learning-rate 2e-3 --seed 1").rename("closed")
+    run = train("low_dim", "sft", f"{steps} --optim.learning-rate 2e-3", "closed_loop")
     cli("evaluate --episodes 20 --workers 1 --envs-per-worker 1", run)
     for line in (run / "evaluation/policy/episodes.jsonl").read_text().splitlines():
-        kept = {key: x for key, x in json.loads(line).items() if not key.endswith(("_ms", "_s"))}
-        yield f"episode/{kept['seed']}", kept
+        episode = json.loads(line)
+        yield f"episode/{episode['seed']}", {key: episode[key] for key in OUTCOME}
     cli("collect tabletop/pick --out own.hdf5 --episodes 4 --workers 1 --policy", run)
     yield "own.hdf5", hash_of(datasets_of(Path("own.hdf5")))
 

@@ -8,6 +8,7 @@ from typing import Any
 # Dotted name of a setting -> its name today.
 RENAMED = {
     "behaviour_from": "behavior_from",
+    "model.reinitialise": "model.reinitialize",
     "optim.behaviour_steps": "optim.behavior_steps",
 }
 # Setting of today -> value of an earlier version -> value today.
