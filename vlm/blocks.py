@@ -7,6 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from vlm.word_embedding import WordEmbedding
+from vlm.words import ASCII_WORDS
+
 
 class Block(nn.Module):
     """Self-attention and a perceptron, each behind a LayerNorm and added to its input.
@@ -89,10 +92,12 @@ class InstructionEncoder(nn.Module):
     A learned start token is always there, so that the empty instruction has a vector too.
     """
 
-    def __init__(self, length: int, buckets: int, width: int, out_width: int) -> None:
+    def __init__(
+        self, length: int, buckets: int, width: int, out_width: int, word_scheme: int = ASCII_WORDS
+    ) -> None:
         super().__init__()
         self.length = length
-        self.embedding = nn.Embedding(buckets, width)
+        self.embedding = WordEmbedding(buckets, width, word_scheme)
         self.positions = nn.Parameter(torch.randn(1 + length, width) * 0.5)
         self.block = Block(width, heads=max(1, width // 32), mlp_ratio=2.0, dropout=0.0, depth=1)
         self.norm = nn.LayerNorm(width)

@@ -15,7 +15,7 @@ from qsft_robot.normalize import NormStats
 from qsft_robot.observations import MAX_TEXTS, check_observation, state_vector
 from qsft_robot.policy.folder import read_description
 from qsft_robot.types import Decision, Observation
-from vlm.words import hash_words
+from vlm.words import ASCII_WORDS, hash_words
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
@@ -58,6 +58,7 @@ class OnnxPolicy:
         config = description["model"]["config"]
         self.history: int = config["history"]
         self._text_length, self._text_buckets = config["text_length"], config.get("text_buckets")
+        self._word_scheme = config.get("word_scheme", ASCII_WORDS)
         # A pretrained model's graphs list the instructions they know; else words are hashed.
         listed = description["onnx"].get("texts")
         self._only_listed = listed is not None
@@ -159,7 +160,7 @@ class OnnxPolicy:
                 "tokenizer: run the policy with torch."
             )
         if instruction not in self._texts:
-            ids = hash_words(instruction, self._text_length, self._text_buckets)
+            ids = hash_words(instruction, self._text_length, self._text_buckets, self._word_scheme)
             if len(self._texts) >= MAX_TEXTS:
                 self._texts.clear()
             self._texts[instruction] = ids

@@ -27,7 +27,7 @@ from qsft_robot.token_data.token_data import TokenData
 from qsft_robot.types import ADMISSIBLE, Episode
 from qsft_robot.versions import software_versions
 from tokenizers_action.protocol import ActionTokenizer
-from vlm.words import count_words, hash_words
+from vlm.words import UNICODE_WORDS, count_words, hash_words
 
 # Fewest words of an instruction that a model reads.
 SHORT_TEXT = 16
@@ -50,10 +50,11 @@ class RunData:
     ranges: LogRanges
     longest_success: int  # steps; 0 without a success
     words_read: int  # words of an instruction that a model of these logs reads
+    word_scheme: int = UNICODE_WORDS  # how they are told apart
 
 
-def read_run_data(config: TrainConfig) -> RunData:
-    """Read, check and tokenize the logs that the config names."""
+def read_run_data(config: TrainConfig, word_scheme: int = UNICODE_WORDS) -> RunData:
+    """Read, check and tokenize the logs that the config names; `word_scheme` is the model's."""
     data = config.data
     held_out = _read(config, data.valid_key) if data.valid_key else []
     away = {episode.name for episode in held_out}
@@ -79,7 +80,8 @@ def read_run_data(config: TrainConfig) -> RunData:
     size = list(check_cameras(data.path, data.cameras)) if data.cameras else []
     cameras = {camera: size for camera in data.cameras}
 
-    words = _words_read([*episodes, *held_out])
+    words = _words_read([*episodes, *held_out], word_scheme)
+    read = partial(hash_words, length=words, scheme=word_scheme)
 
     def tensors(logs: Sequence[Episode]) -> TokenData:
         frames = None
@@ -101,7 +103,7 @@ def read_run_data(config: TrainConfig) -> RunData:
             tokenizer,
             returns,
             # A pretrained model reads words by its own tokenizer, which is loaded with it.
-            partial(hash_words, length=words) if config.model.reads_words else None,
+            read if config.model.reads_words else None,
             config.model.history,
             data.auxiliary_keys,
             data.text_keys,
@@ -123,7 +125,9 @@ def read_run_data(config: TrainConfig) -> RunData:
         columns = torch.from_numpy(command_columns(episodes))
         train.auxiliary = torch.cat([train.auxiliary, columns], 1)
     longest = max((len(e) for e in episodes if e.success), default=0)
-    return RunData(train, valid, tokenizer, norm_stats, cameras, summary, ranges, longest, words)
+    return RunData(
+        train, valid, tokenizer, norm_stats, cameras, summary, ranges, longest, words, word_scheme
+    )
 
 
 def discount_note(config: TrainConfig, data: RunData) -> str | None:
@@ -181,10 +185,12 @@ def _action_scale(data: DataConfig) -> tuple[Sequence[float], Sequence[float]] |
     return (data.action_low, data.action_high) if data.action_low else None
 
 
-def _words_read(episodes: Sequence[Episode]) -> int:
+def _words_read(episodes: Sequence[Episode], scheme: int) -> int:
     """Words of an instruction that a model of these logs reads: those of the longest, and 16 at
     least."""
-    return max(SHORT_TEXT, *(count_words(text) for text in {e.instruction for e in episodes}))
+    return max(
+        SHORT_TEXT, *(count_words(text, scheme) for text in {e.instruction for e in episodes})
+    )
 
 
 def every_command(episodes: Sequence[Episode]) -> np.ndarray:

@@ -24,17 +24,44 @@ from qsft_robot.policy.checkpoint import read_policy_folder
 from qsft_robot.policy.folder import read_description
 from qsft_robot.token_data.run_data import RunData
 from tokenizers_action.protocol import TextTokenizer
-from vlm.words import hash_text
+from vlm.words import ASCII_WORDS, UNICODE_WORDS, alike, hash_text
 
 if TYPE_CHECKING:
     from qsft_robot.build import Model
 
 
-# Buckets of hashed words where observations are texts: of the 350 words of a household then 7 pairs
-# share a bucket, with the 4,096 of instructions alone 15.
+# Buckets of hashed words where observations are texts. Twice as many serve pairs of neighbours, of
+# which there are more than words.
 TEXT_BUCKETS = 8_192
 # Fewest words of an instruction that a model reads there: goals that people wrote run to two dozen.
 TEXT_LENGTH = 32
+
+
+def word_scheme_of(config: TrainConfig, resumed: Path | None) -> int:
+    """How the model of a run tells words apart: as the run did that it goes on from or takes its
+    networks from, else in the newest way."""
+    given = (config.behaviour_from, config.features_from)
+    source = resumed or next((run / "checkpoint" for run in given if run is not None), None)
+    if source is None:
+        return UNICODE_WORDS
+    return read_description(source)["model"]["config"].get("word_scheme", ASCII_WORDS)
+
+
+def check_told_apart(data: RunData, path: Path) -> None:
+    """ValueError where instructions of the logs that differ are one and the same to the model."""
+    first: dict[tuple[int, ...], str] = {}
+    for part in (data.train, data.valid):
+        if part is None:
+            continue
+        ids = dict(zip(part.instructions, part.text_ids, strict=True))
+        for text, row in ids.items():
+            other = first.setdefault(tuple(row.tolist()), text)
+            if not alike(text, other):
+                raise ValueError(
+                    f"{path}: the model reads the instructions {other!r} and {text!r} alike, so "
+                    "that their logs would be one task to it. Say one of them in other words "
+                    "(attribute lang of the logs), or train on one of them (--data.filter-key)."
+                )
 
 
 def build_run_model(config: TrainConfig, data: RunData, revision: str | None = None) -> Model:
@@ -86,8 +113,11 @@ def _build_rt(config: TrainConfig, data: RunData, shape: dict[str, Any]) -> Mode
         shape["text_buckets"] = TEXT_BUCKETS
         if commands:
             spoken = ["", *data.tokenizer.to_json()["words"]]
-            shape["action_words"] = [int(hash_text(w, 1, TEXT_BUCKETS)[0]) for w in spoken]
+            shape["action_words"] = [
+                int(hash_text(w, 1, TEXT_BUCKETS, data.word_scheme)[0]) for w in spoken
+            ]
     shape["text_length"] = max(TEXT_LENGTH if "text_history" in shape else 0, data.words_read)
+    shape["word_scheme"] = data.word_scheme
     shape["text_encoder"] = settings.text_encoder
     shape["text_weights"] = settings.text_weights
     shape["fine_tune_towers"] = settings.fine_tune_towers

@@ -39,9 +39,11 @@ from qsft_robot.training.metrics import MetricsLog
 from qsft_robot.training.run_model import (
     build_run_model,
     check_resumes,
+    check_told_apart,
     make_whole,
     take_behavior,
     take_image_encoder,
+    word_scheme_of,
 )
 from qsft_robot.training.stages import BEHAVIOR, TUNING, VALUE, build_stage
 
@@ -94,10 +96,12 @@ def _run_stages(config: TrainConfig, device: str, resume: bool, stop_after: int 
     workers.wait()  # the first process will write the run folder that all have just looked for
     torch.manual_seed(config.seed)
     with workers.main_first():
-        data = read_run_data(config)
+        data = read_run_data(config, word_scheme_of(config, checkpoint if resume else None))
     was = read_description(checkpoint)["model"]["config"] if resume else {}
     with workers.main_first():
         model = build_run_model(config, data, was.get("revision"))
+    if not resume:
+        check_told_apart(data, config.data.path)
     networks = PolicyNetworks(model).to(config.device)
     description = describe(config, data, describe_model(model))
     with workers.main_first():

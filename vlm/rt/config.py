@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vlm.words import ASCII_WORDS, SCHEMES
+
 
 @dataclass(frozen=True)
 class RTConfig:
@@ -55,6 +57,8 @@ class RTConfig:
     # Words that an instruction may have (l), and rows of the word embeddings: see hash_words.
     text_length: int = 16
     text_buckets: int = 4096
+    # How words are told apart: see words.SCHEMES. A model that does not name it has the first.
+    word_scheme: int = ASCII_WORDS
     # Steps whose commands and texts the decoder sees (j), the current one included; 0: none.
     text_history: int = 0
     # Words of a step's command, and of its texts: see frame_words.
@@ -82,6 +86,11 @@ class RTConfig:
                 f"{len(self.action_words)} action_words for {self.vocab_size} tokens and a "
                 f"command_length of {self.command_length}: words are copied by commands that the "
                 "model reads, one word a token."
+            )
+        if self.word_scheme not in SCHEMES:
+            raise ValueError(
+                f"word_scheme is {self.word_scheme}; this version reads words by "
+                f"{' and '.join(map(str, SCHEMES))}."
             )
         if self.text_history and self.text_encoder != "words":
             raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -30,25 +30,23 @@ class CopiedWords(nn.Module):
     128 left a policy that took whatever lay there.)
     """
 
-    def __init__(self, action_words: Sequence[int], buckets: int, command_length: int, width: int):
+    def __init__(self, action_words: Sequence[int], command_length: int, width: int) -> None:
         """`action_words`: each action token's word as an id of `hash_words`, 0 for none."""
         super().__init__()
         self.size, self.command_length = len(action_words), command_length
-        ids = torch.tensor(action_words)
-        tokens = torch.full((buckets,), self.size)
-        tokens[ids] = torch.arange(self.size)
-        tokens[0] = self.size
-        self.register_buffer("token_of", tokens, persistent=False)
+        ids, tokens = torch.tensor(action_words).sort(stable=True)
+        self.register_buffer("ids", ids, persistent=False)
+        self.register_buffer("tokens", tokens, persistent=False)
         self.gates = nn.Linear(width, 3)
         nn.init.zeros_(self.gates.weight)
         nn.init.zeros_(self.gates.bias)
 
     def read(self, instruction: Int64[Tensor, "b l"], words: Int64[Tensor, "b j w"]) -> Copyable:
         """What may be copied, from word ids as the model reads them."""
-        token_of: Tensor = self.token_of  # type: ignore[assignment]
         asked = torch.zeros(len(instruction), self.size + 1, device=instruction.device)
-        asked.scatter_(1, token_of[instruction], 1.0)
-        commands, newest = token_of[words[..., : self.command_length]], token_of[words[:, -1]]
+        asked.scatter_(1, self._token_of(instruction), 1.0)
+        commands = self._token_of(words[..., : self.command_length])
+        newest = self._token_of(words[:, -1])
         return Copyable(
             asked[:, : self.size],
             commands[..., :-1].flatten(1),
@@ -56,6 +54,14 @@ class CopiedWords(nn.Module):
             newest[:, :-1],
             newest[:, 1:],
         )
+
+    def _token_of(self, ids: Tensor) -> Tensor:
+        """The action token of each word, the vocabulary's size for none; of two tokens whose words
+        share an id, the later."""
+        known: Any = self.ids
+        at = (torch.searchsorted(known, ids.contiguous(), right=True) - 1).clamp(min=0)
+        found = (known[at] == ids) & (ids != 0)
+        return torch.where(found, self.tokens[at], self.size)  # type: ignore[index]
 
     def forward(
         self,

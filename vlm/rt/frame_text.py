@@ -10,19 +10,25 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from vlm.words import hash_text
+from vlm.word_embedding import WordEmbedding
+from vlm.words import ASCII_WORDS, hash_text
 
 # Spreads the pairs of neighboring words over the buckets (a prime).
 _PAIR = 1_000_003
 
 
 def frame_words(
-    command: str, texts: Sequence[str], command_length: int, text_length: int, buckets: int
+    command: str,
+    texts: Sequence[str],
+    command_length: int,
+    text_length: int,
+    buckets: int,
+    scheme: int = ASCII_WORDS,
 ) -> Int64[np.ndarray, " w"]:
     """Word ids of one step: the command that led there, then what was said; what is longer than
     its places is cut, and 0 fills up."""
-    said = hash_text(" ".join(texts), text_length, buckets)
-    return np.concatenate([hash_text(command, command_length, buckets), said])
+    said = hash_text(" ".join(texts), text_length, buckets, scheme)
+    return np.concatenate([hash_text(command, command_length, buckets, scheme), said])
 
 
 class FrameText(nn.Module):
@@ -34,15 +40,21 @@ class FrameText(nn.Module):
     they cost less than the decoder's reading of their one token a step.
     """
 
-    def __init__(self, command_length: int, text_length: int, buckets: int, width: int) -> None:
+    def __init__(
+        self,
+        command_length: int,
+        text_length: int,
+        buckets: int,
+        width: int,
+        word_scheme: int = ASCII_WORDS,
+    ) -> None:
         super().__init__()
         inner = min(64, width)
         self.parts = [n for n in (command_length, text_length) if n]
-        self.words = nn.Embedding(buckets, inner)
+        self.words = WordEmbedding(buckets, inner, word_scheme, std=0.5)
         # There are more pairs than words.
         self.pairs = nn.Embedding(2 * buckets, inner)
-        for table in (self.words, self.pairs):
-            nn.init.normal_(table.weight, std=0.5)
+        nn.init.normal_(self.pairs.weight, std=0.5)
         # What any word of the instruction says, whichever it is.
         self.any_shared = nn.Parameter(torch.randn(inner) * 0.5)
         width_in = 3 * inner * len(self.parts)
@@ -72,12 +84,15 @@ class FrameText(nn.Module):
             kept = ids.masked_fill(~both, 0)
             count = both.sum(-1, keepdim=True).to(self.any_shared.dtype)
             bags += [
-                _bag(ids, self.words),
+                self._bag(ids),
                 _bag(pair, self.pairs),
-                _bag(kept, self.words) + count * self.any_shared,
+                self._bag(kept) + count * self.any_shared,
             ]
         x = torch.cat(bags, -1)
         return self.out(self.norm(x)).view(b, j, -1)
+
+    def _bag(self, ids: Tensor) -> Tensor:
+        return self.words.bag(ids.flatten(0, -2)).view(*ids.shape[:-1], -1)
 
 
 def _bag(ids: Tensor, table: nn.Embedding) -> Tensor:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from vlm.blocks import InstructionEncoder
+from vlm.words import ASCII_WORDS
 
 # x, y, and their sines and cosines at two frequencies: a token that is a mean over positions then
 # says WHERE it looks to more than one digit.
@@ -166,6 +167,7 @@ class ImageTokens(nn.Module):
         fine_tune: bool = False,
         text_width: int | None = None,
         shrink: int = 1,
+        word_scheme: int = ASCII_WORDS,
     ) -> None:
         """`tower` describes a tower that a checkpoint brings; `text_width` is that of the
         embeddings of a text tower, where one reads the instructions."""
@@ -175,7 +177,9 @@ class ImageTokens(nn.Module):
         self.cameras, self.image_size, self.shrink = cameras, image_size, shrink
         self.instruction: nn.Module
         if text_width is None:
-            self.instruction = InstructionEncoder(text_length, text_buckets, 64, condition_width)
+            self.instruction = InstructionEncoder(
+                text_length, text_buckets, 64, condition_width, word_scheme
+            )
         else:
             self.instruction = EmbeddedInstruction(text_width, condition_width)
         self.camera_embedding = nn.Parameter(torch.randn(len(cameras), condition_width) * 0.5)

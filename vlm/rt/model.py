@@ -60,6 +60,7 @@ class RTModel(nn.Module):
                 cameras=config.cameras,
                 image_size=config.image_size,
                 shrink=config.image_shrink,
+                word_scheme=config.word_scheme,
                 encoder=config.image_encoder,
                 weights=config.image_weights,
                 load_weights=load_image_weights,
@@ -77,7 +78,9 @@ class RTModel(nn.Module):
         self.config = config
         self.instruction: nn.Module
         if text_width is None:
-            self.instruction = InstructionEncoder(config.text_length, config.text_buckets, 64, c)
+            self.instruction = InstructionEncoder(
+                config.text_length, config.text_buckets, 64, c, config.word_scheme
+            )
         else:
             self.instruction = EmbeddedInstruction(text_width, c)
         self.no_return = nn.Parameter(torch.randn(c) * 0.5)
@@ -90,13 +93,15 @@ class RTModel(nn.Module):
         self.frame_text: FrameText | None = None
         if config.text_history:
             self.frame_text = FrameText(
-                config.command_length, config.frame_text_length, config.text_buckets, c
+                config.command_length,
+                config.frame_text_length,
+                config.text_buckets,
+                c,
+                config.word_scheme,
             )
         self.copied: CopiedWords | None = None
         if config.action_words:
-            self.copied = CopiedWords(
-                config.action_words, config.text_buckets, config.command_length, c
-            )
+            self.copied = CopiedWords(config.action_words, config.command_length, c)
         self.readout = nn.Parameter(torch.randn(c) * 0.5) if config.has_readout else None
         self.action_embedding = nn.Embedding(config.vocab_size, c)
         nn.init.normal_(self.action_embedding.weight, std=0.5)
@@ -133,12 +138,14 @@ class RTModel(nn.Module):
         """An instruction as the model reads it: hashed words, or the text tower's tokens."""
         if self.text_tower is not None:
             return self.text_tower.encode_words(instruction)
-        return hash_words(instruction, self.config.text_length, self.config.text_buckets)
+        c = self.config
+        return hash_words(instruction, c.text_length, c.text_buckets, c.word_scheme)
 
     def encode_frame(self, command: str, texts: Sequence[str]) -> Int64[np.ndarray, " w"]:
         """The command that led to a step, and what was said there, as the model reads them."""
         c = self.config
-        return frame_words(command, texts, c.command_length, c.frame_text_length, c.text_buckets)
+        lengths = c.command_length, c.frame_text_length
+        return frame_words(command, texts, *lengths, c.text_buckets, c.word_scheme)
 
     def text(self, text_ids: Int64[Tensor, "b l"]) -> Tensor:
         """What the instruction encoders read: the word ids, or the text tower's embedding."""

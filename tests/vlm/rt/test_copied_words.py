@@ -68,7 +68,7 @@ def test_a_decision_token_by_token_has_the_logits_of_the_whole(model):
 
 
 def test_at_the_start_nothing_is_copied():
-    copied = CopiedWords(IDS, BUCKETS, 5, 16)
+    copied = CopiedWords(IDS, 5, 16)
     source = copied.read(goal("put mug in drawer"), torch.ones(1, 3, 13).long())
     assert not copied(torch.randn(1, 2, 16), torch.tensor([[-1, 3]]), source).any()
 
