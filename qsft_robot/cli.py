@@ -85,6 +85,7 @@ def evaluate(
     run_to_limit: bool = False,
     execute_steps: int | None = None,
     max_steps: int | None = None,
+    accept: tuple[Literal["range"], ...] = (),
     device: str = "cpu",
     threads: int = 1,
 ) -> None:
@@ -106,6 +107,7 @@ def evaluate(
         run_to_limit: Go on after success, so that success at the last step can differ.
         execute_steps: Actions of a chunk that are executed before the next decision.
         max_steps: Step limit; the simulator's own when not given.
+        accept: range: let actions pass that the simulator clips.
         device: Where the policy runs.
         threads: Threads of the policy's arithmetic.
     """
@@ -137,6 +139,7 @@ def evaluate(
         video_of=video_of,
         run_to_limit=run_to_limit,
         execute_steps=execute_steps,
+        accept=accept,
         out=out,
         env_overrides=env_changes(env_kwargs)
         | ({} if max_steps is None else {"max_steps": max_steps}),

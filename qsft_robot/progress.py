@@ -57,12 +57,14 @@ class RolloutProgress(_ProgressLine):
 
     def __init__(self, title: str, total: int) -> None:
         super().__init__(title, total, TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-        self._total, self._done, self._successes = total, 0, 0
+        self._total, self._done, self._successes, self._told = total, 0, 0, False
 
-    def __call__(self, success: bool) -> None:
+    def __call__(self, success: bool | None) -> None:
         self._done += 1
-        self._successes += success
-        self._show(self._done, self._total, f" success {self._successes / self._done:.3f}")
+        self._successes += bool(success)
+        self._told |= success is not None
+        rate = f" success {self._successes / self._done:.3f}" if self._told else ""
+        self._show(self._done, self._total, rate)
 
 
 class StepProgress(_ProgressLine):

@@ -14,7 +14,8 @@ from qsft_robot.build import build_env, open_policy
 from qsft_robot.intervals import wilson
 from qsft_robot.presets.tabletop import EVALUATION_SEED
 from qsft_robot.rollouts.evaluate import evaluate
-from qsft_robot.rollouts.worker import as_mapping, succeeded
+from qsft_robot.rollouts.told_success import told_success
+from qsft_robot.rollouts.worker import as_mapping
 
 
 def drive(client: WebsocketClientPolicy, env: Any, seed: int) -> tuple[bool, int, float]:
@@ -29,7 +30,7 @@ def drive(client: WebsocketClientPolicy, env: Any, seed: int) -> tuple[bool, int
         for action in answer["actions"]:
             observation, reward, terminated, truncated, info = env.step(action)
             steps, total = steps + 1, total + float(reward)
-            success |= succeeded(info)
+            success |= bool(told_success(info))
             if terminated or truncated:
                 return success, steps, total
 

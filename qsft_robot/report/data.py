@@ -150,7 +150,7 @@ def read_run(folder: str | Path) -> Run:
             f"{EVALUATION}/<name>/summary.json. "
             f"It holds: {sorted(path.name for path in folder.iterdir())}."
         )
-    evaluations.sort(key=lambda e: -e.summary["success_rate"])
+    evaluations.sort(key=lambda e: -(e.summary["success_rate"] or 0.0))
     return Run(folder, trainings, evaluations)
 
 

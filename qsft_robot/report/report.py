@@ -25,6 +25,9 @@ PAIRS = {
 }
 
 
+_OUTCOMES: dict[Any, str] = {True: "success", False: "failure"}
+
+
 def write_report(run_folder: str | Path) -> Path:
     """Write `report.html` into a run folder and return its path.
 
@@ -96,13 +99,22 @@ def _success(run: Run) -> Iterator[str]:
         )
         return
     best = run.evaluations[0]
+    if best.summary["success_rate"] is None:
+        yield "<h2>Success in simulation</h2>"
+        yield "<p>The environment tells no success.</p>"
+        yield from _success_table(run.evaluations)
+        return
     line = (
         f"<strong>{escape(best.name)}</strong> succeeds in "
         f"<strong>{percent(best.summary['success_rate'])}</strong> of {best.summary['n']} episodes "
         f"(95 % interval {_interval(best.summary)})"
     )
     task = _task(best.summary.get("env_args"))
-    rivals = [e for e in run.evaluations[1:] if _task(e.summary.get("env_args")) == task]
+    rivals = [
+        e
+        for e in run.evaluations[1:]
+        if _task(e.summary.get("env_args")) == task and e.summary["success_rate"] is not None
+    ]
     if rivals:
         second = rivals[0]
         apart = best.summary["low"] > second.summary["high"]
@@ -117,6 +129,7 @@ def _success(run: Run) -> Iterator[str]:
         Bar(e.name, s["success_rate"], s["low"], s["high"], s["n"])
         for e in run.evaluations
         for s in [e.summary]
+        if s["success_rate"] is not None
     ]
     yield f"<figure>{success_bars(bars)}<figcaption>Share of episodes with success at any step. "
     yield "Whiskers: Wilson's 95 % interval.</figcaption></figure>"
@@ -138,8 +151,8 @@ def _success_table(evaluations: list[Evaluation]) -> Iterator[str]:
         reasons = ", ".join(f"{k} {v}" for k, v in s.get("failure_reasons", {}).items())
         cells = [
             str(s["n"]),
-            percent(s["success_rate"]),
-            _interval(s),
+            "not told" if s["success_rate"] is None else percent(s["success_rate"]),
+            "" if s["success_rate"] is None else _interval(s),
             percent(last["rate"]) if isinstance(last, Mapping) else "",
             f"{s['mean_steps']:.0f}" if s.get("mean_steps") is not None else "",
             f"{s['median_decision_ms']:.2g}" if s.get("median_decision_ms") is not None else "",
@@ -254,7 +267,7 @@ def _rollouts(run: Run) -> Iterator[str]:
     yield '<div class="grid videos">'
     for evaluation, episode, path in chosen:
         data = base64.b64encode(path.read_bytes()).decode()
-        outcome = "success" if episode.get("success_any") else "failure"
+        outcome = _OUTCOMES.get(episode.get("success_any"), "not told")
         caption = f"{evaluation.name}, seed {episode.get('seed')}: {outcome}"
         if episode.get("value_at_start") is not None:
             caption += f", V at the start {episode['value_at_start']:.2f}"

@@ -9,7 +9,8 @@ import numpy as np
 
 from qsft_robot.build import TABLETOP, build_env
 from qsft_robot.control.robot import EndEffector, Outcome, RobotSpec, image_sizes
-from qsft_robot.rollouts.worker import as_mapping, env_description, succeeded
+from qsft_robot.rollouts.told_success import told_success
+from qsft_robot.rollouts.worker import as_mapping, env_description
 from qsft_robot.types import Observation
 
 # Arms whose first three numbers displace the end effector: where it is reported, dimensions that
@@ -73,7 +74,7 @@ class GymRobot:
 
     def _take(self, observation: Any, info: Mapping[str, Any], over: bool) -> None:
         self._seen = Observation.from_env(as_mapping(observation), str(info.get("instruction", "")))
-        self._outcome = Outcome(succeeded(info), over)
+        self._outcome = Outcome(bool(told_success(info)), over)
 
     def _read_spec(self) -> RobotSpec:
         box = self._env.action_space
@@ -84,6 +85,9 @@ class GymRobot:
         arm: _Arm = (None, tuple(range(len(box.low))), ())
         if name == TABLETOP and "proprio" in self._seen.state:
             arm = _TABLETOP
+        elif getattr(self._env.unwrapped, "absolute_actions", False):
+            # To hold is to repeat the last place; 0 would send the arm to the origin.
+            arm = (None, (), (len(box.low) - 1,))
         elif "robot0_eef_pos" in self._seen.state and len(box.low) == 7:
             arm = _ROBOSUITE
         hz = getattr(self._env.unwrapped, "control_hz", None)

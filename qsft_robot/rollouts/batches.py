@@ -24,8 +24,9 @@ class EpisodeResult:
     seed: int
     steps: int
     total_reward: float  # the undiscounted sum of rewards; "return" in the file
-    success_any: bool  # success at any step
-    success_last: bool  # success at the last step
+    # Success at any step, and at the last one; None where the environment tells none.
+    success_any: bool | None
+    success_last: bool | None
     # None when success_any; else "step_limit" or "terminated" (the environment ended it without
     # success), or what broke: "error" (it raised), "timeout", "crashed" (the process died)
     failure_reason: str | None
@@ -112,7 +113,10 @@ class RolloutBatches:
         return [self._results[i] for i in sorted(self._results)]
 
     def run(
-        self, seeds: Sequence[int], filmed: Sequence[int], tell: Callable[[bool], None] | None
+        self,
+        seeds: Sequence[int],
+        filmed: Sequence[int],
+        tell: Callable[[bool | None], None] | None,
     ) -> list[EpisodeResult]:
         """One episode a seed; `tell` is called with the success of each that ends."""
         self._results = {}

@@ -10,6 +10,7 @@ from typing import Any
 
 from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.progress import RolloutProgress
+from qsft_robot.rollouts.action_range import check_policy_range
 from qsft_robot.rollouts.batches import RolloutBatches
 from qsft_robot.rollouts.collect import CollectReport, choose_valid, env_seed
 from qsft_robot.rollouts.pool import WorkerPool
@@ -67,6 +68,7 @@ def collect_with_policy(
     service = "qsft_robot.rollouts.worker:serve_rollouts"
     with ExitStack() as stack:
         pool = stack.enter_context(WorkerPool(service, settings, min(workers, episodes)))
+        check_policy_range(getattr(policy, "description", None), pool.greeting["action_range"])
         writer = stack.enter_context(
             DemonstrationWriter(out, pool.greeting["env_args"], compress_images)
         )

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from qsft_robot.build import build_env, build_expert, failure_modes
-from qsft_robot.rollouts.worker import as_mapping, env_description, succeeded
+from qsft_robot.rollouts.told_success import told_success
+from qsft_robot.rollouts.worker import as_mapping, env_description
 from qsft_robot.rollouts.worker_channel import WorkerChannel
 from qsft_robot.types import split_texts, stack_rows
 
@@ -48,7 +49,7 @@ def play_demonstration(
             rows[key].append(value)
         actions.append(action)
         rewards.append(float(reward))
-        success |= succeeded(info)
+        success |= bool(told_success(info))
         over = terminated or truncated
     observations, texts = split_texts(rows)
     return {

@@ -16,6 +16,7 @@ from typing import Any
 
 from qsft_robot.files import atomic_file, write_json
 from qsft_robot.intervals import Rate, wilson
+from qsft_robot.rollouts.action_range import check_policy_range
 from qsft_robot.rollouts.batches import EpisodeResult, RolloutBatches
 from qsft_robot.rollouts.pool import WorkerPool
 from qsft_robot.types import BatchPolicy
@@ -23,6 +24,8 @@ from qsft_robot.versions import software_versions
 
 # Reasons that say that the software failed, not the policy. They count as failures all the same.
 BROKEN = ("error", "crashed", "timeout")
+# Said where no step's info tells whether the task is done.
+_UNTOLD = "the environment tells no success (neither 'success' nor 'is_success' in its info)"
 EPISODES_FILE = "episodes.jsonl"
 SUMMARY_FILE = "summary.json"
 VIDEO_FOLDER = "videos"
@@ -37,14 +40,25 @@ class EvaluationResult:
     folder: Path | None
 
     @property
+    def tells_success(self) -> bool:
+        """Whether the environment told of any episode whether it succeeded."""
+        return _tells_success(self.episodes)
+
+    @property
     def success_any(self) -> Rate:
-        """Rate of episodes with success at any step, with Wilson's 95 % interval."""
-        return wilson(sum(e.success_any for e in self.episodes), len(self.episodes))
+        """Rate of episodes with success at any step, with Wilson's 95 % interval; ValueError where
+        the environment tells no success."""
+        return self._rate([e.success_any for e in self.episodes])
 
     @property
     def success_last(self) -> Rate:
-        """Rate of episodes with success at their last step, with Wilson's 95 % interval."""
-        return wilson(sum(e.success_last for e in self.episodes), len(self.episodes))
+        """Rate of episodes with success at their last step, as `success_any`."""
+        return self._rate([e.success_last for e in self.episodes])
+
+    def _rate(self, successes: Sequence[bool | None]) -> Rate:
+        if not self.tells_success:
+            raise ValueError(f"{_UNTOLD}, so there is no success rate.")
+        return wilson(sum(map(bool, successes)), len(successes))
 
     @property
     def broken(self) -> int:
@@ -59,7 +73,11 @@ class EvaluationResult:
         return [self.folder / VIDEO_FOLDER / e.video for e in self.episodes if e.video]
 
     def __str__(self) -> str:
-        text = f"success {self.success_any}, at the last step {self.success_last.rate:.3f}"
+        if self.tells_success:
+            text = f"success {self.success_any}, at the last step {self.success_last.rate:.3f}"
+        else:
+            text = f"{_UNTOLD}; mean return {self.summary['mean_return']:.4g}"
+            text += f" (n={len(self.episodes)})"
         if self.broken:
             first = next(e.error for e in self.episodes if e.failure_reason in BROKEN)
             text += f"; {self.broken} episodes broke off ({_count_reasons(self.episodes)})"
@@ -87,6 +105,7 @@ def evaluate(
     out: str | Path | None = None,
     env_overrides: Mapping[str, Any] | None = None,
     reset_options: Mapping[str, Any] | None = None,
+    accept: Sequence[str] = (),
     progress: bool = True,
 ) -> EvaluationResult:
     """Run `policy` for one episode a seed and return every outcome.
@@ -100,6 +119,7 @@ def evaluate(
     once more, of the first failures (`video_of="failures"`). `out`: the folder for episodes.jsonl,
     summary.json and videos/. An environment that raises, dies or hangs costs its own episode, which
     counts as a failure; the others of a worker that is replaced begin again (`restarts`).
+    `accept`: "range" lets actions pass that leave the environment's action space.
     Raises ValueError on bad arguments and what the environment raises when it can't be built.
     """
     seeds = [int(seed) for seed in seeds]
@@ -130,6 +150,8 @@ def evaluate(
     began, started = time.monotonic(), datetime.now(UTC)
     service = "qsft_robot.rollouts.worker:serve_rollouts"
     with WorkerPool(service, settings, min(workers, len(seeds))) as pool:
+        if "range" not in accept:
+            check_policy_range(getattr(policy, "description", None), pool.greeting["action_range"])
         batches = RolloutBatches(pool, policy, slots, execute_steps)
         ready = time.monotonic()
         try:
@@ -213,28 +235,39 @@ def _count_reasons(episodes: Sequence[EpisodeResult]) -> dict[str, int]:
     return counts
 
 
+def _tells_success(episodes: Sequence[EpisodeResult]) -> bool:
+    # An episode that broke off counts as a failure, told or not.
+    whole = [e for e in episodes if e.failure_reason not in BROKEN]
+    return not whole or any(e.success_any is not None for e in whole)
+
+
 def _summarize(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
     n = len(episodes)
-    first = wilson(sum(e.success_any for e in episodes), n)
-    last = wilson(sum(e.success_last for e in episodes), n)
+    first = last = None
+    if _tells_success(episodes):
+        first = wilson(sum(bool(e.success_any) for e in episodes), n)
+        last = wilson(sum(bool(e.success_last) for e in episodes), n)
     decisions = [e.mean_decision_ms for e in episodes if e.mean_decision_ms is not None]
     extra: dict[str, Any] = {}
     refused = [e.refused_commands for e in episodes if e.refused_commands is not None]
     if refused:
         commands = sum(e.steps for e in episodes if e.refused_commands is not None)
         extra["refused_commands"] = {"count": sum(refused), "rate": sum(refused) / commands}
-    if tasks := sorted({e.task for e in episodes if e.task is not None}):
-        of_task = {task: [e.success_any for e in episodes if e.task == task] for task in tasks}
+    if first is not None and (tasks := sorted({e.task for e in episodes if e.task is not None})):
+        of_task = {
+            task: [bool(e.success_any) for e in episodes if e.task == task] for task in tasks
+        }
         extra["tasks"] = {task: asdict(wilson(sum(x), len(x))) for task, x in of_task.items()}
     return {
         "n": n,
         # The headline is success at any step; both measures follow in full.
-        "success_rate": first.rate,
-        "low": first.low,
-        "high": first.high,
+        # None, as all rates are, where the environment tells no success.
+        "success_rate": first and first.rate,
+        "low": first and first.low,
+        "high": first and first.high,
         "interval": "Wilson, 95 %",
-        "success_any": asdict(first),
-        "success_last": asdict(last),
+        "success_any": first and asdict(first),
+        "success_last": last and asdict(last),
         "broken": sum(e.failure_reason in BROKEN for e in episodes),
         "failure_reasons": _count_reasons(episodes),
         "restarts": sum(e.restarts for e in episodes),

@@ -23,8 +23,10 @@ from qsft_robot.logs.checks import (
 )
 from qsft_robot.logs.hdf5_members import Member, attribute, kind_of, member, place, read_rows
 from qsft_robot.logs.reader import iter_episodes, read_env_args
+from qsft_robot.rollouts.action_range import action_range, beyond
+from qsft_robot.rollouts.told_success import either, told_success
 from qsft_robot.rollouts.video import VideoFile, check_video, draw_overlay
-from qsft_robot.rollouts.worker import as_mapping, succeeded
+from qsft_robot.rollouts.worker import as_mapping
 from qsft_robot.types import Episode, is_image, is_text, stack_rows
 
 
@@ -36,7 +38,7 @@ class PlaybackReport:
     steps_logged: int
     steps_replayed: int
     success_logged: bool
-    success_replayed: bool
+    success_replayed: bool | None  # None where the environment tells no success
     # largest absolute difference of rewards
     reward_difference: float
     # state key -> largest absolute difference over all rows and entries, in the key's units
@@ -45,6 +47,8 @@ class PlaybackReport:
     image_differences: dict[str, float]
     # text key -> number of rows that differ; one is ground to refuse
     text_differences: dict[str, int]
+    # where the log's actions leave the environment's action space, in words
+    clipped: str | None
     reasons: tuple[str, ...]
     video: Path | None
 
@@ -62,6 +66,8 @@ class PlaybackReport:
             f"largest difference of states: {states or 'none compared'}; mean difference of "
             f"images (of 255): {images or 'none compared'}"
             + (f"; rows of text that differ: {texts}" if texts else "")
+            + (f"; actions are clipped: {self.clipped}" if self.accepted and self.clipped else "")
+            + ("; the environment tells no success" if self.success_replayed is None else "")
         )
 
 
@@ -98,12 +104,13 @@ def playback(
             film = VideoFile(Path(video).parent, fps)
         with film if film is not None else nullcontext():
             played = _replay(env, log, seed, options, film)
+            clipped = _clipped(log, env)
             if film is not None:
                 film.keep(Path(video).name)  # type: ignore[arg-type]
     finally:
         env.close()
     written = None if video is None else Path(video)
-    return _compare(log, *played, tolerance=tolerance, video=written)
+    return _compare(log, *played, clipped=clipped, tolerance=tolerance, video=written)
 
 
 def _read(path: str | Path, name: str) -> tuple[Episode, int, dict[str, Any] | None]:
@@ -147,12 +154,13 @@ def _first_state(states: Member) -> list[float]:
 
 def _replay(
     env: Any, log: Episode, seed: int, options: dict[str, Any] | None, film: VideoFile | None
-) -> tuple[dict[str, np.ndarray], np.ndarray, bool]:
-    """Observations [t' + 1, ...], rewards [t'] and success of the replay; t' <= t."""
+) -> tuple[dict[str, np.ndarray], np.ndarray, bool | None]:
+    """Observations [t' + 1, ...], rewards [t'] and success of the replay (None where the
+    environment tells none); t' <= t."""
     observation, info = env.reset(seed=seed, options=options)
     rows = {key: [value] for key, value in as_mapping(observation).items()}
     rewards: list[float] = []
-    success = False
+    success: bool | None = None
 
     def show(outcome: bool | None, command: str | None) -> None:
         if film is not None:
@@ -165,7 +173,7 @@ def _replay(
         for key, value in as_mapping(observation).items():
             rows[key].append(value)
         rewards.append(float(reward))
-        success |= succeeded(info)
+        success = either(success, told_success(info))
         over = terminated or truncated or i == len(log) - 1
         show(success or (False if over else None), action if log.has_commands else None)
         if over:
@@ -173,12 +181,20 @@ def _replay(
     return {k: stack_rows(v) for k, v in rows.items()}, np.array(rewards, np.float32), success
 
 
+def _clipped(log: Episode, env: Any) -> str | None:
+    if log.has_commands:
+        return None
+    low, high = log.actions.min(axis=0), log.actions.max(axis=0)
+    return beyond(low, high, action_range(env.action_space))
+
+
 def _compare(
     log: Episode,
     seen: Mapping[str, np.ndarray],
     rewards: np.ndarray,
-    success: bool,
+    success: bool | None,
     *,
+    clipped: str | None,
     tolerance: float,
     video: Path | None,
 ) -> PlaybackReport:
@@ -206,7 +222,7 @@ def _compare(
             states[key] = float(difference.max())
     if steps != len(log):
         reasons.append(f"the replay ended after {steps} of {len(log)} steps")
-    if success != log.success:
+    if success is not None and success != log.success:
         reasons.append(f"success is {success}, in the log {log.success}")
     reasons += [
         f"{key} differs by {x:.3g} (tolerance {tolerance:g})"
@@ -214,6 +230,8 @@ def _compare(
         if not x <= tolerance
     ]
     reasons += [f"{key} differs in {x} of {steps + 1} rows" for key, x in texts.items() if x]
+    if reasons and clipped is not None:
+        reasons.append(f"the environment clips actions of the log: {clipped}")
     if not states and not images and not texts:
         reasons.append(
             f"no observation key in common: the log has {sorted(there)}, the "
@@ -229,6 +247,7 @@ def _compare(
         state_differences=states,
         image_differences=images,
         text_differences=texts,
+        clipped=clipped,
         reasons=tuple(reasons),
         video=video,
     )

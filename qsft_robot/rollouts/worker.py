@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from qsft_robot.build import build_env
+from qsft_robot.rollouts.action_range import action_range
+from qsft_robot.rollouts.told_success import either, told_success
 from qsft_robot.rollouts.video import VideoFile, check_video, draw_overlay
 from qsft_robot.rollouts.worker_channel import STARTUP_S, WorkerChannel
 from qsft_robot.types import split_texts, stack_rows
@@ -25,11 +27,6 @@ def as_mapping(observation: Any) -> dict[str, Any]:
         key: value if isinstance(value, str) else np.asarray(value)
         for key, value in entries.items()
     }
-
-
-def succeeded(info: Mapping[str, Any]) -> bool:
-    """Success as the environment tells it (`success`; gymnasium-robotics says `is_success`)."""
-    return bool(info.get("success", info.get("is_success", False)))
 
 
 def env_description(env: Any, env_args: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,8 +69,9 @@ class _Slot:
         self._instruction = ""
         self._steps = 0
         self._return = 0.0
-        self._any = False
-        self._last = False
+        # Success at any step and at the last one; None while the environment has told none.
+        self._any: bool | None = None
+        self._last: bool | None = None
         self._task: str | None = None
         # Text commands that the environment didn't take; None where actions are numbers.
         self._refused: int | None = None
@@ -116,8 +114,8 @@ class _Slot:
             self._steps += 1
             self._return += float(reward)
             self._log(observation, action, float(reward))
-            self._last = succeeded(info)
-            self._any |= self._last
+            self._last = told_success(info)
+            self._any = either(self._any, self._last)
             if isinstance(action, str):
                 refused = bool(info.get("invalid_command", False))
                 self._refused = (self._refused or 0) + refused
@@ -129,7 +127,7 @@ class _Slot:
             if self._video is not None:
                 self._append(value)
                 command = action if isinstance(action, str) else None
-                self._film(self._any or (None if over is None else False), command, refused)
+                self._film(self._any or (None if over is None else self._any), command, refused)
             if over is not None:
                 break
         self.seconds += time.monotonic() - started
@@ -163,17 +161,21 @@ class _Slot:
             self._actions.append(action if is_command else np.array(action, np.float32))
             self._rewards.append(reward)
 
-    def _logged(self, cut: bool) -> dict[str, Any]:
-        """The fields of `types.Episode`, as arrays."""
+    def _logged(self, over: str) -> dict[str, Any]:
+        """The fields of `types.Episode`, as arrays. Where the environment tells no success a reward
+        marks one, as it does in files without marks, and a step limit says nothing of the task."""
+        told = self._any is not None
+        success = bool(self._any) if told else any(reward > 0 for reward in self._rewards)
+        cut = over == "timeout" or (over == "step_limit" and not told)
         observations, texts = split_texts(self._rows)
         return {
             "observations": observations,
             "texts": texts,
             "actions": stack_rows(self._actions),
             "rewards": np.array(self._rewards, np.float32),
-            "terminated": self._any or not cut,
-            "truncated": cut and not self._any,
-            "success": self._any,
+            "terminated": success or not cut,
+            "truncated": cut and not success,
+            "success": success,
             "instruction": self._instruction,
         }
 
@@ -198,14 +200,14 @@ class _Slot:
             self._append(self._values[-1] if self._values else None)
             video, self._video = self._video, None
             if video.frames:
-                word = "success" if self._any else "fail"
+                word = {None: "end", True: "success", False: "fail"}[self._any]
                 path = video.keep(f"seed_{self._seed}_{word}.mp4").name
             video.discard()
         result = {
             "steps": self._steps,
             "return": self._return,
             "success_any": self._any and failure_reason is None,
-            "success_last": self._last and failure_reason is None,
+            "success_last": None if self._any is None else bool(self._last and not failure_reason),
             "failure_reason": failure_reason,
             "error": error,
             "instruction": self._instruction,
@@ -215,7 +217,7 @@ class _Slot:
             "refused_commands": self._refused,
         }
         if self._actions and failure_reason != "error":
-            return {"result": result, "episode": self._logged(failure_reason == "timeout")}
+            return {"result": result, "episode": self._logged(failure_reason or "")}
         return {"result": result}
 
 
@@ -240,6 +242,7 @@ def serve_rollouts(channel: WorkerChannel, settings: Mapping[str, Any]) -> None:
             "env_args": env_description(env, settings["env_args"]),
             # None where actions are text commands
             "action_shape": None if (shape := env.action_space.shape) is None else list(shape),
+            "action_range": action_range(env.action_space),
         }
     )
     channel.end()

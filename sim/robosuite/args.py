@@ -210,16 +210,12 @@ def composite_controller(config: Any) -> dict[str, Any]:
         raise ValueError(f"controller_configs is {config!r}; expected robosuite's dictionary.")
     if "body_parts" in config:
         return _flat_parts(config)
-    part = {_RENAMED.get(key, key): copy.deepcopy(value) for key, value in config.items()}
+    part = _part(config)
     kind = part.get("type")
     if kind not in ("OSC_POSE", "OSC_POSITION"):
         raise ValueError(
             f"controller_configs has the type {kind!r}; supported are OSC_POSE and OSC_POSITION."
         )
-    if "control_delta" in part:
-        part["input_type"] = "delta" if part.pop("control_delta") else "absolute"
-        # 1.0-1.4 took deltas in the world's frame
-        part.setdefault("input_ref_frame", "world")
     if part.get("damping_ratio") is None:
         part["damping_ratio"] = 1
     part["gripper"] = {"type": "GRIP"}
@@ -240,7 +236,7 @@ def _flat_parts(config: Mapping[str, Any]) -> dict[str, Any]:
             f"controller_configs: body_parts has no controller of the arm 'right'; it has: "
             f"{', '.join(flat) or 'nothing'}."
         )
-    return copy.deepcopy({**config, "body_parts": flat})
+    return {**copy.deepcopy(dict(config)), "body_parts": {k: _part(x) for k, x in flat.items()}}
 
 
 def seeing(env_kwargs: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
@@ -248,6 +244,25 @@ def seeing(env_kwargs: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]
     section = (env_kwargs.get("renderer_config") or {}).get(OWN_SECTION) or {}
     own = env_kwargs.get("keys") or section.get("keys") or LOW_DIM_KEYS
     return {**env_kwargs, "keys": [*dict.fromkeys([*own, *keys])]}
+
+
+def _part(config: Any) -> Any:
+    """One part's controller in the words of robosuite 1.5, which passes over those of 1.0-1.4: an
+    absolute controller would take displacements."""
+    if not isinstance(config, Mapping):
+        return config
+    part = {_RENAMED.get(key, key): copy.deepcopy(value) for key, value in config.items()}
+    if "control_delta" in part and str(part.get("type", "")).startswith("OSC"):
+        delta = part.pop("control_delta")
+        if "input_type" not in part:
+            if delta not in (True, False):
+                raise ValueError(
+                    f"controller_configs: control_delta is {delta!r}, not true or false."
+                )
+            part["input_type"] = "delta" if delta else "absolute"
+            # 1.0-1.4 took both in the world's frame
+            part.setdefault("input_ref_frame", "world")
+    return part
 
 
 def names_taken(environment_class: type) -> list[str]:

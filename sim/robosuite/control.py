@@ -17,6 +17,32 @@ from robosuite.controllers.parts.gripper.simple_grip import SimpleGripController
 from robosuite.utils.control_utils import nullspace_torques, opspace_matrices, orientation_error
 
 
+def action_limits(simulator: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest action of a robosuite environment, float64 [d].
+
+    Those that robosuite tells, but for absolute controllers: they take metres and radians as they
+    are, whatever their `input_min` and `input_max` say, so nothing bounds these numbers.
+    """
+    low, high = (np.array(limit, np.float64) for limit in simulator.action_spec)
+    for begin, end in absolute_dimensions(simulator):
+        low[begin:end], high[begin:end] = -np.inf, np.inf
+    return low, high
+
+
+def absolute_dimensions(simulator: Any) -> list[tuple[int, int]]:
+    """First and last + 1 of the numbers of an action that say where to be, a pair a controller."""
+    found, at = [], 0
+    for robot in simulator.robots:
+        for part, (_, end) in robot.composite_controller._action_split_indexes.items():
+            controller = robot.part_controllers.get(part)
+            places = getattr(controller, "input_type", "delta") == "absolute"
+            if places or not getattr(controller, "use_delta", True):
+                # Stiffness and damping, where an action sets them, stand before the goal.
+                found.append((at + end - len(np.ravel(controller.input_min)), at + end))
+        at += len(robot.action_limits[0])
+    return found
+
+
 class ControlLoop:
     """Steps one robosuite environment; `begin_episode` after each reset (it makes controllers)."""
 

@@ -59,7 +59,8 @@ class RobosuiteEnv(gymnasium.Env):
     Observations: a dict of the requested keys, named as robomimic names them; state float32 [s],
     `<camera>_image` uint8 [h, w, 3] with row 0 at the top. Actions: float32 [7] in [-1, 1]: change
     of position (x, y, z; 1 is 5 cm), of rotation (axis-angle; 1 is .5 rad), both in the robot's
-    base frame, and the gripper (-1 open, 1 close). Reward 1 at the first success, else 0.
+    base frame, and the gripper (-1 open, 1 close); under an absolute controller the place itself
+    (metres, axis-angle in radians), which has no bounds. Reward 1 at the first success, else 0.
 
     Low-dimensional observations need no GL. Raises ImportError with the install line without
     robosuite, RuntimeError saying what to set without a GL context for cameras, ValueError for
@@ -122,7 +123,11 @@ class RobosuiteEnv(gymnasium.Env):
         self._set_spaces()
 
     def _set_spaces(self) -> None:
-        self._low, self._high = self.simulator.action_spec
+        from sim.robosuite_control import absolute_dimensions, action_limits
+
+        self._low, self._high = action_limits(self.simulator)
+        # Whether actions are places (metres, axis-angles) and no changes of them.
+        self.absolute_actions = bool(absolute_dimensions(self.simulator))
         self.action_space = spaces.Box(
             self._low.astype(np.float32), self._high.astype(np.float32), dtype=np.float32
         )

@@ -344,4 +344,9 @@ def build_expert(
     `failure` is None or a name of FAILURE_MODES; `noise` is the standard deviation of the Gaussian
     noise on each action. Raises ValueError on an unknown name or task.
     """
+    if env.absolute_actions:
+        raise ValueError(
+            f"{env.settings.env_name}: the scripted expert acts by displacements, but "
+            "controller_configs names an absolute controller: leave it out."
+        )
     return RobosuiteExpert(env, failure, noise, rng)

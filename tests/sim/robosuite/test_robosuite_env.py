@@ -204,6 +204,78 @@ def test_a_file_of_robosuite_1_4_rebuilds_with_one_warning_for_what_is_gone():
     env.close()
 
 
+OLD_ABSOLUTE = {**OLD_FILE["env_kwargs"]["controller_configs"], "control_delta": False}
+NEW_ABSOLUTE = {
+    **{k: v for k, v in OLD_ABSOLUTE.items() if k != "control_delta"},
+    "input_type": "absolute",
+    "input_ref_frame": "world",
+    "gripper": {"type": "GRIP"},
+}
+
+
+def composite(part, **outer):
+    return {
+        "type": "BASIC",
+        "body_parts": {"right": {**part, "gripper": {"type": "GRIP"}}},
+        **outer,
+    }
+
+
+@pytest.mark.parametrize(
+    "controllers",
+    [
+        OLD_ABSOLUTE,
+        [OLD_ABSOLUTE],
+        {**OLD_ABSOLUTE, "type": "OSC_POSITION"},
+        NEW_ABSOLUTE,
+        composite(NEW_ABSOLUTE),
+        composite(OLD_ABSOLUTE),
+        {"type": "BASIC", "body_parts": {"arms": composite(OLD_ABSOLUTE)["body_parts"]}},
+        composite({**NEW_ABSOLUTE, "impedance_mode": "variable_kp"}),
+    ],
+    ids=["1.4", "list", "position", "part", "1.5", "1.5 with control_delta", "1.5 arms", "variable kp"],
+)
+def test_an_absolute_controller_gets_places_as_they_are(controllers):
+    from robosuite.utils import transform_utils
+
+    env = RobosuiteEnv("Lift", controller_configs=controllers)
+    assert env.absolute_actions
+    env.reset(seed=0)
+    arm = env.simulator.robots[0].part_controllers["right"]
+    arm.update(force=True)
+    place, turn = np.array(arm.ref_pos), np.array(arm.ref_ori_mat)
+    free = np.isinf(env.action_space.high)
+    stiffness = [150.0] * (len(free) - 7) if len(free) > 7 else []
+    angles = transform_utils.quat2axisangle(transform_utils.mat2quat(turn))
+    goal = [*place, *(angles if len(free) >= 7 else [])]
+    assert free.tolist() == [False] * len(stiffness) + [True] * len(goal) + [False]
+    for _ in range(10):
+        env.step(np.array([*stiffness, *goal, -1.0]))
+    arm.update(force=True)
+    assert np.linalg.norm(arm.ref_pos - place) < 0.01
+    if len(free) >= 7:
+        angle = np.arccos(np.clip((np.trace(arm.ref_ori_mat.T @ turn) - 1) / 2, -1, 1))
+        assert np.degrees(angle) < 3
+    goal[2] += 0.05
+    for _ in range(10):
+        env.step(np.array([*stiffness, *goal, -1.0]))
+    arm.update(force=True)
+    assert 0.03 < arm.ref_pos[2] - place[2] < 0.07
+    env.close()
+
+
+def test_displacements_keep_their_bounds_and_absolute_ones_have_no_scripted_expert(lift):
+    from sim.robosuite_expert import build_expert
+
+    assert not lift.absolute_actions
+    assert lift.action_space.low.tolist() == [-1] * 7
+    env = RobosuiteEnv("Lift", controller_configs=OLD_ABSOLUTE)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="acts by displacements"):
+        build_expert(env, None, 0.0, np.random.default_rng(0))
+    env.close()
+
+
 def test_stored_states_put_the_simulator_where_the_log_was(lift):
     lift.reset(seed=2)
     for _ in range(4):
