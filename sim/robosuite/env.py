@@ -123,7 +123,7 @@ class RobosuiteEnv(gymnasium.Env):
         self._set_spaces()
 
     def _set_spaces(self) -> None:
-        from sim.robosuite_control import absolute_dimensions, action_limits
+        from sim.robosuite.control import absolute_dimensions, action_limits
 
         self._low, self._high = action_limits(self.simulator)
         # Whether actions are places (metres, axis-angles) and no changes of them.

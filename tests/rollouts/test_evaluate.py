@@ -8,6 +8,7 @@ import pytest
 
 from qsft_robot.build import build_env
 from qsft_robot.rollouts.evaluate import evaluate
+from qsft_robot.rollouts.told_success import told_success
 from qsft_robot.types import Decision
 
 
@@ -298,3 +299,54 @@ def test_what_was_finished_is_kept_when_filming_is_broken_off(tmp_path):
         )  # fmt: skip
     rows = (tmp_path / "partial_episodes.jsonl").read_text().splitlines()
     assert [json.loads(row)["seed"] for row in rows] == [*range(8)]
+
+
+class Described(Walker):
+    """Its logs had these actions."""
+
+    def __init__(self, low, high):
+        super().__init__()
+        self.description = {"action": {"dim": 2, "seen": {"low": low, "high": high}}}
+
+
+def test_actions_that_the_environment_would_clip_are_refused_unless_accepted():
+    beyond = Described([-1.0, 0.2], [1.0, 1.4])
+    with pytest.raises(ValueError, match=r"dimension 1 from 0\.2 to 1\.4, where -1 to 1"):
+        evaluate(beyond, point(), [1], workers=1, progress=False)
+    evaluate(beyond, point(), [1], workers=1, accept=["range"], progress=False)
+    evaluate(Described([-1.0, -1.0], [1.0, 1.0]), point(), [1], workers=1, progress=False)
+
+
+def test_an_environment_that_tells_no_success_has_a_mean_return_and_no_rate(tmp_path):
+    args = {"env_name": "gymnasium:rollout_environments:Point-v0", "env_kwargs": {"tells": False}}
+    result = evaluate(Walker(), args, [1, 2], workers=1, out=tmp_path, progress=False)
+    assert "tells no success" in str(result)
+    assert f"mean return {result.summary['mean_return']:.4g}" in str(result)
+    assert not result.tells_success
+    with pytest.raises(ValueError, match="tells no success"):
+        _ = result.success_any
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["success_rate"] is summary["low"] is summary["success_any"] is None
+    lines = [json.loads(x) for x in (tmp_path / "episodes.jsonl").read_text().splitlines()]
+    assert [line["success_any"] for line in lines] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("info", "told"),
+    [
+        ({}, None),
+        ({"success": None}, None),
+        ({"episode_success": 1.0}, None),
+        ({"is_success": np.float32(1)}, True),
+        ({"success": np.array([0.0])}, False),
+        ({"success": None, "is_success": True}, True),
+    ],
+)
+def test_success_is_what_the_info_says(info, told):
+    assert told_success(info) is told
+
+
+@pytest.mark.parametrize("value", ["no", [], np.array([1, 0]), 0.5, float("nan"), {}])
+def test_success_that_is_neither_true_nor_false_is_refused(value):
+    with pytest.raises(ValueError, match="true or false"):
+        told_success({"success": value})

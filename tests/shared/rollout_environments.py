@@ -24,7 +24,9 @@ class Point(gymnasium.Env):
         misbehave: str = "raise",
         at: str = "step",
         image: bool = False,
+        tells: bool = True,
     ) -> None:
+        self.tells = tells
         self.max_steps, self.control_hz, self.render_mode = max_steps, 20.0, render_mode
         self.terminate_on_success = terminate_on_success
         self.bad_seeds, self.misbehave, self.at, self.image = bad_seeds, misbehave, at, image
@@ -41,7 +43,11 @@ class Point(gymnasium.Env):
         return seen
 
     def _info(self) -> dict:
-        return {"success": abs(self.x - self.goal) < 0.3, "instruction": "reach the goal"}
+        told = {"success": self._reached()} if self.tells else {}
+        return {**told, "instruction": "reach the goal"}
+
+    def _reached(self) -> bool:
+        return abs(self.x - self.goal) < 0.3
 
     def _misbehave(self) -> None:
         if self.misbehave == "raise":
@@ -65,9 +71,9 @@ class Point(gymnasium.Env):
             self._misbehave()
         self.x += float(action[0]) * 0.5
         info = self._info()
-        ended = info["success"] and self.terminate_on_success
+        ended = self._reached() and self.terminate_on_success
         cut = self.steps >= self.max_steps
-        return self._look(), float(info["success"]), ended, cut, info
+        return self._look(), float(self._reached()), ended, cut, info
 
     def render(self):
         return np.full((64, 96, 3), 40, np.uint8)

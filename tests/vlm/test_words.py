@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from vlm.blocks import InstructionEncoder
-from vlm.rt import RTConfig, RTModel
+from vlm.rt.config import RTConfig
+from vlm.rt.model import RTModel
 from vlm.word_embedding import WordEmbedding
 from vlm.words import ASCII_WORDS, UNICODE_WORDS, alike, hash_text, hash_words, split_words
 

@@ -265,7 +265,7 @@ def test_an_absolute_controller_gets_places_as_they_are(controllers):
 
 
 def test_displacements_keep_their_bounds_and_absolute_ones_have_no_scripted_expert(lift):
-    from sim.robosuite_expert import build_expert
+    from sim.robosuite.expert import build_expert
 
     assert not lift.absolute_actions
     assert lift.action_space.low.tolist() == [-1] * 7
