@@ -40,7 +40,7 @@ TEXT_LENGTH = 32
 def word_scheme_of(config: TrainConfig, resumed: Path | None) -> int:
     """How the model of a run tells words apart: as the run did that it goes on from or takes its
     networks from, else in the newest way."""
-    given = (config.behaviour_from, config.features_from)
+    given = (config.behavior_from, config.features_from)
     source = resumed or next((run / "checkpoint" for run in given if run is not None), None)
     if source is None:
         return UNICODE_WORDS

@@ -38,12 +38,12 @@ def test_instructions_that_differ_in_case_and_stops_alone_are_one_task(config, l
 
 
 def test_a_run_keeps_the_words_of_the_model_that_it_goes_on_with(config, tmp_path, monkeypatch):
-    few = {"optim__behaviour_steps": 2, "optim__value_steps": 1}
+    few = {"optim__behavior_steps": 2, "optim__value_steps": 1}
     with monkeypatch.context() as patch:
         patch.setattr(run_model, "UNICODE_WORDS", 1)  # as runs were before
         old = train(config(out=tmp_path / "old", **few), stop_after=1)
     assert scheme(old / "checkpoint") == 1
     policy = train(resume_config(old), resume=True)
     assert scheme(policy) == 1
-    assert scheme(train(config(out=tmp_path / "on", behaviour_from=old, **few))) == 1
+    assert scheme(train(config(out=tmp_path / "on", behavior_from=old, **few))) == 1
     assert scheme(train(config(out=tmp_path / "new", **few))) == 2
