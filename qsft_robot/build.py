@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from difflib import get_close_matches
-from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from qsft_robot.extras import is_installed, naming_extras
 from qsft_robot.types import LoadedPolicy
 from tokenizers_action.bins import QuantileBinTokenizer, UniformBinTokenizer
 from tokenizers_action.commands import CommandTokenizer
@@ -48,6 +48,7 @@ def unknown(what: str, name: str, known: Mapping[str, Any] | tuple[str, ...]) ->
     return ValueError(f"unknown {what} {name!r}.{guess} There are: {', '.join(known)}.")
 
 
+@naming_extras("the simulator")
 def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
     """Build the environment that `env_args` (robomimic's form) names.
 
@@ -338,7 +339,7 @@ def open_policy(
 
     folder, changes = Path(folder), dict(acting or {})
     exported = folder / "policy" if (folder / "policy").is_dir() else folder
-    has_torch = find_spec("torch") is not None
+    has_torch = is_installed("torch")
     if runtime == "auto":
         has_graphs = (exported / DECISION).is_file()
         wanted = has_graphs and not changes and device == "cpu"
@@ -354,8 +355,9 @@ def open_policy(
             "'qsft-robot[train]'), or export the policy with its ONNX graphs where torch is "
             "(qsft-robot export RUN)."
         )
-    from qsft_robot.policy.token_policy import load_policy
-
     inner = folder / "checkpoint" if changes else exported
-    policy = load_policy(inner if inner.is_dir() else folder, device)
+    with naming_extras(f"{exported} is to be run with torch"):
+        from qsft_robot.policy.token_policy import load_policy
+
+        policy = load_policy(inner if inner.is_dir() else folder, device)
     return policy.with_acting(**changes) if changes else policy

@@ -19,31 +19,30 @@ from tyro.conf import Positional
 
 from qsft_robot.config.earlier import check_flags
 from qsft_robot.config.train import TrainConfig
+from qsft_robot.extras import explained
 from qsft_robot.policy.folder import POLICY
 from qsft_robot.presets.tabletop import (
     EVALUATION_SEED,
     PRESETS,
-    RECIPES,
     apply_presets,
     with_settings,
 )
 from qsft_robot.printed_text import one_line, printable, say
 from qsft_robot.verbs.convert import export_lerobot, import_lerobot, merge, relabel
 from qsft_robot.verbs.data import collect, generate, inspect, playback
-from qsft_robot.verbs.flag_words import acting_changes, env_changes, env_of_recipe
+from qsft_robot.verbs.flag_words import acting_changes, env_changes, env_of_recipe, use_threads
+from qsft_robot.verbs.learn import export, info, report
 from qsft_robot.verbs.robot import run
 from qsft_robot.verbs.serve import serve
 
 
 def train(arguments: Sequence[str]) -> None:
     """Train on logs and export the policy to <out>/policy."""
-    from qsft_robot.parallel.distributed import processes
-    from qsft_robot.training.train import resume_config
-    from qsft_robot.training.train import train as run
-
     arguments = list(arguments)
     resume = "--resume" in arguments
     if resume:
+        from qsft_robot.training.train import resume_config
+
         at = arguments.index("--resume")
         if len(arguments) != at + 2 or at != 0:
             raise ValueError("--resume takes the run folder and nothing else: --resume runs/mine")
@@ -63,11 +62,14 @@ def train(arguments: Sequence[str]) -> None:
                 "--resume RUN goes on with an interrupted run, to the bit."
             ),
         )
+    from qsft_robot.parallel.distributed import processes
+    from qsft_robot.training.train import train as run
+
     policy = run(config, resume=resume)
     if processes().is_main:
-        say(
-            f"policy: {printable(policy)}\nevaluate it: qsft-robot evaluate {printable(config.out)}"
-        )
+        folder = printable(config.out)
+        say(f"policy: {printable(policy)}\nevaluate it: qsft-robot evaluate {folder}")
+        say(f"run it without torch (ONNX graphs beside it): qsft-robot export {folder}")
 
 
 def evaluate(
@@ -88,6 +90,7 @@ def evaluate(
     accept: tuple[Literal["range"], ...] = (),
     device: str = "cpu",
     threads: int = 1,
+    strict_versions: bool = False,
 ) -> None:
     """Measure a policy's success closed loop in simulation, with a 95 % Wilson interval.
 
@@ -110,13 +113,12 @@ def evaluate(
         accept: range: let actions pass that the simulator clips.
         device: Where the policy runs.
         threads: Threads of the policy's arithmetic.
+        strict_versions: Refuse a simulator of other versions than the logs', which is said else.
     """
-    import torch
-
     from qsft_robot.build import open_policy, showing
     from qsft_robot.rollouts.evaluate import evaluate as measure
+    from qsft_robot.versions import compare_with_installed, recorded_versions
 
-    torch.set_num_threads(threads)
     policy = open_policy(run, acting_changes(acting), device, threads=threads)
     env_args = policy.description.get("env_args")
     if env is not None:
@@ -127,6 +129,9 @@ def evaluate(
             f"{policy.description['data']['file']}); name one with --env, or drive a robot with "
             "`qsft-robot run`."
         )
+    if env is None:
+        compare_with_installed(recorded_versions(env_args), f"the logs of {run}", strict_versions)
+    use_threads(threads)
     env_args = showing(env_args, policy.description["state_keys"])
     out = _evaluation_folder(run) / name
     result = measure(
@@ -154,82 +159,6 @@ def _evaluation_folder(run: Path) -> Path:
     run = run.resolve()  # "." has neither name nor parent
     inside = (run.parent / "config.json").is_file()
     return run.parent / ("evaluation" if inside else f"{run.name}.evaluation")
-
-
-def export(
-    run: Positional[Path],
-    out: Path | None = None,
-    acting: tuple[str, ...] = (),
-    onnx: bool = True,
-    data: Path | None = None,
-) -> None:
-    """Export the policy of a run: safetensors, ONNX, JSON, model card and SHA256SUMS in a folder.
-
-    Args:
-        run: Run folder (or its checkpoint folder).
-        out: Folder to write; <run>/policy when not given.
-        acting: Changes of the acting rule, e.g. k=4 min_p=0.1; k=1 exports one network.
-        onnx: Add graphs that run without torch, checked against the policy on recorded
-            observations; where they can't be made, the reason is printed.
-        data: Data file for that check; the one that the run was trained on when not given.
-    """
-    from qsft_robot.export.export import export_policy
-    from qsft_robot.export.onnx_graphs import NotExportable
-
-    checkpoint = run / "checkpoint" if (run / "checkpoint").is_dir() else run
-    target = run / "policy" if out is None else out
-    changes = acting_changes(acting)
-    if onnx:
-        try:
-            say(printable(export_policy(checkpoint, target, changes, onnx=True, data=data)))
-            return
-        except NotExportable as reason:
-            say(f"no ONNX graphs: {one_line(reason)}", sys.stderr)
-    say(printable(export_policy(checkpoint, target, changes)))
-
-
-def report(run: Positional[Path]) -> None:
-    """Write <run>/report.html: curves, calibration, success rates, rollouts, settings, one page.
-
-    Args:
-        run: Run folder, or a folder of runs to compare.
-    """
-    from qsft_robot.report.report import write_report
-
-    say(printable(write_report(run)))
-
-
-def info(what: Positional[str] = "versions") -> None:
-    """Show versions, presets, recipes, or a policy folder.
-
-    Args:
-        what: versions, presets, recipes, or the path of a policy or checkpoint folder.
-    """
-    from rich.pretty import pprint
-
-    if what == "versions":
-        from qsft_robot.versions import software_versions
-
-        pprint(software_versions(), expand_all=True)
-    elif what == "presets":
-        pprint(PRESETS, expand_all=True)
-    elif what == "recipes":
-        for name, each in RECIPES.items():
-            print(f"{name:<28} {each.description}")
-    elif not Path(what).exists():
-        near = get_close_matches(what, ("versions", "presets", "recipes"), n=1)
-        guess = f" Did you mean {near[0]!r}?" if near else ""
-        raise FileNotFoundError(
-            f"{what}: no such policy folder.{guess} There are: versions, presets, recipes, and "
-            "the path of a policy or checkpoint folder."
-        )
-    else:
-        from qsft_robot.policy.checkpoint import read_policy_folder
-
-        description, weights = read_policy_folder(Path(what))
-        keep = ("method", "networks", "state_keys", "cameras", "action", "acting", "data")
-        pprint({key: description[key] for key in keep}, expand_all=True)
-        print(f"{sum(x.numel() for x in weights.values()):,} parameters")
 
 
 def demo(out: Path = Path("runs/demo"), quick: bool = False, seed: int = 0) -> None:
@@ -304,7 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("QSFT_DEBUG"):
             raise
-        say(f"error: {one_line(error)}", sys.stderr)
+        said = explained(error) if isinstance(error, ImportError) else error
+        say(f"error: {one_line(said)}", sys.stderr)
         return 2
     except Exception as error:
         if os.environ.get("QSFT_DEBUG"):

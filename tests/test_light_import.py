@@ -10,6 +10,8 @@ from pathlib import Path
 LIGHT = [
     "qsft_robot",
     "qsft_robot.types",
+    "qsft_robot.extras",
+    "qsft_robot.versions",
     "qsft_robot.files",
     "qsft_robot.printed_text",
     "qsft_robot.logs.hdf5_members",

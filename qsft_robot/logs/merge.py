@@ -24,6 +24,7 @@ from qsft_robot.logs.checks import (
 )
 from qsft_robot.logs.hdf5_members import arrays, kind_of
 from qsft_robot.logs.writer import write_error
+from qsft_robot.versions import VERSIONS, compare_files, joined_versions, recorded_versions
 
 # The mask of a source file's logs: this and the file's stem.
 SOURCE_MASK = "from_"
@@ -55,6 +56,7 @@ def merge_files(
     env_args_from: str | Path | None = None,
     common_keys: bool = False,
     source_masks: bool = True,
+    strict_versions: bool = False,
     tell: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Join robomimic-schema files into `out`, which appears whole or not at all; return it.
@@ -63,8 +65,9 @@ def merge_files(
     `paths`. Masks of one name are joined; with `source_masks` each file's logs also get the mask
     from_<stem> (from_<stem>_2 where that is taken). `env_args_from`: the one of `paths` whose
     env_args are kept where environment or rate differ. `common_keys`: keep the observation keys
-    that every log has, instead of refusing files that differ. `tell(done, of)` is called after each
-    log. `out` may be one of `paths`. Memory: a buffer, whatever the size of a log.
+    that every log has, instead of refusing files that differ. Where their simulators had other
+    versions a warning says so, or ValueError (`strict_versions`). `tell(done, of)` is called after
+    each log. `out` may be one of `paths`. Memory: a buffer, whatever the size of a log.
     FileNotFoundError and ValueError name file, log and entry; OSError when the disk is full.
     """
     files, out = [Path(path) for path in paths], Path(out)
@@ -76,6 +79,10 @@ def merge_files(
             raise ValueError(f"{path}: named twice, so its logs would count twice.")
     sources = [_look_through(path) for path in files]
     env_args = _agreed_env_args(sources, None if env_args_from is None else Path(env_args_from))
+    versions = {str(source.path): recorded_versions(source.env_args) for source in sources}
+    compare_files(versions, strict_versions)
+    if joined := joined_versions(versions.values()):
+        env_args = {**env_args, VERSIONS: joined}
     keys = _agreed_keys(sources, common_keys)
     try:
         with atomic_file(out) as temporary, h5py.File(temporary, "w") as merged:

@@ -13,9 +13,8 @@ from torch import Tensor, nn, optim
 
 from qsft_robot.files import atomic_folder, read_json, write_json
 from qsft_robot.policy.earlier import upgrade_training, upgrade_weights
-from qsft_robot.policy.folder import FORMAT, POLICY, read_description
+from qsft_robot.policy.folder import FORMAT, POLICY, WEIGHTS, read_description
 
-WEIGHTS = "weights.safetensors"
 TRAINING, TRAINING_TENSORS = "training.json", "training.safetensors"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from qsft_robot.policy.earlier import EARLIER_FORMATS, upgrade_description
 
 FORMAT = "qsft-robot policy 2"
 POLICY = "policy.json"
+WEIGHTS = "weights.safetensors"
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -40,6 +43,21 @@ def read_description(folder: Path) -> dict[str, Any]:
             f"{', '.join(map(repr, (FORMAT, *EARLIER_FORMATS)))}."
         )
     return description
+
+
+def count_parameters(folder: Path) -> int:
+    """Numbers in weights.safetensors, read off its header alone; ValueError where it has none."""
+    path = folder / WEIGHTS
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if size > path.stat().st_size - 8:
+                raise ValueError("its header is longer than the file")
+            header = json.loads(file.read(size))
+        tensors = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+        return sum(math.prod(int(side) for side in shape) for shape in tensors)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error}).") from error
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from qsft_robot.build import build_env, build_motion
 from qsft_robot.rollouts.array_messages import pack, unpack
+from qsft_robot.rollouts.worker import env_description
 
 # Longest sleep: the physics catches up with the clock at least so often, seconds.
 _NAP_S = 0.025
@@ -33,7 +34,7 @@ class RealtimeArm:
         """What the main process needs to know of the arm."""
         spaces = self._env.observation_space.spaces.items()  # type: ignore[attr-defined]
         return {
-            "env_args": dict(self._env.unwrapped.env_args),  # type: ignore[attr-defined]
+            "env_args": env_description(self._env, {}),
             "shapes": {key: [str(space.dtype), *space.shape] for key, space in spaces},
             "scale": self._motion.scale,
             "leash": self._motion.leash,

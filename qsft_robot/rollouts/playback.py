@@ -28,6 +28,7 @@ from qsft_robot.rollouts.told_success import either, told_success
 from qsft_robot.rollouts.video import VideoFile, check_video, draw_overlay
 from qsft_robot.rollouts.worker import as_mapping
 from qsft_robot.types import Episode, is_image, is_text, stack_rows
+from qsft_robot.versions import compare_with_installed, recorded_versions
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,14 @@ def playback(
     video: str | Path | None = None,
     tolerance: float = 1e-4,
     env_overrides: Mapping[str, Any] | None = None,
+    strict_versions: bool = False,
 ) -> PlaybackReport:
     """Rebuild the environment from the file, replay one demonstration's actions, and compare.
 
     It is reset with the stored `seed` and `reset_options`, else (robomimic's own files) put into
     the first of `states` with `model_file`. Accepted means: as many steps, the same success, and
-    every state key within `tolerance`. `video`: an mp4 to write.
+    every state key within `tolerance`. `video`: an mp4 to write. Where the simulator's versions are
+    not those of the log, a warning says so, or ValueError (`strict_versions`).
     Raises ValueError when the file says too little to make the episode again.
     """
     name = demo if isinstance(demo, str) else f"demo_{demo}"
@@ -93,6 +96,7 @@ def playback(
         check_video()
         overrides["render_mode"] = "rgb_array"
     env_args = read_env_args(path)
+    compare_with_installed(recorded_versions(env_args), f"the logs of {path}", strict_versions)
     if not str(env_args.get("env_name", "")).startswith(GYMNASIUM_PREFIX):
         # Logs may go on after success, as people's recordings do.
         overrides.setdefault("terminate_on_success", False)

@@ -17,6 +17,7 @@ from qsft_robot.rollouts.told_success import either, told_success
 from qsft_robot.rollouts.video import VideoFile, check_video, draw_overlay
 from qsft_robot.rollouts.worker_channel import STARTUP_S, WorkerChannel
 from qsft_robot.types import split_texts, stack_rows
+from qsft_robot.versions import VERSIONS, simulator_versions
 
 
 def as_mapping(observation: Any) -> dict[str, Any]:
@@ -30,8 +31,10 @@ def as_mapping(observation: Any) -> dict[str, Any]:
 
 
 def env_description(env: Any, env_args: Mapping[str, Any]) -> dict[str, Any]:
-    """The `env_args` that rebuild `env`: its own, or those it was built from."""
-    return dict(getattr(env.unwrapped, "env_args", env_args))
+    """The `env_args` that rebuild `env`, its own or those it was built from, with the versions of
+    what simulates it here."""
+    described = dict(getattr(env.unwrapped, "env_args", env_args))
+    return {**described, VERSIONS: simulator_versions(env)}
 
 
 def render_backend() -> dict[str, str | None]:

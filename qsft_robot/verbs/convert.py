@@ -15,6 +15,7 @@ def merge(
     out: Path,
     env_args_from: Path | None = None,
     common_keys: bool = False,
+    strict_versions: bool = False,
 ) -> None:
     """Join files of logs into one: earlier logs and those that a policy made since.
 
@@ -23,13 +24,21 @@ def merge(
         out: HDF5 file to write; it appears whole or not at all, and may be one of the files.
         env_args_from: The file whose environment is kept, where environments or rates differ.
         common_keys: Keep the observation keys that all files share, where they differ.
+        strict_versions: Refuse files whose simulators had different versions, which is said else.
     """
     from qsft_robot.logs.merge import merge_files
     from qsft_robot.logs.reader import read_masks
     from qsft_robot.progress import StepProgress
 
     with StepProgress("merge", "logs") as tell:
-        merge_files(files, out, env_args_from=env_args_from, common_keys=common_keys, tell=tell)
+        merge_files(
+            files,
+            out,
+            env_args_from=env_args_from,
+            common_keys=common_keys,
+            strict_versions=strict_versions,
+            tell=tell,
+        )
     masks = ", ".join(f"{name} {len(names)}" for name, names in read_masks(out).items())
     say(printable(f"{out}: {tell.done} logs of {len(files)} files; masks: {masks}"))
 

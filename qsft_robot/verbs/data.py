@@ -9,10 +9,11 @@ from tyro.conf import Positional
 
 from qsft_robot.presets.tabletop import Recipe, recipe
 from qsft_robot.printed_text import say
-from qsft_robot.verbs.flag_words import acting_changes, env_changes, shares
+from qsft_robot.verbs.flag_words import acting_changes, env_changes, shares, use_threads
 
 if TYPE_CHECKING:
     from qsft_robot.rollouts.collect import CollectReport
+    from qsft_robot.types import LoadedPolicy
 
 
 def collect(
@@ -29,6 +30,7 @@ def collect(
     policy: Path | None = None,
     acting: tuple[str, ...] = (),
     compress_images: bool = True,
+    strict_versions: bool = False,
 ) -> None:
     """Collect logs with a scripted expert and its named ways to fail, or with a policy, into HDF5.
 
@@ -50,6 +52,8 @@ def collect(
         acting: Changes of the policy's acting rule, e.g. min_p=0.1 to explore more.
         compress_images: Without loss (gzip); every reader of HDF5 reads them as before, single rows
             more slowly.
+        strict_versions: Refuse a simulator of other versions than that of the --policy's logs,
+            which is said else.
     """
     from qsft_robot.rollouts.collect import CollectPart
     from qsft_robot.rollouts.collect import collect as run
@@ -60,7 +64,12 @@ def collect(
         if mixture or noise is not None:
             raise ValueError("--mixture and --noise are the expert's; a --policy takes --acting.")
         see = {"cameras": cameras, "image_size": image_size, **env_changes(env_kwargs)}
-        say(_with_policy(policy, acting, chosen, see, total, out, seed, workers, compress_images))
+        loaded = _open_policy(policy, acting, chosen, strict_versions)
+        say(
+            _with_policy(
+                loaded, policy.name, chosen, see, total, out, seed, workers, compress_images
+            )
+        )
         return
     if acting:
         raise ValueError("--acting changes a policy's acting rule; name the policy (--policy RUN).")
@@ -88,9 +97,24 @@ def collect(
     say(run(env_args, out, parts, seed=seed, workers=workers, compress_images=compress_images))
 
 
+def _open_policy(
+    folder: Path, acting: tuple[str, ...], chosen: Recipe, strict_versions: bool
+) -> LoadedPolicy:
+    from qsft_robot.build import open_policy
+    from qsft_robot.versions import compare_with_installed, recorded_versions
+
+    policy = open_policy(folder, acting_changes(acting))
+    trained_in = policy.description.get("env_args") or {}
+    if trained_in.get("env_name") == chosen.env_name:
+        what = f"the logs that {folder} learned from"
+        compare_with_installed(recorded_versions(trained_in), what, strict_versions)
+    use_threads(1)  # beside the simulators
+    return policy
+
+
 def _with_policy(
-    folder: Path,
-    acting: tuple[str, ...],
+    policy: LoadedPolicy,
+    name: str,
     chosen: Recipe,
     see: dict[str, Any],
     episodes: int,
@@ -99,13 +123,9 @@ def _with_policy(
     workers: int,
     compress_images: bool,
 ) -> CollectReport:
-    import torch
-
-    from qsft_robot.build import open_policy, showing
+    from qsft_robot.build import showing
     from qsft_robot.rollouts.collect_policy import collect_with_policy
 
-    torch.set_num_threads(1)  # beside the simulators
-    policy = open_policy(folder, acting_changes(acting))
     trained_in = policy.description.get("env_args") or {}
     kwargs = dict(chosen.env_kwargs)
     if trained_in.get("env_name") == chosen.env_name:
@@ -124,7 +144,7 @@ def _with_policy(
         episodes,
         seed=seed,
         workers=workers,
-        attributes={"policy": folder.name},
+        attributes={"policy": name},
         compress_images=compress_images,
     )
 
@@ -183,16 +203,22 @@ def inspect(
     run(path, filter_key=filter_key, log_end=ends, success_reward=success_reward)
 
 
-def playback(path: Positional[Path], demo: str = "demo_0", video: Path | None = None) -> int:
+def playback(
+    path: Positional[Path],
+    demo: str = "demo_0",
+    video: Path | None = None,
+    strict_versions: bool = False,
+) -> int:
     """Replay a log by its actions in its own simulator; exit status 1 if it comes out otherwise.
 
     Args:
         path: HDF5 file whose env_args name the simulator.
         demo: The log.
         video: mp4 file to write.
+        strict_versions: Refuse a simulator of other versions than the log's, which is said else.
     """
     from qsft_robot.rollouts.playback import playback as run
 
-    report = run(path, demo, video=video)
+    report = run(path, demo, video=video, strict_versions=strict_versions)
     say(report)
     return 0 if report.accepted else 1

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qsft_robot.config.train import Method, TrainConfig
+from qsft_robot.extras import EXTRAS, require_packages
 from qsft_robot.files import write_json
 from qsft_robot.intervals import wilson
 from qsft_robot.logs.inspection import inspect
@@ -34,6 +35,7 @@ QUICK = {"logs": 12, "behavior": 4, "value": 4, "episodes": 4}
 def run_demo(out: Path, quick: bool = False, seed: int = 0) -> None:
     """Collect mixed logs, train SFT, filtered SFT and Q-SFT from pixels and words, evaluate all
     three on the same episodes, export, reload, film and report, everything under `out`."""
+    require_packages("the demo", *EXTRAS["train"])  # before minutes of collecting
     size = QUICK if quick else FULL
     console, began = Console(), time.monotonic()
     _make_empty(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,3 +65,9 @@ def env_of_recipe(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
     for size in cameras.values():
         kwargs["image_size"] = list(size)
     return {"env_name": chosen.env_name, "env_kwargs": kwargs}
+
+
+def use_threads(count: int) -> None:
+    """Threads of torch's arithmetic, where the policy that was opened runs on torch."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)

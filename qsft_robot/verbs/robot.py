@@ -41,6 +41,7 @@ def run(
     limits_off: tuple[str, ...] = (),
     token_file: Path | None = None,
     policy_timeout: float = 1.0,
+    strict_versions: bool = False,
 ) -> int:
     """Let a policy drive a robot at a fixed rate, under limits; its episodes become logs.
 
@@ -81,6 +82,8 @@ def run(
         limits_off: Limits to leave out: range, change, velocity, workspace.
         token_file: File with the server's token, instead of QSFT_TOKEN.
         policy_timeout: Seconds after which a server's answer is given up.
+        strict_versions: Refuse a simulator of other versions than that of the policy's logs, which
+            is said else.
     """
     from qsft_robot.control.loop import LoopSettings
     from qsft_robot.control.run import run_robot
@@ -90,6 +93,7 @@ def run(
     from qsft_robot.printed_text import printable, say
     from qsft_robot.robots.choose import SERVED, open_local_or_remote, open_robot
     from qsft_robot.verbs.flag_words import acting_changes, env_of_recipe
+    from qsft_robot.versions import compare_with_installed, recorded_versions
 
     token = None
     if policy.startswith(SERVED):
@@ -100,6 +104,10 @@ def run(
         policy, acting=acting_changes(acting), token=token, timeout_s=policy_timeout
     )
     PolicySpec.of(description)  # ValueError for one that acts by text
+    if robot in ("mujoco", "robosuite", "env") and env is None:
+        recorded = recorded_versions(description.get("env_args") or {})
+        what = f"the logs that {policy} learned from"
+        compare_with_installed(recorded, what, strict_versions)
     hz = description["action"]["control_hz"] if control_hz is None else control_hz
     if hz is None:
         raise ValueError("the policy's logs do not tell their rate; give --control-hz.")

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import socket
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +13,7 @@ from tyro.conf import Positional
 
 from qsft_robot.printed_text import PrintableLines, printable, say
 from qsft_robot.types import LoadedPolicy
-from qsft_robot.verbs.flag_words import acting_changes
+from qsft_robot.verbs.flag_words import acting_changes, use_threads
 
 TOKEN_VARIABLE = "QSFT_TOKEN"
 
@@ -142,6 +141,5 @@ def _open(
     from qsft_robot.build import open_policy
 
     policy = open_policy(run, acting_changes(acting), device, runtime, threads)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
+    use_threads(threads)
     return policy

@@ -49,6 +49,8 @@ class AlfworldEnv(gymnasium.Env[dict[str, Any], str]):
     # A fresh engine after so many games: TextWorld keeps every fact that it ever saw, which grew an
     # engine by .9 MB a game, from 85 MB to 151 in 70 games.
     games_of_an_engine = 200
+    # What makes its facts and its pixels.
+    packages = ("alfworld", "textworld", "mujoco")
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class AlfworldThorEnv(AlfworldEnv):
     """
 
     games_of_an_engine = 10**9  # Unity takes a minute to start
+    packages = ("alfworld", "textworld", "ai2thor")
 
     def __init__(
         self,

@@ -68,6 +68,8 @@ class RobosuiteEnv(gymnasium.Env):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 - gymnasium's form
+    # What makes its physics and its pixels.
+    packages = ("robosuite", "mujoco")
 
     def __init__(
         self,

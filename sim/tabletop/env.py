@@ -45,6 +45,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (gymnasium's own)
     control_hz = 10.0
+    packages = ("mujoco",)  # what makes its physics and its pixels
 
     def __init__(
         self,

@@ -1,0 +1,89 @@
+"""Verbs of the command line that look at or hand on what was learned: export, report, info."""
+
+from __future__ import annotations
+
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from qsft_robot.presets.tabletop import PRESETS, RECIPES
+from qsft_robot.printed_text import one_line, printable, say
+from qsft_robot.verbs.flag_words import acting_changes
+
+
+def export(
+    run: Positional[Path],
+    out: Path | None = None,
+    acting: tuple[str, ...] = (),
+    onnx: bool = True,
+    data: Path | None = None,
+) -> None:
+    """Export the policy of a run: safetensors, ONNX, JSON, model card and SHA256SUMS in a folder.
+
+    Args:
+        run: Run folder (or its checkpoint folder).
+        out: Folder to write; <run>/policy when not given.
+        acting: Changes of the acting rule, e.g. k=4 min_p=0.1; k=1 exports one network.
+        onnx: Add graphs that run without torch, checked against the policy on recorded
+            observations; where they can't be made, the reason is printed.
+        data: Data file for that check; the one that the run was trained on when not given.
+    """
+    from qsft_robot.export.export import export_policy
+    from qsft_robot.export.onnx_graphs import NotExportable
+
+    checkpoint = run / "checkpoint" if (run / "checkpoint").is_dir() else run
+    target = run / "policy" if out is None else out
+    changes = acting_changes(acting)
+    if onnx:
+        try:
+            say(printable(export_policy(checkpoint, target, changes, onnx=True, data=data)))
+            return
+        except NotExportable as reason:
+            say(f"no ONNX graphs: {one_line(reason)}", sys.stderr)
+    say(printable(export_policy(checkpoint, target, changes)))
+
+
+def report(run: Positional[Path]) -> None:
+    """Write <run>/report.html: curves, calibration, success rates, rollouts, settings, one page.
+
+    Args:
+        run: Run folder, or a folder of runs to compare.
+    """
+    from qsft_robot.report.report import write_report
+
+    say(printable(write_report(run)))
+
+
+def info(what: Positional[str] = "versions") -> None:
+    """Show versions, presets, recipes, or a policy folder.
+
+    Args:
+        what: versions, presets, recipes, or the path of a policy or checkpoint folder.
+    """
+    from rich.pretty import pprint
+
+    if what == "versions":
+        from qsft_robot.versions import software_versions
+
+        pprint(software_versions(), expand_all=True)
+    elif what == "presets":
+        pprint(PRESETS, expand_all=True)
+    elif what == "recipes":
+        for name, each in RECIPES.items():
+            print(f"{name:<28} {each.description}")
+    elif not Path(what).exists():
+        near = get_close_matches(what, ("versions", "presets", "recipes"), n=1)
+        guess = f" Did you mean {near[0]!r}?" if near else ""
+        raise FileNotFoundError(
+            f"{what}: no such policy folder.{guess} There are: versions, presets, recipes, and "
+            "the path of a policy or checkpoint folder."
+        )
+    else:
+        from qsft_robot.policy.folder import count_parameters, read_description
+
+        description = read_description(Path(what))
+        keep = ("method", "networks", "state_keys", "cameras", "action", "acting", "data")
+        pprint({key: description[key] for key in keep}, expand_all=True)
+        print(f"{count_parameters(Path(what)):,} parameters")
