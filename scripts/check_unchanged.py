@@ -34,6 +34,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 import h5py
 import numpy as np
 import torch
+from safetensors.numpy import load_file
 
 import qsft_robot.cli
 from qsft_robot.build import open_policy
@@ -117,11 +118,11 @@ def make_logs() -> dict[str, str]:
     cli(f"collect tabletop/place --out pixels.hdf5 --episodes 8 --image-size 32 {mixed}")
     write_commands(Path("commands.hdf5"))
     build = [sys.executable, str(ROOT / "scripts/build_tiny_models.py"), "models"]
-    build += ["--families", "gpt2", "smolvlm"]
-    subprocess.run(build, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    models = sorted(Path("models").glob("*/model.safetensors"))
+    subprocess.run([*build, "--families", "gpt2", "smolvlm"], check=True, capture_output=True)
     made = {str(path): hash_of(datasets_of(path)) for path in sorted(Path().glob("*.hdf5"))}
-    return made | {str(path): hash_of(path) for path in models}
+    return made | {
+        str(x): hash_of([x.read_bytes()]) for x in Path("models").glob("*/*.safetensors")
+    }
 
 
 def write_commands(path: Path, logs: int = 60) -> None:
@@ -165,10 +166,10 @@ def datasets_of(path: Path) -> Iterator[bytes]:
                 yield from (name.encode(), rows)
 
 
-def hash_of(what: Path | Iterable[bytes]) -> str:
-    """SHA-256, shortened, of a file or of one thing after the other."""
+def hash_of(what: Iterable[bytes]) -> str:
+    """SHA-256, shortened, of one thing after the other."""
     digest = hashlib.sha256()
-    for each in [what.read_bytes()] if isinstance(what, Path) else what:
+    for each in what:
         digest.update(each)
     return digest.hexdigest()[:16]
 
@@ -221,7 +222,9 @@ def results(flag: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         logs = observations(data, reads)
         for method in METHODS:
             run, name = train(kind, method, few), f"{kind}/{method}"
-            yield f"{name}/weights", hash_of(run / "checkpoint/weights.safetensors")
+            weights = load_file(run / "checkpoint/weights.safetensors").values()
+            # In the order of their bytes: versions name them differently.
+            yield f"{name}/weights", hash_of(sorted(x.tobytes() for x in weights))
             policies = {"torch": open_policy(run / "policy", runtime="torch")}
             if method in GRAPHS.get(kind, ()):
                 cli("export", run)
