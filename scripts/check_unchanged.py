@@ -20,7 +20,6 @@ import hashlib
 import io
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -258,7 +257,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 
 
 def record(folder: Path) -> dict[str, Any]:
-    """All results of the measured version, and where they were made; its runs stay in `folder`."""
+    """All results of the measured version, by name; its runs stay in `folder`."""
     torch.set_num_threads(1)
     print(f"measuring {ROOT}", file=sys.stderr)
     with contextlib.chdir(folder):
@@ -268,8 +267,7 @@ def record(folder: Path) -> dict[str, Any]:
             for name, value in part(flag):
                 print(f"{name}: {value}", file=sys.stderr, flush=True)
                 found[name] = value
-    versions = {"machine": platform.platform(), "torch": torch.__version__}
-    return {"made_with": versions, "results": found}
+    return found
 
 
 def main() -> int:
@@ -291,10 +289,8 @@ def main() -> int:
         options.out.write_text(json.dumps(after, indent=1) + "\n")
     if before is None:
         return 0
-    if before["made_with"] != after["made_with"]:
-        print(f"note: made with {before['made_with']}, compared with {after['made_with']}")
-    lines = differences(before["results"], after["results"])
-    print("\n".join([*lines, f"{len(lines)} of {len(after['results'])} results differ"]))
+    lines = differences(before, after)
+    print("\n".join([*lines, f"{len(lines)} of {len(after)} results differ"]))
     return 1 if lines else 0
 
 
