@@ -18,6 +18,7 @@ import tyro
 from tyro.conf import Positional
 
 from qsft_robot.config.earlier import check_flags
+from qsft_robot.config.methods import find_method
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.extras import explained
 from qsft_robot.policy.folder import POLICY
@@ -115,7 +116,8 @@ def evaluate(
         threads: Threads of the policy's arithmetic.
         strict_versions: Refuse a simulator of other versions than the logs', which is said else.
     """
-    from qsft_robot.build import open_policy, showing
+    from qsft_robot.parts.simulators import showing
+    from qsft_robot.policy.open import open_policy
     from qsft_robot.rollouts.evaluate import evaluate as measure
     from qsft_robot.versions import compare_with_installed, recorded_versions
 
@@ -309,11 +311,11 @@ def _defaults_for(arguments: Sequence[str], presets: Sequence[str]) -> TrainConf
     """What flags change: the presets' values over the default config. Value heads have their own
     acting rule, and a pretrained model its own sizes."""
     config = TrainConfig()
-    pairs = [*pairwise(arguments)]
-    if ("--method", "ilql") in pairs or "--method=ilql" in arguments:
-        config = replace(
-            config, method="ilql", acting=replace(config.acting, rule="advantage", beta=8.0)
-        )
+    named = [word.removeprefix("--method=") for word in arguments if word.startswith("--method=")]
+    named += [name for flag, name in pairwise(arguments) if flag == "--method"]
+    if named:
+        acting = replace(config.acting, **find_method(named[-1]).acting)
+        config = replace(config, method=named[-1], acting=acting)
     config = apply_presets(config, presets)
     if any(word.split("=")[0] == "--model.pretrained" for word in arguments):
         own = {"model.width": None, "model.depth": None, "model.image_shrink": 1}

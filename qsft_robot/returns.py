@@ -21,14 +21,14 @@ class ReturnRange:
     steps that will not come. The default suits a sparse reward of 1 on success."""
 
     # discount between two steps of a log, in (0, 1]
-    gamma: float
+    discount: float
     # the lowest and the highest return that any state may have
     low: float = 0.0
     high: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.gamma <= 1:
-            raise ValueError(f"The discount gamma lies in (0, 1], got {self.gamma}.")
+        if not 0 < self.discount <= 1:
+            raise ValueError(f"The discount lies in (0, 1], got {self.discount}.")
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
             raise ValueError(f"A return range needs low < high, got [{self.low}, {self.high}].")
 
@@ -42,7 +42,7 @@ class ReturnRange:
         lambda w_{t+1})`. A chunk of h steps: `sum_j gamma^j term_{t+j} + gamma^h w_{t+h}`.
         """
         span = self.high - self.low
-        terms = (np.asarray(rewards, np.float64) - (1 - self.gamma) * self.low) / span
+        terms = (np.asarray(rewards, np.float64) - (1 - self.discount) * self.low) / span
         if terminated:
             terms[-1] = (float(rewards[-1]) - self.low) / span
         return terms
@@ -70,20 +70,22 @@ class ReturnRange:
         return self.low + w * (self.high - self.low)
 
     def to_json(self) -> dict[str, Any]:
-        """gamma, low and high."""
+        """discount, low and high."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The range that `to_json` described."""
-        return cls(float(value["gamma"]), float(value["low"]), float(value["high"]))
+        # Folders of format 1 say gamma.
+        discount = value["discount"] if "discount" in value else value["gamma"]
+        return cls(float(discount), float(value["low"]), float(value["high"]))
 
     def _recur(self, rewards: np.ndarray, terminated: bool, bootstrap: float) -> np.ndarray:
         terms = self.reward_terms(rewards, terminated)
         w = np.empty_like(terms)
         after = 0.0 if terminated else bootstrap
         for t in range(len(terms) - 1, -1, -1):
-            after = w[t] = terms[t] + self.gamma * after
+            after = w[t] = terms[t] + self.discount * after
         return w
 
     def _refuse(self, where: str, least: np.ndarray, most: np.ndarray) -> None:

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from bench_rows import Row, compare, in_turns, seconds_of
 
 from qsft_robot.algorithms.networks import PolicyNetworks
-from qsft_robot.build import build_model, build_tiny_model
-from qsft_robot.config.train import ActingConfig
+from qsft_robot.config.acting import ActingConfig
+from qsft_robot.parts.models import build_model, build_tiny_model
 from qsft_robot.policy.decider import Decider
 
 GROUP = "adapters"

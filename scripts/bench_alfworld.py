@@ -34,7 +34,7 @@ class Played:
 
 def play(env: Any, seed: int, steps: int, warm: bool) -> Played:
     """The expert's commands, and any admissible ones once it is done."""
-    from qsft_robot.build import build_expert
+    from qsft_robot.parts.simulators import build_expert
 
     rng = np.random.default_rng(seed)
     start_s = seconds_of(lambda: env.reset(seed=seed))
@@ -77,7 +77,7 @@ def stock_engine(connection: Connection) -> None:
 
 def engine_rows(episodes: int, say: Callable[[str], None]) -> Iterator[Row]:
     """Our engine process against the package's engine on the same commands, and the views."""
-    from qsft_robot.build import build_env
+    from qsft_robot.parts.simulators import build_env
 
     env = build_env({"env_name": "alfworld", "env_kwargs": {"split": SPLIT, "cameras": []}})
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
@@ -218,7 +218,7 @@ def process_rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Itera
 
 def game_row(folder: Path, quick: bool, say: Callable[[str], None]) -> Row:
     """Games made a minute; those of the last round are what the other rows play."""
-    from qsft_robot.build import generate_games
+    from qsft_robot.parts.simulators import generate_games
 
     count = 6 if quick else 18
 

@@ -11,7 +11,7 @@ from bench_rows import Row, compare, in_turns, seconds_of
 from transformers import GPT2Config, GPT2LMHeadModel, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging
 
-from qsft_robot.build import build_model
+from qsft_robot.parts.models import build_model
 
 GROUP = "decision"
 UNIT = "ms a decision (7 tokens, batch 1, legal mask)"

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from bench_rows import Row, compare, in_turns, seconds_of
 
-from qsft_robot.config.train import DataConfig, TrainConfig
+from qsft_robot.config.data import DataConfig
+from qsft_robot.config.train import TrainConfig
 from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.token_data.run_data import read_run_data
 from qsft_robot.types import Episode

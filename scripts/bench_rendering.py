@@ -17,7 +17,7 @@ UNIT = "control steps/s, one 84x84 camera rendered each step, resets left out"
 
 def tabletop() -> tuple[Any, int]:
     """Our embedded simulator and its number of action dimensions."""
-    from qsft_robot.build import build_env
+    from qsft_robot.parts.simulators import build_env
 
     kwargs = {"task": "place", "cameras": ["front"], "image_size": SIZE, "max_steps": 10**9}
     return build_env({"env_name": "tabletop", "env_kwargs": kwargs}), 4
@@ -25,7 +25,7 @@ def tabletop() -> tuple[Any, int]:
 
 def our_lift() -> tuple[Any, int]:
     """robosuite's Lift behind our face, rendered without shadows and reflections."""
-    from qsft_robot.build import build_env
+    from qsft_robot.parts.simulators import build_env
 
     kwargs = {"cameras": ["agentview"], "image_size": SIZE, "max_steps": 10**9}
     return build_env({"env_name": "Lift", "env_kwargs": kwargs}), 7

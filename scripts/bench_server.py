@@ -14,8 +14,9 @@ from bench_rows import Row, compare, in_turns, seconds_of
 from server_process import server_process
 from websockets.asyncio.client import ClientConnection, connect
 
-from qsft_robot.build import build_env, open_policy
+from qsft_robot.parts.simulators import build_env
 from qsft_robot.policy.folder import PolicySpec
+from qsft_robot.policy.open import open_policy
 from qsft_robot.server.remote_policy import RemotePolicy
 from qsft_robot.server.requests import request_message
 from qsft_robot.server.wire import pack

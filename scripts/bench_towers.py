@@ -15,8 +15,10 @@ from bench_rows import Row, compare, in_turns, seconds_of
 from safetensors.torch import save_file
 
 from qsft_robot.algorithms.networks import PolicyNetworks, inference
-from qsft_robot.algorithms.stage import BehaviorStage
-from qsft_robot.config.train import DataConfig, ModelConfig, OptimConfig, TrainConfig
+from qsft_robot.algorithms.sft import BehaviorStage
+from qsft_robot.config.data import DataConfig
+from qsft_robot.config.model import ModelConfig
+from qsft_robot.config.train import OptimConfig, TrainConfig
 from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.token_data.run_data import read_run_data
 from qsft_robot.training.feature_cache import on_tower_features

@@ -12,12 +12,14 @@ from bench_rows import Row, compare, in_turns, seconds_of
 
 from qsft_robot.algorithms.networks import PolicyNetworks
 from qsft_robot.algorithms.qsft_stage import QSFTStage
-from qsft_robot.algorithms.stage import BehaviorStage, Stage, on_features
-from qsft_robot.build import build_model
+from qsft_robot.algorithms.sft import BehaviorStage
+from qsft_robot.algorithms.stage import Stage
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.logs.writer import DemonstrationWriter
+from qsft_robot.parts.models import build_model
 from qsft_robot.presets.tabletop import apply_presets, with_settings
 from qsft_robot.token_data.run_data import read_run_data
+from qsft_robot.training.feature_cache import on_features
 from qsft_robot.training.metrics import MetricsLog
 from qsft_robot.training.train import BEHAVIOR, VALUE, run_stage
 from qsft_robot.types import Episode
@@ -75,7 +77,7 @@ def build_stages(
     values: dict[float, QSFTStage] = {}
     for lam in lams:
         networks = PolicyNetworks(model)
-        networks.start_value_stage("void", model.config.width, tokenizer.vocab_size)
+        networks.start_value_stage("void", tokenizer.vocab_size)
         values[lam] = QSFTStage(networks, data, "cpu", replace(config.qsft, lam=lam))
     return BehaviorStage(sft, data, "cpu"), values
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from qsft_robot.build import build_tiny_model, tiny_families
+from qsft_robot.parts.models import build_tiny_model, tiny_families
 
 
 def main(

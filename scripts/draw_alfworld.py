@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from qsft_robot.build import build_env, build_expert
+from qsft_robot.parts.simulators import build_env, build_expert
 
 # Commands that change what there is to see; walks and doors between them are left out first.
 TELLING = ("take", "move", "heat", "cool", "clean", "use")

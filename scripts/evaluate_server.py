@@ -10,8 +10,9 @@ import torch
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from server_process import server_process
 
-from qsft_robot.build import build_env, open_policy
 from qsft_robot.intervals import wilson
+from qsft_robot.parts.simulators import build_env
+from qsft_robot.policy.open import open_policy
 from qsft_robot.presets.tabletop import EVALUATION_SEED
 from qsft_robot.rollouts.evaluate import evaluate
 from qsft_robot.rollouts.told_success import told_success

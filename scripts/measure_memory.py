@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from qsft_robot.build import build_tiny_model
+from qsft_robot.parts.models import build_tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent
 GIB = 1024**3
@@ -90,7 +90,7 @@ def main() -> None:
         model = f"--model.pretrained {base}" if case.pretrained else ""
         peak, told = run_verb(
             f"train --data.path {logs} --data.state-keys proprio target {model} {case.flags} "
-            "--tokenizer.kind uniform --tokenizer.n-bins 32 --optim.behavior-steps 2 "
+            "--tokenizer.kind uniform_bins --tokenizer.n-bins 32 --optim.behavior-steps 2 "
             f"--optim.value-steps 2 --optim.batch-size {options.batch_size} --out {out / 'run'}",
             case.processes,
         )

@@ -168,7 +168,7 @@ SWEEP = {
     "qsft lam=0.9": "--qsft.lam 0.9",
     "qsft lam=0.5": "--qsft.lam 0.5",
     "qsft lam=0": "--qsft.lam 0",
-    "qsft lam=1 gamma=1": "--qsft.gamma 1",
+    "qsft lam=1 gamma=1": "--discount 1",
     "qsft balance=weighted": "--qsft.balance weighted",
     "qsft value_weight=1 policy_share=0.5": "--qsft.value-weight 1 --qsft.policy-share 0.5",
     "qsft backup=soft lam=0.9": "--qsft.backup soft --qsft.lam 0.9",

@@ -26,8 +26,8 @@ from malformed_frames import (
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from server_process import ServerProcess, server_process
 
-from qsft_robot.build import open_policy
 from qsft_robot.policy.folder import PolicySpec
+from qsft_robot.policy.open import open_policy
 from qsft_robot.server.requests import message_limit
 
 TOKEN = "a-token-for-the-soak-test"

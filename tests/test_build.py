@@ -1,6 +1,8 @@
 import pytest
 
-from qsft_robot.build import build_env, build_model, load_tokenizer
+from qsft_robot.parts.models import build_model
+from qsft_robot.parts.simulators import build_env
+from qsft_robot.parts.tokenizers import load_tokenizer
 
 LIFT = {"env_name": "Lift", "type": 1, "env_version": "1.5.2", "env_kwargs": {"control_freq": 20}}
 

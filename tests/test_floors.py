@@ -11,10 +11,14 @@ ROOT = Path(__file__).resolve().parents[1]
 LEAVES = ("tokenizers_action", "vlm", "sim")
 PACKAGES = ("qsft_robot", *LEAVES)
 # Files of qsft_robot that may name concrete tokenizers, models and simulators.
-COMPOSERS = {"qsft_robot.build"}
+COMPOSERS = {
+    "qsft_robot.parts.simulators",
+    "qsft_robot.parts.tokenizers",
+    "qsft_robot.parts.models",
+}
 # Not concrete models: the algorithm's own output rows, the hash of an instruction's words, and the
 # random shift of training images. The files that train and act name these.
-HEADS = {"vlm.heads", "vlm.words", "vlm.rt.images", "vlm.decision"}
+HEADS = {"vlm.heads", "vlm.words", "vlm.rt.images", "vlm.decision", "vlm.model"}
 PROTOCOLS = {"tokenizers_action.protocol"}
 
 
@@ -31,7 +35,7 @@ MODULES = {
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
 
 
-def imports(path: Path, inside_functions: bool = True, for_types: bool = True) -> set[str]:
+def imports(path: Path, for_types: bool = True) -> set[str]:
     """Every module that a file imports, those inside functions and under TYPE_CHECKING included
     unless told; `from package import name` counts as `package.name` where that is a file of ours.
     """
@@ -51,8 +55,6 @@ def imports(path: Path, inside_functions: bool = True, for_types: bool = True) -
             for alias in node.names:
                 inner = f"{base}.{alias.name}"
                 found.add(inner if inner in MODULES else base)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not inside_functions:
-            continue
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not for_types:
             continue
         todo.extend(ast.iter_child_nodes(node))
@@ -111,10 +113,7 @@ def test_scripts_import_only_the_top_floor() -> None:
 
 
 def test_nothing_imports_in_a_circle() -> None:
-    graph = {
-        name: {i for i in imports(path, inside_functions=False, for_types=False) if i in MODULES}
-        for name, path in MODULES.items()
-    }
+    graph = {name: {i for i in imports(path) if i in MODULES} for name, path in MODULES.items()}
     done: set[str] = set()
 
     def walk(name: str, trail: tuple[str, ...]) -> None:

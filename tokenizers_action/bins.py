@@ -92,6 +92,12 @@ class _Bins:
         np.clip(ids, 0, self._n_bins - 1, out=ids)
         return ids.astype(np.int64).reshape(len(actions), self.n_tokens)
 
+    def real_tokens(
+        self, ids: Int64[np.ndarray, "b n"], actions: Int64[np.ndarray, " b"]
+    ) -> Bool[np.ndarray, "b n"]:
+        """The tokens of the first `actions` of each chunk."""
+        return np.arange(ids.shape[1]) < np.asarray(actions)[:, None] * self.action_dim
+
     def decode(self, ids: Int64[np.ndarray, "b n"]) -> Float32[np.ndarray, "b h d"]:
         """Centers of the bins, in [-1, 1]; ValueError on a wrong shape or an id that has no bin."""
         ids = np.asarray(ids)
@@ -170,6 +176,13 @@ class UniformBinTokenizer(_Bins):
 
     kind = "uniform_bins"
 
+    @classmethod
+    def fit(
+        cls, actions: Float[np.ndarray, "N d"], *, horizon: int = 1, n_bins: int = 256, **_: object
+    ) -> UniformBinTokenizer:
+        """Bins over [-1, 1], whatever the actions are; they tell the number of dimensions."""
+        return cls(actions.shape[-1], horizon, n_bins)
+
     def __init__(
         self, action_dim: int, horizon: int = 1, n_bins: int | Sequence[int] = 256
     ) -> None:
@@ -199,7 +212,7 @@ class QuantileBinTokenizer(_Bins):
 
     @classmethod
     def fit(
-        cls, actions: Float[np.ndarray, "N d"], horizon: int = 1, n_bins: int = 256
+        cls, actions: Float[np.ndarray, "N d"], *, horizon: int = 1, n_bins: int = 256, **_: object
     ) -> QuantileBinTokenizer:
         """Take q01 and q99 of each dimension of the data set's actions, in [-1, 1].
 

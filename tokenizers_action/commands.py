@@ -45,7 +45,7 @@ class CommandTokenizer:
         self._sets: dict[str, np.ndarray] = {}
 
     @classmethod
-    def fit(cls, commands: Iterable[str], free: bool = False) -> Self:
+    def fit(cls, commands: Iterable[str], *, free: bool = False, **_: object) -> Self:
         """The words of all commands, in alphabetical order, and places for the longest one."""
         split = [command.split() for command in dict.fromkeys(commands)]
         words = sorted({word for command in split for word in command})
@@ -114,9 +114,12 @@ class CommandTokenizer:
         legal[over] = np.arange(self.vocab_size) == END
         return legal
 
-    def real_tokens(self, ids: Int64[np.ndarray, "b n"]) -> Bool[np.ndarray, "b n"]:
+    def real_tokens(
+        self, ids: Int64[np.ndarray, "b n"], actions: Int64[np.ndarray, " b"]
+    ) -> Bool[np.ndarray, "b n"]:
         """The words and the end that closes them; False on what only fills up."""
-        return np.cumsum(ids == END, axis=1) - (ids == END) == 0
+        closed = np.cumsum(ids == END, axis=1) - (ids == END) > 0
+        return ~closed & (np.asarray(actions)[:, None] > 0)
 
     def within(self, admissible: Sequence[str]) -> BoundCommands:
         """The tokenizer bound to rows, each with its own commands, one a line.
@@ -212,6 +215,7 @@ class BoundCommands:
         self.horizon, self.action_dim = tokenizer.horizon, tokenizer.action_dim
         self.encode, self.decode = tokenizer.encode, tokenizer.decode
         self.to_json, self.from_json = tokenizer.to_json, tokenizer.from_json
+        self.real_tokens, self.fit = tokenizer.real_tokens, tokenizer.fit
         self._sets = sets
         self._flat: tuple[np.ndarray, np.ndarray] | None = None
 

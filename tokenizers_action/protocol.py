@@ -42,6 +42,19 @@ class ActionTokenizer(Protocol):
         """Which ids may follow `prefix` (0 <= i < n); at least one id a row."""
         ...
 
+    def real_tokens(
+        self, ids: Int64[np.ndarray, "b n"], actions: Int64[np.ndarray, " b"]
+    ) -> Bool[np.ndarray, "b n"]:
+        """Which tokens carry something, where only the first `actions` of each chunk's h are real
+        (the rest is past the end of a log); False on what fills a decision up to n tokens."""
+        ...
+
+    @classmethod
+    def fit(cls, actions: Any, *, horizon: int = 1, n_bins: int = 256, free: bool = False) -> Self:
+        """A tokenizer for the actions [N, d] in [-1, 1] of all logs, or for all their commands; a
+        kind ignores the settings that it has no use for."""
+        ...
+
     def to_json(self) -> dict[str, Any]:
         """Everything `from_json` needs, JSON types only; "kind" names the class."""
         ...
@@ -72,10 +85,6 @@ class TextTokenizer(ActionTokenizer, Protocol):
 
     def within(self, admissible: Sequence[str]) -> RowTokenizer:
         """The tokenizer bound to rows, each with its own commands, one a line."""
-        ...
-
-    def real_tokens(self, ids: Int64[np.ndarray, "b n"]) -> Bool[np.ndarray, "b n"]:
-        """False on ids that only fill a command up to n tokens."""
         ...
 
 

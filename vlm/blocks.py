@@ -172,3 +172,19 @@ def causal_mask(x: Tensor, hidden: Tensor | None, first: int) -> Tensor | None:
     causal = torch.ones(t - first, t, dtype=torch.bool, device=x.device).tril_(diagonal=first)
     mask = additive_mask(causal, x.dtype)
     return mask if hidden is None else mask + hidden[..., :t]
+
+
+class Film(nn.Module):
+    """Feature-wise linear modulation: x * (1 + gain) + shift, both made from a condition."""
+
+    def __init__(self, condition_width: int, channels: int, std: float) -> None:
+        super().__init__()
+        self.project = nn.Linear(condition_width, 2 * channels)
+        nn.init.normal_(self.project.weight, std=std)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], condition: Float[Tensor, "b e"]
+    ) -> Float[Tensor, "b c h w"]:
+        gain, shift = self.project(condition)[:, :, None, None].chunk(2, dim=1)
+        return torch.addcmul(shift, x, 1 + gain)

@@ -8,19 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int64
 from torch import Tensor
 
-
-class RTOutput(NamedTuple):
-    """What the decoder says; index i predicts action token i and has seen the tokens before it."""
-
-    hidden: Tensor  # [b, n, c]
-    logits: Tensor  # [b, n, v]
+from vlm.model import ActionModel, Context, ModelOutput
 
 
 @dataclass
@@ -49,7 +43,7 @@ class Cache:
         """Whether a token is appended; else its slot is there already and is written."""
         return self.keys_values[0].shape[3] == self.length
 
-    def decode(self, ids: Tensor) -> RTOutput:
+    def decode(self, ids: Tensor) -> ModelOutput:
         """Read action tokens [b]; the output (n = 1) for the next."""
         return decode_token(ids, self)
 
@@ -59,7 +53,7 @@ def transposed(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(tensor.t() if tensor.ndim == 2 else tensor for tensor in tensors)
 
 
-def decode_token(ids: Tensor, cache: Cache) -> RTOutput:
+def decode_token(ids: Tensor, cache: Cache) -> ModelOutput:
     """Read action tokens [b]; the output (n = 1) for the next."""
     embedding, positions, norm, norm_bias, head = cache.ends
     position = cache.length
@@ -74,7 +68,7 @@ def decode_token(ids: Tensor, cache: Cache) -> RTOutput:
     logits = torch.mm(hidden, head)[:, None]
     if cache.more_logits is not None:
         logits = logits + cache.more_logits(hidden[:, None], ids[:, None])
-    return RTOutput(hidden[:, None], logits)
+    return ModelOutput(hidden[:, None], logits)
 
 
 def _step(
@@ -103,19 +97,17 @@ def _step(
 
 
 def decide_together(
-    models: Sequence[Any],
-    contexts: Sequence[tuple],
+    models: Sequence[ActionModel],
+    contexts: Sequence[Context],
     legal: Callable[[Tensor], Tensor],
-    choose: Callable[[Sequence[RTOutput], Tensor, int], Tensor],
+    choose: Callable[[Sequence[ModelOutput], Tensor, int], Tensor],
 ) -> Int64[Tensor, "b n"]:
     """One decision of several models that read the same tokens (behavior and value, say).
 
-    A model has `prefill(*context) -> (output, cache)` with `cache.decode(ids) -> output`; models
-    that can read as one have `together(others)`, None where they can't, which takes and gives a
-    list of each. `legal(prefix ids [b, i]) -> bool [b, v]`;
+    `legal(prefix ids [b, i]) -> bool [b, v]`;
     `choose(outputs, one a model with n = 1, allowed [b, v], i) -> ids [b]`.
     """
-    text_ids = contexts[0][3]
+    text_ids = contexts[0].text_ids
     # Made outside of inference mode, so that the caller may compute with it.
     ids = torch.zeros(text_ids.shape[0], models[0].config.n_tokens, dtype=torch.int64)
     ids = ids.to(text_ids.device)
@@ -132,11 +124,10 @@ def decide_together(
 
 
 def _read_contexts(
-    models: Sequence[Any], contexts: Sequence[tuple]
-) -> tuple[Sequence[RTOutput], Callable[[Tensor], Sequence[RTOutput]]]:
+    models: Sequence[ActionModel], contexts: Sequence[Context]
+) -> tuple[Sequence[ModelOutput], Callable[[Tensor], Sequence[ModelOutput]]]:
     """The outputs for token 0, and what reads one more token and gives the next outputs."""
-    together = getattr(models[0], "together", None)
-    one = together(models[1:]) if together is not None and len(models) > 1 else None
+    one = models[0].together(models[1:]) if len(models) > 1 else None
     if one is not None:
         outputs, cache = one.prefill(contexts)
         return outputs, cache.decode

@@ -1,12 +1,20 @@
-"""Heads on hidden states: the void outcome of Q-SFT, and the value heads of a rival."""
+"""Heads on hidden states, and what each reads there: the value, and what tells actions apart."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+
+class Reading(NamedTuple):
+    """What a head tells of a state."""
+
+    value: Float[Tensor, "b n"]  # V in [0, 1]
+    advantage: Float[Tensor, "b n v"] | None = None  # Q - V of every token, where it has Q
 
 
 class VoidHead(nn.Module):
@@ -29,6 +37,10 @@ class VoidHead(nn.Module):
         # Not a matrix product, which autocast would compute in its own type.
         return (hidden.float() * self.weight.float()).sum(-1) + self.bias.float()
 
+    def read(self, hidden: Float[Tensor, "b n c"]) -> Reading:
+        """V, of what is no void."""
+        return Reading(torch.sigmoid(self(hidden).float()))
+
 
 class AuxiliaryHead(nn.Module):
     """Image tokens and state of one frame to numbers that only the logs know: an auxiliary task.
@@ -49,7 +61,7 @@ class AuxiliaryHead(nn.Module):
 
 
 class ValueHeads(nn.Module):
-    """Q of every token and V of every prefix, unbounded: the heads of the value-head rival (ILQL).
+    """Q of every token and V of every prefix, unbounded (ILQL's heads).
 
     Each is a two-layer perceptron whose last layer starts at zero, so that both start at 0.
     """
@@ -64,6 +76,11 @@ class ValueHeads(nn.Module):
     ) -> tuple[Float[Tensor, "b n v"], Float[Tensor, "b n"]]:
         """(Q [b, n, v], V [b, n])."""
         return self.action_value(hidden), self.state_value(hidden).squeeze(-1)
+
+    def read(self, hidden: Float[Tensor, "b n c"]) -> Reading:
+        """V kept to [0, 1], and Q - V."""
+        q, v = self(hidden.float())
+        return Reading(v.clamp(0.0, 1.0), q - v.unsqueeze(-1))
 
 
 def _head(width: int, outputs: int) -> nn.Sequential:

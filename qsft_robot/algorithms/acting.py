@@ -2,51 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qsft_robot.algorithms.qsft import ILLEGAL, legal_log_softmax, q_values, support_mask
-from qsft_robot.config.train import ActingConfig
+from qsft_robot.algorithms.log_probs import is_legal, legal_log_softmax, support_mask
+from qsft_robot.algorithms.qsft import q_values
+from qsft_robot.config.acting import ActingConfig
+
+
+class Distributions(NamedTuple):
+    """What the acting networks say of the next token; None where a network or head is missing."""
+
+    log_phi: Float[Tensor, "b v"] | None  # the behavior
+    log_policy: Float[Tensor, "b v"] | None = None  # p~ of theta
+    value: Float[Tensor, " b"] | None = None  # V(s); 1 where theta has no head
+    advantage: Float[Tensor, "b v"] | None = None  # Q - V of value heads
 
 
 def acting_log_probs(
-    config: ActingConfig,
-    legal: Bool[Tensor, "b v"],
-    log_phi: Float[Tensor, "b v"] | None,
-    log_policy: Float[Tensor, "b v"] | None = None,
-    value: Float[Tensor, " b"] | None = None,
-    advantage: Float[Tensor, "b v"] | None = None,
+    config: ActingConfig, legal: Bool[Tensor, "b v"], said: Distributions
 ) -> Float[Tensor, "b v"]:
     """Log-probabilities of the next token under the acting rule, after the low-probability cut.
 
-    `log_phi` is the behavior, `log_policy` p~, `value` V(s) (1 where the model has no void),
-    `advantage` Q - V of the value heads. A rule that needs only p~ (power with k = 1) takes
-    log_phi = None and then has no support mask but the cut.
+    Where phi isn't run there is no support mask but the cut.
     """
-    support = legal if log_phi is None else support_mask(log_phi, legal, config.support)
-    if config.rule == "behavior":
-        assert log_phi is not None
-        scores = log_phi
-    elif config.rule == "advantage":
-        assert log_phi is not None
-        assert advantage is not None
-        scores = log_phi + config.beta * advantage
-    elif log_phi is None:
-        assert log_policy is not None
-        scores = log_policy
-    else:
-        assert log_policy is not None
-        if config.rule == "power":
-            scores = log_phi + config.k * (log_policy - log_phi)
-        else:
-            assert value is not None
-            if config.rule == "ratio":
-                scores = log_phi + config.beta * q_values(value, log_policy, log_phi)
-            else:  # the paper's: pi_phi exp(beta p_theta)
-                scores = log_phi + config.beta * value[:, None] * log_policy.exp()
-    log_probs = legal_log_softmax(scores, support)
+    phi = said.log_phi
+    support = legal if phi is None else support_mask(phi, legal, config.support)
+    log_probs = legal_log_softmax(RULES[config.rule](config, said), support)
     return cut(log_probs, config.min_p)
+
+
+def behavior_scores(config: ActingConfig, said: Distributions) -> Tensor:
+    """pi_phi."""
+    assert said.log_phi is not None
+    return said.log_phi
+
+
+def power_scores(config: ActingConfig, said: Distributions) -> Tensor:
+    """pi_phi (p~ / pi_phi)^k; p~ where phi isn't run, which is k = 1."""
+    assert said.log_policy is not None
+    if said.log_phi is None:
+        return said.log_policy
+    return said.log_phi + config.k * (said.log_policy - said.log_phi)
+
+
+def ratio_scores(config: ActingConfig, said: Distributions) -> Tensor:
+    """pi_phi exp(beta Q)."""
+    assert said.log_phi is not None
+    assert said.log_policy is not None
+    assert said.value is not None
+    return said.log_phi + config.beta * q_values(said.value, said.log_policy, said.log_phi)
+
+
+def paper_scores(config: ActingConfig, said: Distributions) -> Tensor:
+    """pi_phi exp(beta p_theta), the paper's rule (its section 4.3)."""
+    assert said.log_phi is not None
+    assert said.log_policy is not None
+    assert said.value is not None
+    return said.log_phi + config.beta * said.value[:, None] * said.log_policy.exp()
+
+
+def advantage_scores(config: ActingConfig, said: Distributions) -> Tensor:
+    """pi_phi exp(beta (Q - V)), the rule of value heads."""
+    assert said.log_phi is not None
+    assert said.advantage is not None
+    return said.log_phi + config.beta * said.advantage
+
+
+# Name of a rule in `ActingConfig` -> unnormalized log-probabilities.
+RULES: dict[str, Callable[[ActingConfig, Distributions], Tensor]] = {
+    "power": power_scores,
+    "ratio": ratio_scores,
+    "paper": paper_scores,
+    "advantage": advantage_scores,
+    "behavior": behavior_scores,
+}
 
 
 def cut(log_probs: Float[Tensor, "b v"], min_p: float) -> Float[Tensor, "b v"]:
@@ -54,7 +88,7 @@ def cut(log_probs: Float[Tensor, "b v"], min_p: float) -> Float[Tensor, "b v"]:
     if min_p <= 0:
         return log_probs
     keep = log_probs >= log_probs.amax(-1, keepdim=True) + torch.log(torch.tensor(min_p)).item()
-    return legal_log_softmax(log_probs, keep & (log_probs > ILLEGAL / 2))
+    return legal_log_softmax(log_probs, keep & is_legal(log_probs))
 
 
 def choose(

@@ -8,11 +8,58 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from qsft_robot.algorithms.log_probs import (
+    Metrics,
+    at_least_float32,
+    chosen,
+    legal_log_softmax,
+    masked_mean,
+)
 from qsft_robot.algorithms.networks import PolicyNetworks, teacher_forced
-from qsft_robot.algorithms.qsft import Metrics, TokenBatch, ilql_loss
 from qsft_robot.algorithms.stage import WHOLE, Scale, ValueStage, follow, scaled, uniform_steps
-from qsft_robot.config.train import ILQLConfig
+from qsft_robot.config.methods import ILQLConfig
+from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.token_data.token_data import TokenData
+
+
+def ilql_loss(
+    q: Float[Tensor, "b n v"],
+    q_target: Float[Tensor, "b n v"],
+    v: Float[Tensor, "b n"],
+    batch: TokenBatch,
+    step_target: Float[Tensor, " b"],
+    expectile: float,
+    conservatism: float,
+) -> tuple[Float[Tensor, ""], Metrics]:
+    """Implicit language Q-learning, the value-head rival (Snell et al., arXiv 2206.11871; the
+    expectile of IQL, Kostrikov et al., arXiv 2110.06169).
+
+    Q of an inner token regresses on V of the next token, Q of the last token on `step_target`
+    (r + gamma V(s_{t+1})); V is the `expectile` of the slow-moving `q_target` over the data; the
+    conservative term is a cross entropy of softmax(Q) towards the token taken. No gradient into
+    targets.
+    """
+    q, q_target, v = at_least_float32(q), at_least_float32(q_target), at_least_float32(v)
+    mask = batch.token_mask
+    last = mask.long().sum(-1, keepdim=True) - 1  # index of the last real token
+    following = torch.cat([v.detach()[:, 1:], v.detach()[:, :1]], -1)
+    q_goal = following.scatter(1, last.clamp(min=0), step_target.detach()[:, None])
+    q_taken = chosen(q, batch.action_ids)
+    q_term = masked_mean((q_taken - q_goal) ** 2, mask)
+    gap = chosen(q_target, batch.action_ids).detach() - v
+    weight = torch.where(gap > 0, expectile, 1 - expectile)
+    v_term = masked_mean(weight * gap**2, mask)
+    nll = -chosen(legal_log_softmax(q, batch.legal), batch.action_ids)
+    cql_term = masked_mean(nll, mask)
+    loss = q_term + v_term + conservatism * cql_term
+    return loss, {
+        "loss/total": loss.detach(),
+        "loss/q": q_term.detach(),
+        "loss/v": v_term.detach(),
+        "loss/cql": cql_term.detach(),
+        "q/value_mean": masked_mean(v.detach(), mask),
+        "q/target_mean": masked_mean(q_goal, mask),
+    }
 
 
 class ILQLStage(ValueStage):
@@ -24,12 +71,10 @@ class ILQLStage(ValueStage):
         data: TokenData,
         device: str,
         config: ILQLConfig,
-        gamma: float,
     ) -> None:
         super().__init__(networks, data, device)
-        assert networks.heads is not None
-        self.config, self.gamma, self.heads = config, gamma, networks.heads
-        self.slow_heads = copy.deepcopy(networks.heads)
+        self.config, self.heads = config, networks.head
+        self.slow_heads = copy.deepcopy(networks.head)
         self.next_values = torch.zeros(len(data))
         self.refresh_every = 200
 
@@ -54,8 +99,8 @@ class ILQLStage(ValueStage):
 
     def step_targets(self, steps: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """r + gamma V(s') of whole decisions, V from the last refresh."""
-        rewards, lengths = self.data.chunk_rewards(steps, self.gamma)
-        return rewards + self.gamma**lengths * self.next_values[steps]
+        rewards, lengths = self.data.chunk_rewards(steps)
+        return rewards + self.data.discount**lengths * self.next_values[steps]
 
     def before_update(self, update: int) -> None:
         if update % self.refresh_every == 0 and update > 0:
@@ -69,9 +114,6 @@ class ILQLStage(ValueStage):
         next_rows, ended = self.data.next_rows(torch.arange(len(self.data)))
         values = self.values_at(torch.arange(self.data.rows))
         self.next_values = torch.where(ended, 0.0, values[next_rows])
-
-    def state_value(self, hidden: Float[Tensor, "b n c"]) -> Float[Tensor, "b n"]:
-        return self.heads(hidden.float())[1].clamp(0.0, 1.0)
 
     def tensors(self) -> dict[str, Tensor]:
         slow = {f"slow.{name}": x for name, x in self.slow_heads.state_dict().items()}

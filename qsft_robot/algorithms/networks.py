@@ -3,45 +3,70 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qsft_robot.algorithms.qsft import TokenBatch
-from vlm.heads import ValueHeads, VoidHead
+from qsft_robot.names import unknown
+from qsft_robot.token_data.batch import TokenBatch
+from vlm.heads import Reading, ValueHeads, VoidHead
+from vlm.model import ActionModel, Context, ModelOutput
 
-if TYPE_CHECKING:
-    from qsft_robot.build import Model
-    from vlm.decision import RTOutput
+
+class Head(Protocol):
+    """A module on theta's hidden states that tells what a state is worth."""
+
+    def read(self, hidden: Float[Tensor, "b n c"]) -> Reading: ...
+
+
+# Name of a head, which is also its prefix in the weights -> from width and vocabulary to the head.
+HEADS: dict[str, Callable[[int, int], nn.Module]] = {
+    "void": lambda width, vocab_size: VoidHead(width),
+    "heads": ValueHeads,
+}
 
 
 class PolicyNetworks(nn.Module):
-    """Behavior phi, and, after the value stage, theta with its void outcome or value heads."""
+    """Behavior phi, and, after a value stage, theta with its head."""
 
-    def __init__(self, behavior: Model | None) -> None:
+    def __init__(self, behavior: ActionModel | None) -> None:
         super().__init__()
         self.behavior = behavior
-        self.value: Model | None = None
-        self.void: VoidHead | None = None
-        self.heads: ValueHeads | None = None
+        self.value: ActionModel | None = None
+        self.head_name: str | None = None
 
-    def start_value_stage(self, kind: str, width: int, vocab_size: int) -> Model:
-        """Add theta, a copy of the trained phi (which shares a frozen base with it), and what it
-        needs beside the pretrained weights;
-        `kind` "void" (Q-SFT), "none" (the paper's Eq. 3) or "heads" (ILQL)."""
+    @property
+    def head(self) -> Any:
+        """The `Head`; None where theta has none (the paper's Eq. 3)."""
+        return None if self.head_name is None else getattr(self, self.head_name)
+
+    def add_head(self, name: str, head: nn.Module) -> None:
+        """Add a head under the name that its weights have in a file."""
+        self.head_name = name
+        self.add_module(name, head)
+
+    def remove_value(self) -> None:
+        """Leave phi alone."""
+        if self.head_name is not None:
+            delattr(self, self.head_name)
+        self.value = self.head_name = None
+
+    def start_value_stage(self, head: str | None, vocab_size: int) -> ActionModel:
+        """Add theta, a copy of the trained phi (which shares a frozen base with it), and a head of
+        `HEADS`, or none. ValueError on a name that is not there."""
         assert self.behavior is not None
         self.value = copy.deepcopy(self.behavior)
-        if kind == "void":
-            self.void = VoidHead(width)
-        elif kind == "heads":
-            self.heads = ValueHeads(width, vocab_size)
+        if head is not None:
+            if head not in HEADS:
+                raise unknown("head", head, HEADS)
+            self.add_head(head, HEADS[head](self.behavior.config.width, vocab_size))
         return self.value
 
-    def load_behavior(self, weights: Mapping[str, Tensor]) -> Model:
+    def load_behavior(self, weights: Mapping[str, Tensor]) -> ActionModel:
         """Give phi the `behavior.` part of saved weights, and return it."""
         assert self.behavior is not None
         prefix = "behavior."
@@ -49,12 +74,12 @@ class PolicyNetworks(nn.Module):
         self.behavior.load_state_dict(phi)
         return self.behavior
 
-    def trunks(self) -> list[Model]:
+    def trunks(self) -> list[ActionModel]:
         """The transformers that are there, phi first."""
         return [m for m in (self.behavior, self.value) if m is not None]
 
 
-def frame_features(model: Model, batch: TokenBatch) -> Float[Tensor, "b k m c"] | None:
+def frame_features(model: ActionModel, batch: TokenBatch) -> Float[Tensor, "b k m c"] | None:
     """Image tokens of every history frame: those of the batch, or encoded from its images."""
     if batch.features is not None or not batch.images:
         return batch.features
@@ -64,35 +89,32 @@ def frame_features(model: Model, batch: TokenBatch) -> Float[Tensor, "b k m c"] 
     return model.encode_images(flat, text).unflatten(0, (b, k))
 
 
-def teacher_forced(model: Model, batch: TokenBatch) -> RTOutput:
+def context_of(model: ActionModel, batch: TokenBatch) -> Context:
+    """What a model reads of a batch before any action token."""
+    features = frame_features(model, batch)
+    return Context(
+        features, batch.state, batch.frame_mask, batch.text_ids, batch.returns, batch.words
+    )
+
+
+def teacher_forced(model: ActionModel, batch: TokenBatch) -> ModelOutput:
     """Hidden states and logits at every token of the decisions in the batch."""
+    seen = context_of(model, batch)
     return model(
-        frame_features(model, batch),
-        batch.state,
-        batch.frame_mask,
-        batch.text_ids,
+        seen.features,
+        seen.state,
+        seen.frame_mask,
+        seen.text_ids,
         batch.action_ids,
-        batch.returns,
-        **with_words(batch),
+        seen.returns,
+        seen.words,
     )
 
 
-def first_token(model: Model, batch: TokenBatch) -> RTOutput:
+def first_token(model: ActionModel, batch: TokenBatch) -> ModelOutput:
     """Hidden state and logits before the first token: all that V(s) needs."""
-    output, _ = model.prefill(
-        frame_features(model, batch),
-        batch.state,
-        batch.frame_mask,
-        batch.text_ids,
-        batch.returns,
-        **with_words(batch),
-    )
+    output, _ = model.prefill(*context_of(model, batch))
     return output
-
-
-def with_words(batch: TokenBatch) -> dict[str, Tensor]:
-    """The words of the last steps as an argument, for a model that reads them."""
-    return {} if batch.words is None else {"words": batch.words}
 
 
 @contextmanager
@@ -108,7 +130,7 @@ def inference(model: nn.Module) -> Iterator[None]:
 
 
 def value_of(networks: PolicyNetworks, hidden: Float[Tensor, "b n c"]) -> Float[Tensor, "b n"]:
-    """V(s) of the void outcome; 1 where the model has none (the paper's Eq. 3)."""
-    if networks.void is None:
+    """V(s) of the head; 1 where there is none (the paper's Eq. 3)."""
+    if networks.head is None:
         return hidden.new_ones(hidden.shape[:-1])
-    return torch.sigmoid(networks.void(hidden).float())
+    return networks.head.read(hidden).value

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from qsft_robot.algorithms.log_probs import ILLEGAL, Metrics, is_legal, legal_log_softmax
 from qsft_robot.algorithms.networks import (
     PolicyNetworks,
     first_token,
@@ -15,28 +16,21 @@ from qsft_robot.algorithms.networks import (
     teacher_forced,
     value_of,
 )
-from qsft_robot.algorithms.qsft import (
-    Metrics,
-    TokenBatch,
-    backup,
-    lambda_returns,
-    legal_log_softmax,
-    qsft_loss,
-    uniform_residual_loss,
-)
+from qsft_robot.algorithms.qsft import backup, qsft_loss, uniform_residual_loss
 from qsft_robot.algorithms.stage import (
     WHOLE,
     Scale,
     ValueStage,
     every_nth,
     follow,
-    from_all,
-    my_share,
     proportional_steps,
     scaled,
     uniform_steps,
 )
-from qsft_robot.config.train import QSFTConfig
+from qsft_robot.algorithms.targets import lambda_returns
+from qsft_robot.config.methods import QSFTConfig
+from qsft_robot.parallel.passes import from_all, my_share
+from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.token_data.token_data import TokenData
 
 
@@ -55,14 +49,14 @@ class QSFTStage(ValueStage):
             self._cache_behavior()
         self.slow = slow_copy(networks) if config.targets == "ema" else None
         self.table = torch.zeros(len(data), data.tokenizer.n_tokens)
-        if networks.void is not None:
+        if networks.head is not None:
             # V starts as the mean return of the data, in every state.
             table = self._lambda_table(torch.zeros(len(data), 1), torch.zeros(len(data.names)))
-            networks.void.start_at(float(table[:, 0].mean()))
+            networks.head.start_at(float(table[:, 0].mean()))
         self.refresh()
 
     def trained(self) -> list[nn.Module]:
-        return [m for m in (self.networks.value, self.networks.void) if m is not None]
+        return [m for m in (self.networks.value, self.networks.head) if m is not None]
 
     def draw(self, batch_size: int, generator: torch.Generator) -> Int[Tensor, " b"]:
         everything = torch.arange(len(self.data))
@@ -97,9 +91,9 @@ class QSFTStage(ValueStage):
     ) -> tuple[Tensor, Metrics]:
         target = self.targets(batch, steps)
         output = teacher_forced(self.model, batch)
-        if self.networks.void is None:
+        if self.networks.head is None:
             return scaled(*uniform_residual_loss(output.logits, batch, target), scale.value)
-        value_logits = self.networks.void(output.hidden)
+        value_logits = self.networks.head(output.hidden)
         value_weight = torch.full_like(target, self.config.value_weight)
         if self.config.balance == "weighted":
             weighted = qsft_loss(output.logits, value_logits, batch, target, value_weight)
@@ -134,8 +128,8 @@ class QSFTStage(ValueStage):
             inner = self._token_backups(self.slow, batch, self._phi_at(steps))
             ahead = self._first_backups(self.slow, context, self._phi_at_rows(next_rows))
         ahead = torch.where(ended, 0.0, ahead.cpu())
-        rewards, lengths = data.chunk_rewards(steps, self.config.gamma)
-        last = (rewards + self.config.gamma**lengths * ahead).to(self.device)[:, None]
+        rewards, lengths = data.chunk_rewards(steps)
+        last = (rewards + self.data.discount**lengths * ahead).to(self.device)[:, None]
         # The step's own target stands at the last token that is no padding.
         real = batch.token_mask.sum(1, keepdim=True)
         is_last = torch.arange(1, n + 1, device=last.device) >= real
@@ -164,9 +158,6 @@ class QSFTStage(ValueStage):
             )
         self.cumulative = weight.cumsum(0)
 
-    def state_value(self, hidden: Float[Tensor, "b n c"]) -> Float[Tensor, "b n"]:
-        return value_of(self.networks, hidden)
-
     def tensors(self) -> dict[str, Tensor]:
         slow = {} if self.slow is None else self.slow.state_dict()
         return {"table": self.table, **{f"slow.{name}": x for name, x in slow.items()}}
@@ -190,7 +181,7 @@ class QSFTStage(ValueStage):
             data.steps,
             data.terminated,
             data.padded(flat.expand(-1, n), final),
-            gamma=self.config.gamma,
+            discount=data.discount,
             lam=self.config.lam,
             horizon=data.tokenizer.horizon,
             token_level=self.token_level,
@@ -232,7 +223,7 @@ class QSFTStage(ValueStage):
         assert networks.value is not None
         output = first_token(networks.value, context)
         phi = phi[:, None]
-        return self._backup(networks, output.hidden, output.logits, phi, phi > -1e8)[:, 0]
+        return self._backup(networks, output.hidden, output.logits, phi, is_legal(phi))[:, 0]
 
     def _backup(
         self, networks: PolicyNetworks, hidden: Tensor, logits: Tensor, phi: Tensor, legal: Tensor
@@ -287,15 +278,17 @@ class QSFTStage(ValueStage):
 def slow_copy(networks: PolicyNetworks) -> PolicyNetworks:
     """A copy of theta and its void outcome, without phi."""
     slow = PolicyNetworks(None)
-    slow.value, slow.void = copy.deepcopy(networks.value), copy.deepcopy(networks.void)
+    slow.value = copy.deepcopy(networks.value)
+    if networks.head_name is not None:
+        slow.add_head(networks.head_name, copy.deepcopy(networks.head))
     return slow
 
 
 def half(log_probs: Tensor) -> Tensor:
     """float16; the mark of an illegal token becomes -inf, which float16 can hold."""
-    return log_probs.masked_fill(log_probs < -1e8, -torch.inf).half()
+    return log_probs.masked_fill(~is_legal(log_probs), -torch.inf).half()
 
 
 def unhalf(log_probs: Tensor) -> Tensor:
     """float32 again, with the finite mark of an illegal token."""
-    return log_probs.float().clamp(min=-1e9)
+    return log_probs.float().clamp(min=ILLEGAL)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.build import build_env, build_expert
+from qsft_robot.parts.simulators import build_env, build_expert
 
 CAMERAS = ("front", "wrist")
 _TASKS, _TASK_SHARES = ("place", "pick", "drawer"), (0.6, 0.15, 0.25)

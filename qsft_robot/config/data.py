@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from qsft_robot.config.model import require
+from qsft_robot.config.require import require
 
 LogEnd = Literal["terminal", "truncated"]
 

@@ -8,11 +8,15 @@ from typing import Any
 # Dotted name of a setting -> its name today.
 RENAMED = {
     "behaviour_from": "behavior_from",
-    "model.reinitialise": "model.reinitialize",
     "optim.behaviour_steps": "optim.behavior_steps",
+    "qsft.gamma": "discount",
+    "model.reinitialise": "model.reinitialize",
 }
 # Setting of today -> value of an earlier version -> value today.
-RENAMED_VALUES = {"acting.rule": {"behaviour": "behavior"}}
+RENAMED_VALUES = {
+    "acting.rule": {"behaviour": "behavior"},
+    "tokenizer.kind": {"quantile": "quantile_bins", "uniform": "uniform_bins"},
+}
 
 
 def upgrade_settings(values: Mapping[str, Any]) -> dict[str, Any]:

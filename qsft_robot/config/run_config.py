@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from qsft_robot.config.earlier import upgrade_settings
-from qsft_robot.config.train import TrainConfig, from_json
+from qsft_robot.config.json_form import from_json
+from qsft_robot.config.train import TrainConfig
 from qsft_robot.files import read_json
 
 CONFIG = "config.json"

@@ -45,7 +45,7 @@ def export_policy(
     networks.load_state_dict(weights)
     rule, k = description["acting"]["rule"], description["acting"]["k"]
     if rule == "behavior":
-        networks.value = networks.void = networks.heads = None
+        networks.remove_value()
     elif rule == "power" and k == 1:
         networks.behavior = None
     parts = [name for name, module in networks.named_children() if module is not None]

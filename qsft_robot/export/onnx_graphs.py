@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from qsft_robot.config.methods import find_method
 from qsft_robot.policy.onnx_policy import DECISION, FRAME
 from qsft_robot.policy.token_policy import TokenPolicy
 from tokenizers_action.protocol import PositionalTokenizer
+from vlm.model import Context
 
 # The lowest that has every operation of the graphs, so that old onnxruntimes run them too.
 OPSET = 18
@@ -69,10 +71,10 @@ class DecisionGraph(nn.Module):
         """Actions [b, h, d], token ids [b, n], and V(s) [b] where the policy has one."""
         given = dict(zip(self.names, inputs, strict=True))
 
-        def context(i: int) -> tuple:
+        def context(i: int) -> Context:
             features = given.get(f"features_{0 if self.shared else i}")
             frame = (given.get("state"), given["frame_mask"], given["text_ids"])
-            return (features, *frame, given.get("returns"))
+            return Context(features, *frame, given.get("returns"))
 
         def legal(prefix: Tensor) -> Tensor:
             return self.legal_table[prefix.shape[1]].expand(prefix.shape[0], -1)
@@ -151,7 +153,7 @@ def write_graphs(policy: TokenPolicy, folder: Path) -> dict[str, Any]:
     if config["state_dim"]:
         given["state"] = torch.zeros(batch, k, config["state_dim"])
     given["frame_mask"] = torch.ones(batch, k, dtype=torch.bool)
-    if description["method"] == "return_conditioned":
+    if find_method(description["method"]).conditions_on_return:
         given["returns"] = torch.ones(batch)
     given["noise"] = torch.zeros(batch, tokenizer.n_tokens, tokenizer.vocab_size)
     given["temperature"] = torch.tensor(1.0)

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qsft_robot.algorithms.log_probs import legal_log_softmax
 from qsft_robot.algorithms.networks import PolicyNetworks, inference, teacher_forced
-from qsft_robot.algorithms.qsft import TokenBatch, legal_log_softmax
-from qsft_robot.build import carry_base, load_model, load_tokenizer, save_processor, words_of
 from qsft_robot.files import temporary_sibling
+from qsft_robot.parts.models import carry_base, load_model, save_processor
+from qsft_robot.parts.tokenizers import load_tokenizer
+from qsft_robot.token_data.batch import TokenBatch
 from tokenizers_action.protocol import TextTokenizer, legal_along
 
 # Folders inside a checkpoint and an exported policy.
@@ -84,7 +86,8 @@ def _merged(
     model.to(next(trunk.parameters()).device)
     whole = PolicyNetworks(model if networks.behavior is not None else None)
     whole.value = None if networks.behavior is not None else model
-    whole.void, whole.heads = networks.void, networks.heads
+    if networks.head_name is not None:
+        whole.add_head(networks.head_name, networks.head)
     batch = probe(trunk, description)
     logs = [_log_probs(x, batch) for x in (trunk, model)]
     return whole, float((logs[0] - logs[1]).abs().max())
@@ -93,7 +96,7 @@ def _merged(
 def probe(model: Any, description: Mapping[str, Any]) -> TokenBatch:
     """A few decisions in made-up contexts: noise for images and state, instructions of the logs."""
     config, generator = model.config, torch.Generator().manual_seed(0)
-    tokenizer, words = load_tokenizer(description["tokenizer"]), words_of(model)
+    tokenizer, words = load_tokenizer(description["tokenizer"]), model.encode_words
     texts = (list(description["data"]["instructions"]) or [""])[:PROBES]
     text_ids = torch.stack([torch.from_numpy(words(texts[i % len(texts)])) for i in range(PROBES)])
     if isinstance(tokenizer, TextTokenizer):

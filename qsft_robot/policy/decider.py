@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from qsft_robot.algorithms.acting import acting_log_probs, choose
-from qsft_robot.algorithms.networks import PolicyNetworks, value_of
-from qsft_robot.algorithms.qsft import legal_log_softmax
-from qsft_robot.config.train import ActingConfig
-from vlm.decision import RTOutput, decide_together
+from qsft_robot.algorithms.acting import Distributions, acting_log_probs, choose
+from qsft_robot.algorithms.log_probs import legal_log_softmax
+from qsft_robot.algorithms.networks import PolicyNetworks
+from qsft_robot.config.acting import ActingConfig
+from vlm.decision import decide_together
+from vlm.model import Context, ModelOutput
 
 Legal = Callable[[Tensor], Tensor]
-# A context is the arguments of a model's prefill: features, state, frame_mask, text_ids, returns.
-Contexts = Sequence[tuple]
+Contexts = Sequence[Context]
 
 
 class Decider:
@@ -30,7 +30,7 @@ class Decider:
         self.runs_behavior = networks.behavior is not None and not p_alone
         self.trunks = networks.trunks() if self.runs_behavior else networks.trunks()[-1:]
         # Whether V(s) means something: with a void outcome or value heads.
-        self.has_value = networks.heads is not None or networks.void is not None
+        self.has_value = networks.head is not None
 
     def decide(
         self,
@@ -47,7 +47,7 @@ class Decider:
         temperature = self.acting.temperature if temperature is None else temperature
         state_value: list[Tensor] = []
 
-        def pick(outputs: Sequence[RTOutput], allowed: Tensor, i: int) -> Tensor:
+        def pick(outputs: Sequence[ModelOutput], allowed: Tensor, i: int) -> Tensor:
             log_probs, value = self._log_probs(self.acting, outputs, allowed)
             if i == 0 and value is not None and self.has_value:
                 state_value.append(value)
@@ -82,7 +82,7 @@ class Decider:
             for other in (1.0, 1 + slack, 1 - slack)
         ]
 
-        def take(outputs: Sequence[RTOutput], allowed: Bool[Tensor, "b v"], i: int) -> Tensor:
+        def take(outputs: Sequence[ModelOutput], allowed: Bool[Tensor, "b v"], i: int) -> Tensor:
             token = ids[:, i, None]
             gaps = []
             for config in moved:
@@ -97,23 +97,21 @@ class Decider:
         return lacks
 
     def _log_probs(
-        self, acting: ActingConfig, outputs: Sequence[RTOutput], allowed: Bool[Tensor, "b v"]
+        self, acting: ActingConfig, outputs: Sequence[ModelOutput], allowed: Bool[Tensor, "b v"]
     ) -> tuple[Float[Tensor, "b v"], Float[Tensor, " b"] | None]:
         """Log-probabilities of the next token, and V of its prefix."""
         logs = [legal_log_softmax(o.logits[:, 0], allowed) for o in outputs]
         value = advantage = None
-        if self.networks.heads is not None:
-            q, v = self.networks.heads(outputs[-1].hidden.float())
-            advantage = q[:, 0] - v
-            value = v[:, 0].clamp(0.0, 1.0)
+        if self.networks.head is not None:
+            reading = self.networks.head.read(outputs[-1].hidden)
+            value = reading.value[:, 0]
+            advantage = None if reading.advantage is None else reading.advantage[:, 0]
         elif self.networks.value is not None:
-            value = value_of(self.networks, outputs[-1].hidden)[:, 0]
-        log_probs = acting_log_probs(
-            acting,
-            allowed,
+            value = outputs[-1].hidden.new_ones(len(allowed))
+        said = Distributions(
             log_phi=logs[0] if self.runs_behavior else None,
             log_policy=logs[-1] if self.networks.value is not None else None,
             value=value,
             advantage=advantage,
         )
-        return log_probs, value
+        return acting_log_probs(acting, allowed, said), value

@@ -21,8 +21,15 @@ def upgrade_description(description: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **description,
         "acting": acting,
+        "return_range": _return_range(description.get("return_range")),
         "networks": [_NETWORKS.get(name, name) for name in description["networks"]],
     }
+
+
+def _return_range(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if value is None or "gamma" not in value:
+        return None if value is None else dict(value)
+    return {"discount": value["gamma"], "low": value["low"], "high": value["high"]}
 
 
 def upgrade_training(training: Mapping[str, Any]) -> dict[str, Any]:

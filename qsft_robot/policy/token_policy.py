@@ -14,22 +14,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qsft_robot.algorithms.networks import PolicyNetworks, frame_features
-from qsft_robot.algorithms.qsft import TokenBatch
-from qsft_robot.build import (
-    frame_words_of,
-    load_model,
-    load_tokenizer,
-    step_prompt_of,
-    unknown,
-    words_of,
-)
-from qsft_robot.config.train import ActingConfig, from_json
+from qsft_robot.config.acting import ActingConfig
+from qsft_robot.config.json_form import from_json
+from qsft_robot.config.methods import find_method
+from qsft_robot.names import unknown
 from qsft_robot.normalize import NormStats
 from qsft_robot.observations import MAX_TEXTS, check_observation, state_vector
+from qsft_robot.parts.models import load_model
+from qsft_robot.parts.tokenizers import load_tokenizer
 from qsft_robot.policy.checkpoint import read_policy_folder
 from qsft_robot.policy.decider import Decider
+from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.types import ADMISSIBLE, Decision, Observation
 from tokenizers_action.protocol import ActionTokenizer, TextTokenizer
+from vlm.model import Context
 
 
 @dataclass
@@ -73,8 +71,9 @@ class TokenPolicy:
         self._check_rule()
         self.decider = Decider(networks, self.acting)
         self._trunks = self.decider.trunks
-        self._words, self._texts = words_of(self._trunks[0]), dict[str, Tensor]()
-        self._frame_words = frame_words_of(self._trunks[0])
+        first = self._trunks[0]
+        self._words, self._texts = first.encode_words, dict[str, Tensor]()
+        self._frame_words = first.encode_frame if first.reads_frames else None
         self.reset()
 
     @property
@@ -155,13 +154,13 @@ class TokenPolicy:
 
     def contexts(
         self, observations: Sequence[Observation], memories: Sequence[Memory]
-    ) -> list[tuple]:
+    ) -> list[Context]:
         """Remember the observations; what each network's prefill then reads."""
         batches = self._context(observations, memories)
-        contexts = [(c.features, c.state, c.frame_mask, c.text_ids, c.returns) for c in batches]
-        if batches[0].words is None:
-            return contexts
-        return [(*context, c.words) for context, c in zip(contexts, batches, strict=True)]
+        return [
+            Context(c.features, c.state, c.frame_mask, c.text_ids, c.returns, c.words)
+            for c in batches
+        ]
 
     def _context(
         self, observations: Sequence[Observation], memories: Sequence[Memory]
@@ -186,7 +185,7 @@ class TokenPolicy:
             memory.states.append(row)
         empty = torch.zeros(len(observations), 0, device=self.device)
         returns = None
-        if self.description["method"] == "return_conditioned":
+        if find_method(self.description["method"]).conditions_on_return:
             returns = torch.full((len(observations),), self.acting.target_return)
         seen = torch.tensor([[len(m.states)] for m in memories])
         base = TokenBatch(
@@ -238,7 +237,7 @@ class TokenPolicy:
 
     def _prompts(self, observations: Sequence[Observation], memories: Sequence[Memory]) -> Tensor:
         """Remember what was said; the ids of the prompts with the last steps, [b, l]."""
-        prompt, found = step_prompt_of(self._trunks[0]), []
+        prompt, found = self._trunks[0].encode_steps, []
         for observation, memory in zip(observations, memories, strict=True):
             said = [observation.texts[key] for key in self.text_keys]
             memory.steps.append((memory.command, said))
@@ -265,7 +264,7 @@ class TokenPolicy:
                 f"acting rule {rule!r} needs a value network; this policy "
                 f"({self.description['method']}) has none: use the rule behavior."
             )
-        if (rule == "advantage") and has.heads is None:
+        if rule == "advantage" and has.head_name != "heads":
             raise unknown(
                 "acting rule for this policy", rule, ("power", "ratio", "paper", "behavior")
             )
@@ -282,10 +281,9 @@ def build_networks(description: Mapping[str, Any], folder: Path | None = None) -
     `folder` is the policy folder, for a model that carries its base inside."""
     parts, model = description["networks"], description["model"]
     networks = PolicyNetworks(load_model(model, folder))
-    width, vocab_size = model["config"]["width"], model["config"]["vocab_size"]
     if "value" in parts:
-        kind = "void" if "void" in parts else "heads" if "heads" in parts else "none"
-        networks.start_value_stage(kind, width, vocab_size)
+        head = next((part for part in parts if part not in ("behavior", "value")), None)
+        networks.start_value_stage(head, model["config"]["vocab_size"])
     if "behavior" not in parts:
         networks.behavior = None
     return networks

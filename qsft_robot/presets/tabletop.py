@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qsft_robot.build import unknown
 from qsft_robot.config.train import TrainConfig
+from qsft_robot.names import unknown
 
 # First seed of evaluation episodes: far from the seeds that logs are collected with.
 EVALUATION_SEED = 100_000
@@ -20,7 +20,7 @@ _ALFWORLD: dict[str, Any] = {
     "model.width": 64,
     "model.depth": 2,
     "model.text_history": 16,
-    "qsft.gamma": 0.97,
+    "discount": 0.97,
     "optim.batch_size": 64,
     "optim.behavior_steps": 1500,
     "optim.value_steps": 3500,
@@ -53,11 +53,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "tabletop/low_dim": {
         "data.state_keys": ("proprio", "target"),
-        "tokenizer.kind": "uniform",
+        "tokenizer.kind": "uniform_bins",
         "tokenizer.n_bins": 32,
         "model.width": 64,
         "model.depth": 2,
-        "qsft.gamma": 0.98,
+        "discount": 0.98,
         "optim.behavior_steps": 300,
         "optim.value_steps": 1200,
         "optim.learning_rate": 2e-3,
@@ -67,10 +67,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "data.state_keys": ("proprio",),
         "data.cameras": ("front_image", "wrist_image"),
         "data.auxiliary_keys": ("target",),
-        "tokenizer.kind": "uniform",
+        "tokenizer.kind": "uniform_bins",
         "tokenizer.n_bins": 32,
         "model.dropout": 0.0,
-        "qsft.gamma": 0.98,
+        "discount": 0.98,
         "optim.batch_size": 64,
         "optim.behavior_steps": 1500,
         "optim.value_steps": 1200,
@@ -83,10 +83,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tabletop/vlm": {
         "data.state_keys": ("proprio",),
         "data.cameras": ("front_image", "wrist_image"),
-        "tokenizer.kind": "uniform",
+        "tokenizer.kind": "uniform_bins",
         "tokenizer.n_bins": 32,
         "model.lora_rank": 0,
-        "qsft.gamma": 0.98,
+        "discount": 0.98,
         "qsft.policy_share": 0.5,
         "qsft.value_weight": 1.0,
         "optim.batch_size": 64,
@@ -97,7 +97,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optim.bf16": True,
     },
     # 80 steps at most, in logs that are stitched: the discount keeps gamma ** 80 at .3.
-    "tabletop/drawer": {"qsft.gamma": 0.985, "qsft.lam": 1.0},
+    "tabletop/drawer": {"discount": 0.985, "qsft.lam": 1.0},
     "robosuite/low_dim": {
         "data.state_keys": (
             "robot0_eef_pos",
@@ -105,11 +105,11 @@ PRESETS: dict[str, dict[str, Any]] = {
             "robot0_gripper_qpos",
             "object",
         ),
-        "tokenizer.kind": "uniform",
+        "tokenizer.kind": "uniform_bins",
         "tokenizer.n_bins": 32,
         "model.width": 64,
         "model.depth": 2,
-        "qsft.gamma": 0.99,
+        "discount": 0.99,
         # With lambda 1 and k = 1 the behavior is no more than where the policy starts.
         "optim.behavior_steps": 100,
         "optim.value_steps": 1900,
@@ -117,7 +117,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optim.value_learning_rate": 2e-3,
     },
     # Tasks whose successes take more than a hundred steps, of 250 at most: gamma ** 250 is .6.
-    "robosuite/long": {"qsft.gamma": 0.998},
+    "robosuite/long": {"discount": 0.998},
     # Text commands on two cores: what the engine says, and the image.
     "alfworld/text_image": {
         **_ALFWORLD,
@@ -131,10 +131,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "data.state_keys": ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"),
         "data.cameras": ("agentview_image", "robot0_eye_in_hand_image"),
         "data.auxiliary_keys": ("object",),
-        "tokenizer.kind": "uniform",
+        "tokenizer.kind": "uniform_bins",
         "tokenizer.n_bins": 32,
         "model.dropout": 0.0,
-        "qsft.gamma": 0.99,
+        "discount": 0.99,
         # With the hand around the cube, good logs close it in one step of five: with a cut at .3 of
         # the likeliest token it would wait there.
         "acting.min_p": 0.03,
@@ -160,7 +160,7 @@ def apply_presets(config: TrainConfig, names: Iterable[str]) -> TrainConfig:
 
 
 def with_settings(config: TrainConfig, flat: Mapping[str, Any]) -> TrainConfig:
-    """The config with settings replaced by their dotted names, e.g. {"qsft.gamma": .98}."""
+    """The config with settings replaced by their dotted names, e.g. {"discount": .98}."""
     groups: dict[str, dict[str, Any]] = {}
     top: dict[str, Any] = {}
     for name, value in flat.items():

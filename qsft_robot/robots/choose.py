@@ -31,7 +31,7 @@ def open_local_or_remote(
             raise ValueError("--acting: the acting rule of a served policy is set where it runs.")
         remote = RemotePolicy(name, token, timeout_s)
         return remote, dict(remote.description)
-    from qsft_robot.build import open_policy
+    from qsft_robot.policy.open import open_policy
 
     folder = Path(name)
     policy = open_policy(folder, acting)
@@ -68,7 +68,7 @@ def open_robot(
 
         return MujocoRobot(env_args, control_hz)
     if kind in ("robosuite", "env"):
-        from qsft_robot.build import ROBOSUITE_TASKS, showing
+        from qsft_robot.parts.simulators import ROBOSUITE_TASKS, showing
         from qsft_robot.robots.gym import GymRobot
 
         if kind == "robosuite" and env_args["env_name"] not in ROBOSUITE_TASKS:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.build import TABLETOP, build_env
 from qsft_robot.control.robot import EndEffector, Outcome, RobotSpec, image_sizes
+from qsft_robot.parts.simulators import build_env
 from qsft_robot.rollouts.told_success import told_success
 from qsft_robot.rollouts.worker import as_mapping, env_description
 from qsft_robot.types import Observation
@@ -83,7 +83,7 @@ class GymRobot:
         env_args = env_description(self._env, self._env_args)
         name = env_args["env_name"]
         arm: _Arm = (None, tuple(range(len(box.low))), ())
-        if name == TABLETOP and "proprio" in self._seen.state:
+        if name == "tabletop" and "proprio" in self._seen.state:
             arm = _TABLETOP
         elif getattr(self._env.unwrapped, "absolute_actions", False):
             # To hold is to repeat the last place; 0 would send the arm to the origin.

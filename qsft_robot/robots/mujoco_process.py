@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-from qsft_robot.build import build_env, build_motion
+from qsft_robot.parts.simulators import build_env, build_motion
 from qsft_robot.rollouts.array_messages import pack, unpack
 from qsft_robot.rollouts.worker import env_description
 

@@ -11,7 +11,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from qsft_robot.build import GYMNASIUM_PREFIX, build_env
 from qsft_robot.logs.checks import (
     ANY_SCALE,
     attribute_text,
@@ -23,6 +22,7 @@ from qsft_robot.logs.checks import (
 )
 from qsft_robot.logs.hdf5_members import Member, attribute, kind_of, member, place, read_rows
 from qsft_robot.logs.reader import iter_episodes, read_env_args
+from qsft_robot.parts.simulators import GYMNASIUM_PREFIX, build_env
 from qsft_robot.rollouts.action_range import action_range, beyond
 from qsft_robot.rollouts.told_success import either, told_success
 from qsft_robot.rollouts.video import VideoFile, check_video, draw_overlay

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.build import build_env
+from qsft_robot.parts.simulators import build_env
 from qsft_robot.rollouts.action_range import action_range
 from qsft_robot.rollouts.told_success import either, told_success
 from qsft_robot.rollouts.video import VideoFile, check_video, draw_overlay

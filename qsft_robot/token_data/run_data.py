@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from qsft_robot.build import build_tokenizer
-from qsft_robot.config.train import DataConfig, TrainConfig, to_json
+from qsft_robot.config.data import DataConfig
+from qsft_robot.config.json_form import to_json
+from qsft_robot.config.train import TrainConfig
 from qsft_robot.files import cache_folder
 from qsft_robot.logs.checks import env_args_of, open_demonstrations
 from qsft_robot.logs.data_hash import data_hash
@@ -20,6 +21,7 @@ from qsft_robot.logs.ranges import LogRanges
 from qsft_robot.logs.reader import read_episodes
 from qsft_robot.logs.validate import check_cameras
 from qsft_robot.normalize import NormStats
+from qsft_robot.parts.tokenizers import build_tokenizer
 from qsft_robot.returns import ReturnRange
 from qsft_robot.token_data.auxiliary_commands import command_columns
 from qsft_robot.token_data.frames import FrameCache
@@ -65,7 +67,7 @@ def read_run_data(config: TrainConfig, word_scheme: int = UNICODE_WORDS) -> RunD
             f"{data.path}: --data.valid-key {data.valid_key} holds every log out that "
             f"--data.filter-key {data.filter_key} picks; nothing is left to train on."
         )
-    returns = ReturnRange(config.qsft.gamma, data.return_low, data.return_high)
+    returns = ReturnRange(config.discount, data.return_low, data.return_high)
     for episode in [*episodes, *held_out]:
         where = f"{data.path}: {episode.name}"
         returns.check(episode.rewards, episode.terminated, where)
@@ -132,13 +134,13 @@ def read_run_data(config: TrainConfig, word_scheme: int = UNICODE_WORDS) -> RunD
 
 def discount_note(config: TrainConfig, data: RunData) -> str | None:
     """What to say where the discount hides the end of a successful log from its start."""
-    if config.method not in ("qsft", "ilql") or not data.longest_success:
+    if not config.two_stages or not data.longest_success:
         return None
-    steps, gamma = data.longest_success, config.qsft.gamma
+    steps, gamma = data.longest_success, config.discount
     if gamma**steps >= _SEEN:
         return None
     return (
-        f"note: --qsft.gamma {gamma:g} over the {steps} steps of the longest successful log is "
+        f"note: --discount {gamma:g} over the {steps} steps of the longest successful log is "
         f"{gamma**steps:.2g}: its first steps hardly count. {0.3 ** (1 / steps):.4f} would give .3."
     )
 
@@ -168,7 +170,7 @@ def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> dict[
         },
         "state_range": data.ranges.state_to_json(),
         "return_range": {
-            "gamma": config.qsft.gamma,
+            "discount": config.discount,
             "low": config.data.return_low,
             "high": config.data.return_high,
         },

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from qsft_robot.algorithms.qsft import TokenBatch
 from qsft_robot.normalize import NormStats
 from qsft_robot.observations import state_vector
 from qsft_robot.returns import ReturnRange
+from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.types import ADMISSIBLE, Episode
 from tokenizers_action.protocol import ActionTokenizer, RowTokenizer, TextTokenizer, legal_along
 
-if TYPE_CHECKING:
-    from qsft_robot.build import StepPrompt
-
 Words = Callable[[str], np.ndarray]
+# Instruction, and the last steps: the command that led to each and what was said there.
+StepPrompt = Callable[[str, Sequence[tuple[str, Sequence[str]]]], np.ndarray]
 # The command that led to a step and what was said there, as ids [w].
 FrameWords = Callable[[str, Sequence[str]], np.ndarray]
 
@@ -60,6 +59,7 @@ class TokenData:
         self.names = [episode.name for episode in episodes]
         self.cameras, self.frames = tuple(cameras), frames
         self.tokenizer, self.history = tokenizer, history
+        self.discount = returns.discount
         self.features: Float[Tensor, "R m c"] | None = None
         self.steps = torch.tensor([len(e) for e in episodes])
         starts = [0 if frames is None else frames.start[name] for name in self.names]
@@ -102,18 +102,16 @@ class TokenData:
         )
         actions = norm_stats.normalize_actions(np.concatenate(chunks))
         self.action_ids = torch.from_numpy(tokenizer.encode(actions))
-        per_action = tokenizer.n_tokens // tokenizer.horizon
-        self.token_mask = torch.from_numpy(np.concatenate(masks).repeat(per_action, -1))
+        real = tokenizer.real_tokens(self.action_ids.numpy(), np.concatenate(masks).sum(1))
+        self.token_mask = torch.from_numpy(real)
         # What text commands add: the commands that may be given at every row, and each row's words.
         self.support: RowTokenizer | None = None
         self._steps_told: list[tuple[str, tuple[str, ...]]] = []
         self.words: Int[Tensor, "R w"] | None = None
         self.prompt_ids: Int[Tensor, "R l"] | None = None
         self.text_history = 1
-        if isinstance(tokenizer, TextTokenizer):
-            self.token_mask &= torch.from_numpy(tokenizer.real_tokens(self.action_ids.numpy()))
-            if not tokenizer.free:
-                self.support = tokenizer.within([x for e in episodes for x in admissible_rows(e)])
+        if isinstance(tokenizer, TextTokenizer) and not tokenizer.free:
+            self.support = tokenizer.within([x for e in episodes for x in admissible_rows(e)])
         for e in episodes:
             commands = ["", *(e.actions if e.has_commands else [""] * len(e))]
             said = zip(*(e.texts[key] for key in text_keys), strict=True)
@@ -207,10 +205,8 @@ class TokenData:
             returns=returns,
         )
 
-    def real_tokens(self) -> Int[Tensor, "e t"] | None:
-        """How many tokens of each decision are no padding, where commands differ in length."""
-        if not isinstance(self.tokenizer, TextTokenizer):
-            return None
+    def real_tokens(self) -> Int[Tensor, "e t"]:
+        """How many tokens of each decision carry something."""
         table = torch.zeros(len(self.steps), int(self.steps.max()), dtype=torch.long)
         table[self.episode_of_step, self.time_of_step] = self.token_mask.sum(1)
         return table
@@ -230,7 +226,7 @@ class TokenData:
         return torch.minimum(following, final), (following >= final) & self.terminated[episode]
 
     def chunk_rewards(
-        self, steps: Int[Tensor, " b"], gamma: float
+        self, steps: Int[Tensor, " b"]
     ) -> tuple[Float[Tensor, " b"], Int[Tensor, " b"]]:
         """Discounted reward terms of each step's chunk, and the number of actions in it."""
         episode, time = self.episode_of_step[steps], self.time_of_step[steps]
@@ -239,7 +235,7 @@ class TokenData:
         for j in range(self.tokenizer.horizon):
             index = (time + j).clamp(max=self.reward_terms.shape[1] - 1)
             reward = self.reward_terms[episode, index]
-            total = total + torch.where(j < lengths, gamma**j * reward, 0.0)
+            total = total + torch.where(j < lengths, self.discount**j * reward, 0.0)
         return total, lengths
 
     @property

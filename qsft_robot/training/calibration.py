@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from qsft_robot.algorithms.networks import PolicyNetworks
-from qsft_robot.algorithms.qsft import lambda_returns
 from qsft_robot.algorithms.stage import ValueStage
+from qsft_robot.algorithms.targets import lambda_returns
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.files import write_json
 from qsft_robot.parallel.distributed import processes
@@ -25,7 +25,7 @@ def write_calibration(
     Held-out logs where the run has them, else training logs; logs cut without an outcome are left
     out. Writes nothing for a policy without values.
     """
-    if networks.void is None and networks.heads is None:
+    if networks.head is None:
         return
     tokens = data.valid if data.valid is not None else data.train
     returns = lambda_returns(
@@ -33,7 +33,7 @@ def write_calibration(
         tokens.steps,
         tokens.terminated,
         torch.zeros(len(tokens.names), int(tokens.steps.max()) + 1, 1),
-        gamma=config.qsft.gamma,
+        discount=tokens.discount,
         lam=1.0,
     )[tokens.episode_of_step, tokens.time_of_step, 0]
     known = tokens.terminated[tokens.episode_of_step].nonzero().squeeze(1)
@@ -41,7 +41,7 @@ def write_calibration(
         return
     generator = torch.Generator().manual_seed(config.seed)
     steps = known[torch.randperm(len(known), generator=generator)[:POINTS]]
-    values = ValueReader(networks, tokens, config.device).values_at(tokens.row_of_step[steps])
+    values = ValueStage(networks, tokens, config.device).values_at(tokens.row_of_step[steps])
     if not processes().is_main:
         return
     write_json(
@@ -53,14 +53,3 @@ def write_calibration(
             "success": tokens.success[tokens.episode_of_step[steps]].tolist(),
         },
     )
-
-
-class ValueReader(ValueStage):
-    """V(s) of a trained policy at rows of a data set."""
-
-    def state_value(self, hidden: torch.Tensor) -> torch.Tensor:
-        """V of the void outcome, or of the value head kept to [0, 1]."""
-        if self.networks.heads is not None:
-            return self.networks.heads(hidden.float())[1].clamp(0.0, 1.0)
-        assert self.networks.void is not None
-        return torch.sigmoid(self.networks.void(hidden).float())

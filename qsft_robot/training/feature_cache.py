@@ -17,11 +17,11 @@ from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 
-from qsft_robot.algorithms.networks import PolicyNetworks
-from qsft_robot.algorithms.stage import image_features
+from qsft_robot.algorithms.networks import PolicyNetworks, inference
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.files import SUMS, atomic_folder, cache_folder, write_json
 from qsft_robot.parallel.distributed import processes
+from qsft_robot.parallel.passes import from_all, my_share
 from qsft_robot.printed_text import printable
 from qsft_robot.token_data.disk_cache import GIB, InUse, found_room, in_use, make_room
 from qsft_robot.token_data.frames import INDEX, FrameCache, frames_file
@@ -191,3 +191,25 @@ def image_tokens_of(config: TrainConfig, networks: PolicyNetworks, data: TokenDa
         with atomic_folder(folder) as temporary:
             np.save(temporary / FEATURES, features.numpy())
     return features
+
+
+def on_features(data: TokenData, features: Tensor) -> TokenData:
+    """The same data reading image features instead of images."""
+    twin = copy.copy(data)
+    twin.features = features
+    return twin
+
+
+def image_features(networks: PolicyNetworks, data: TokenData, device: str) -> Tensor:
+    """Image tokens of phi for every row of the data, float16 [R, m, c], on the CPU."""
+    model = networks.behavior
+    assert model is not None
+    tokens, width = model.config.frame_image_tokens, model.config.width
+    features = torch.zeros(data.rows, tokens, width, dtype=torch.float16)
+    with inference(networks):
+        for rows in my_share(data.rows, model):
+            context = data.context(rows).to(device)
+            assert context.images is not None
+            newest = {camera: x[:, -1] for camera, x in context.images.items()}
+            features[rows] = model.encode_images(newest, context.text_ids).half().cpu()
+    return from_all(features, model)

@@ -9,17 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qsft_robot.algorithms.networks import PolicyNetworks
-from qsft_robot.build import (
-    build_model,
-    describe_model,
-    frame_words_of,
-    load_model,
-    step_prompt_of,
-    with_later_settings,
-    words_of,
-)
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.parallel.sharding import has_shards, whole_state
+from qsft_robot.parts.models import build_model, describe_model, load_model, with_later_settings
 from qsft_robot.policy.checkpoint import read_policy_folder
 from qsft_robot.policy.folder import read_description
 from qsft_robot.token_data.run_data import RunData
@@ -27,7 +19,7 @@ from tokenizers_action.protocol import TextTokenizer
 from vlm.words import ASCII_WORDS, UNICODE_WORDS, alike, hash_text
 
 if TYPE_CHECKING:
-    from qsft_robot.build import Model
+    from vlm.model import ActionModel
 
 
 # Buckets of hashed words where observations are texts. Twice as many serve pairs of neighbours, of
@@ -64,7 +56,7 @@ def check_told_apart(data: RunData, path: Path) -> None:
                 )
 
 
-def build_run_model(config: TrainConfig, data: RunData, revision: str | None = None) -> Model:
+def build_run_model(config: TrainConfig, data: RunData, revision: str | None = None) -> ActionModel:
     """The model of a run, for its data; the data then reads instructions as the model does.
 
     `revision` pins a pretrained model of the hub to the commit of an earlier checkpoint.
@@ -88,19 +80,18 @@ def build_run_model(config: TrainConfig, data: RunData, revision: str | None = N
         model = _build_pretrained(config, data, shape, tuple(sorted(texts)), revision)
     if config.model.checkpoint_activations:
         model.gradient_checkpointing(True)
-    words = words_of(model)
+    words = model.encode_words
     for part in logs:
         part.read_words(words)
         if "text_history" in shape:
-            frame_words = frame_words_of(model)
-            if frame_words is not None:
-                part.read_frames(frame_words, config.model.text_history)
+            if model.reads_frames:
+                part.read_frames(model.encode_frame, config.model.text_history)
             else:
-                part.read_steps(step_prompt_of(model), config.model.text_history)
+                part.read_steps(model.encode_steps, config.model.text_history)
     return model
 
 
-def _build_rt(config: TrainConfig, data: RunData, shape: dict[str, Any]) -> Model:
+def _build_rt(config: TrainConfig, data: RunData, shape: dict[str, Any]) -> ActionModel:
     settings = config.model
     if "cameras" in shape:
         shape["image_encoder"] = settings.image_encoder
@@ -131,7 +122,7 @@ def _build_pretrained(
     shape: dict[str, Any],
     texts: tuple[str, ...],
     revision: str | None,
-) -> Model:
+) -> ActionModel:
     settings = config.model
     assert settings.pretrained is not None
     if "text_history" in shape and settings.action_tokens != "added":

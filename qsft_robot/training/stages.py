@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qsft_robot.algorithms.ilql import ILQLStage
 from qsft_robot.algorithms.networks import PolicyNetworks
-from qsft_robot.algorithms.qsft_stage import QSFTStage
-from qsft_robot.algorithms.stage import BehaviorStage, Stage, on_features
+from qsft_robot.algorithms.sft import BehaviorStage
+from qsft_robot.algorithms.stage import Stage
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.parallel.distributed import processes
+from qsft_robot.parts.plugins import load_part
 from qsft_robot.policy.checkpoint import read_policy_folder
 from qsft_robot.token_data.run_data import RunData
 from qsft_robot.token_data.token_data import TokenData
-from qsft_robot.training.feature_cache import image_tokens_of
-
-# A one-stage method that starts from another run's behavior goes on with its own loss ("tuning").
-BEHAVIOR, VALUE, TUNING = "behavior", "value", "tuning"
+from qsft_robot.training.feature_cache import image_tokens_of, on_features
+from qsft_robot.training.plan import BEHAVIOR, VALUE
 
 
 def build_stage(
@@ -28,51 +26,69 @@ def build_stage(
     checkpoint: Path,
 ) -> Stage:
     """Build a stage; the value stage adds theta, and loads weights where a run is resumed."""
-    frozen = bool(data.cameras) and config.model.frozen_features
-    tokens = data.train
-    frozen = frozen and (name != BEHAVIOR or tokens.features is not None)
-
-    def on_frozen_features() -> TokenData:
-        if tokens.features is not None:
-            return tokens
-        return on_features(tokens, image_tokens_of(config, networks, tokens))
-
-    if name != VALUE:
-        assert networks.behavior is not None
-        if resumed:
-            networks.load_state_dict(read_policy_folder(checkpoint)[1])
-        if frozen:
-            tokens = on_frozen_features()
-            for parameter in networks.behavior.image_parameters():
-                parameter.requires_grad_(False)
-        return BehaviorStage(
-            networks,
-            tokens,
-            config.device,
-            filtered=config.method == "filtered_sft",
-            with_returns=config.method == "return_conditioned",
-            random_shift=config.model.random_shift,
-            auxiliary_weight=config.model.auxiliary_weight,
-        )
     weights = read_policy_folder(checkpoint)[1] if resumed else None
+    build = _value_stage if name == VALUE else _behavior_stage
+    frozen = bool(data.cameras) and config.model.frozen_features
+    # The behavior stage trains its image encoder, unless the features are there already.
+    frozen = frozen and (name != BEHAVIOR or data.train.features is not None)
+    stage = build(config, networks, data.train, weights, frozen)
+    if frozen:
+        model = networks.behavior if networks.value is None else networks.value
+        assert model is not None
+        for parameter in model.image_parameters():
+            parameter.requires_grad_(False)
+    return stage
+
+
+def _behavior_stage(
+    config: TrainConfig,
+    networks: PolicyNetworks,
+    data: TokenData,
+    weights: dict | None,
+    frozen: bool,
+) -> Stage:
+    if weights is not None:
+        networks.load_state_dict(weights)
+    if frozen:
+        data = _on_features(config, networks, data)
+    method = config.traits
+    if method.stage is not None and not method.value_stage:
+        return load_part(method.stage)(networks, data, config.device, config.settings)
+    return BehaviorStage(
+        networks,
+        data,
+        config.device,
+        logs=method.logs,
+        with_returns=method.conditions_on_return,
+        random_shift=config.model.random_shift,
+        auxiliary_weight=config.model.auxiliary_weight,
+    )
+
+
+def _value_stage(
+    config: TrainConfig,
+    networks: PolicyNetworks,
+    data: TokenData,
+    weights: dict | None,
+    frozen: bool,
+) -> Stage:
     phi = networks.behavior if weights is None else networks.load_behavior(weights)
     assert phi is not None
     if frozen:
-        tokens = on_frozen_features()
-    kind = "heads" if config.method == "ilql" else config.qsft.residual
-    theta = networks.start_value_stage(
-        {"uniform": "none"}.get(kind, kind), phi.config.width, data.tokenizer.vocab_size
-    )
+        data = _on_features(config, networks, data)
+    networks.start_value_stage(config.head, data.tokenizer.vocab_size)
     networks.to(config.device)
     processes().share(networks)
     phi.requires_grad_(False).eval()
-    if frozen:
-        for parameter in theta.image_parameters():
-            parameter.requires_grad_(False)
-    if config.method == "ilql":
-        stage: Stage = ILQLStage(networks, tokens, config.device, config.ilql, config.qsft.gamma)
-    else:
-        stage = QSFTStage(networks, tokens, config.device, config.qsft)
+    method = config.traits
+    assert method.stage is not None
+    stage = load_part(method.stage)(networks, data, config.device, config.settings)
     if weights is not None:
         networks.load_state_dict(weights)
     return stage
+
+
+def _on_features(config: TrainConfig, networks: PolicyNetworks, data: TokenData) -> TokenData:
+    if data.features is not None:
+        return data
+    return on_features(data, image_tokens_of(config, networks, data))

@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from qsft_robot.algorithms.log_probs import Metrics
 from qsft_robot.algorithms.networks import PolicyNetworks
-from qsft_robot.algorithms.qsft import Metrics
-from qsft_robot.algorithms.stage import Stage, on_features
-from qsft_robot.build import describe_model
+from qsft_robot.algorithms.stage import Stage
+from qsft_robot.config.json_form import to_json
 from qsft_robot.config.run_config import CONFIG, read_config
-from qsft_robot.config.train import OptimConfig, TrainConfig, to_json
+from qsft_robot.config.train import TrainConfig
 from qsft_robot.export.export import export_policy
 from qsft_robot.export.pretrained_folders import processor_beside
 from qsft_robot.files import check_replaceable, write_json
 from qsft_robot.parallel.distributed import join, processes
 from qsft_robot.parallel.sharding import clip_norm_, shard, spread_state, whole, whole_state
+from qsft_robot.parts.models import describe_model
 from qsft_robot.policy.checkpoint import (
     load_optimizer_tensors,
     optimizer_tensors,
@@ -34,8 +35,10 @@ from qsft_robot.policy.folder import read_description
 from qsft_robot.printed_text import say
 from qsft_robot.token_data.run_data import describe, discount_note, read_run_data
 from qsft_robot.training.calibration import write_calibration
-from qsft_robot.training.feature_cache import image_tokens_of, on_tower_features
+from qsft_robot.training.feature_cache import image_tokens_of, on_features, on_tower_features
 from qsft_robot.training.metrics import MetricsLog
+from qsft_robot.training.optimizer import build_optimizer, check_parts, schedule, trainable
+from qsft_robot.training.plan import BEHAVIOR, StagePlan, plan_stages
 from qsft_robot.training.run_model import (
     build_run_model,
     check_resumes,
@@ -45,7 +48,7 @@ from qsft_robot.training.run_model import (
     take_image_encoder,
     word_scheme_of,
 )
-from qsft_robot.training.stages import BEHAVIOR, TUNING, VALUE, build_stage
+from qsft_robot.training.stages import build_stage
 
 
 class NoLog:
@@ -121,30 +124,24 @@ def _run_stages(config: TrainConfig, device: str, resume: bool, stop_after: int 
     if config.features_from is not None or (data.cameras and not config.model.train_images):
         features = image_tokens_of(config, networks, data.train)
         data = replace(data, train=on_features(data.train, features))
-    plan = [(BEHAVIOR, _behavior_steps(config))]
-    if config.two_stages or config.behavior_from is not None:
-        plan.append((VALUE if config.two_stages else TUNING, config.optim.value_steps))
+    plans = plan_stages(config, None if saved is None else saved[0]["stage"])
     resume_at = None if saved is None else saved[0]["total"]
+    plan = [(stage.name, stage.steps) for stage in plans]
     log = MetricsLog(run, plan, resume_at) if workers.is_main else NoLog()
-    done = 0
-    for name, steps in plan:
-        if name == BEHAVIOR and config.behavior_from is not None and saved is None:
+    for each in plans:
+        if each.action == "take":
+            assert config.behavior_from is not None
             take_behavior(config.behavior_from, description, networks)
-            done += steps
+        if each.action in ("take", "done"):
             continue
-        ended_before = saved is not None and saved[0]["stage"] != name and name == BEHAVIOR
-        if ended_before:  # its weights are in the value stage's checkpoint
-            done += steps
-            continue
-        resumed = saved if saved is not None and saved[0]["stage"] == name else None
-        stage = build_stage(name, config, networks, data, resumed is not None, checkpoint)
-        last = steps if stop_after is None else min(steps, stop_after - done)
-        keep = _saver(checkpoint, config, description, networks, name, done)
-        run_stage(name, stage, config, last, log, keep, resumed)
+        resumed = saved if each.action == "resume" else None
+        stage = build_stage(each.name, config, networks, data, resumed is not None, checkpoint)
+        last = each.steps if stop_after is None else min(each.steps, stop_after - each.before)
+        keep = _saver(checkpoint, config, description, networks, each)
+        run_stage(each, stage, config, last, log, keep, resumed)
         if config.optim.shard:
             make_whole(networks)
-        done += last
-        if last < steps:
+        if last < each.steps:
             return False
     log.close()
     write_calibration(run / "calibration.json", networks, data, config)
@@ -152,7 +149,7 @@ def _run_stages(config: TrainConfig, device: str, resume: bool, stop_after: int 
 
 
 def run_stage(
-    name: str,
+    plan: StagePlan,
     stage: Stage,
     config: TrainConfig,
     steps: int,
@@ -161,6 +158,7 @@ def run_stage(
     resumed: tuple[dict[str, Any], dict[str, Tensor]] | None = None,
 ) -> None:
     """The training loop of one stage, from update 0 or from where `resumed` stands."""
+    name, planned = plan.name, plan.steps
     optim, workers = config.optim, processes()
     model, *_ = stage.trained()
     for module in stage.trained():
@@ -171,7 +169,6 @@ def run_stage(
         model.compile()
     parameters = trainable(stage.trained())
     optimizer = build_optimizer(stage.trained(), optim)
-    planned = _behavior_steps(config) if name == BEHAVIOR else optim.value_steps
     peak = optim.learning_rate if name == BEHAVIOR else optim.value_learning_rate
     generator = torch.Generator().manual_seed(2 * config.seed + (name != BEHAVIOR))
     # Dropout has its own randomness in every process.
@@ -265,48 +262,6 @@ def add_gradients(
     return mean.pop("loss"), mean, data_s
 
 
-def check_parts(optim: OptimConfig, count: int) -> None:
-    """ValueError where a batch can't be cut into equal parts for `count` processes."""
-    parts = count * optim.accumulate
-    if parts > 1 and optim.batch_size % (2 * parts):
-        raise ValueError(
-            f"--optim.batch-size {optim.batch_size} can't be shared out: each half of a batch is "
-            f"cut into {count} process(es) x {optim.accumulate} (--optim.accumulate) equal parts, "
-            f"so it has to be a multiple of {2 * parts}."
-        )
-    if optim.shard and count == 1:
-        raise ValueError(
-            "--optim.shard spreads a model over several processes: start them with accelerate "
-            "launch or torchrun, or leave it out."
-        )
-
-
-def build_optimizer(modules: list[nn.Module], optim: OptimConfig) -> torch.optim.AdamW:
-    """AdamW; vectors (biases, norms, the void row) are not decayed."""
-    parameters = trainable(modules)
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": optim.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    # One parameter at a time where some are spread over processes and some are not.
-    foreach = False if optim.shard else None
-    return torch.optim.AdamW(groups, lr=optim.learning_rate, betas=(0.9, 0.95), foreach=foreach)
-
-
-def trainable(modules: list[nn.Module]) -> list[nn.Parameter]:
-    """The parameters that are not frozen."""
-    return [p for module in modules for p in module.parameters() if p.requires_grad]
-
-
-def schedule(update: int, steps: int, warmup: int) -> float:
-    """Share of the peak learning rate: linear warm-up, then cosine to a tenth."""
-    warmup = min(warmup, max(1, steps // 10))
-    if update < warmup:
-        return (update + 1) / warmup
-    progress = (update - warmup) / max(1, steps - warmup)
-    return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
 def resume_config(run: Path, **changes: Any) -> TrainConfig:
     """The config of an earlier run, for `train(..., resume=True)`."""
     if not (run / CONFIG).is_file() or not (run / "checkpoint").is_dir():
@@ -314,20 +269,12 @@ def resume_config(run: Path, **changes: Any) -> TrainConfig:
     return replace(read_config(run), out=run, **changes)
 
 
-def _behavior_steps(config: TrainConfig) -> int:
-    """One-stage methods take the budget of both stages, unless they start from a behavior."""
-    two = config.two_stages or config.behavior_from is not None
-    value = 0 if two else config.optim.value_steps
-    return config.optim.behavior_steps + value
-
-
 def _saver(
     checkpoint: Path,
     config: TrainConfig,
     description: dict[str, Any],
     networks: PolicyNetworks,
-    stage: str,
-    before: int,
+    stage: StagePlan,
 ) -> Callable[[int, dict[str, Tensor]], None]:
     def keep(update: int, tensors: dict[str, Tensor]) -> None:
         parts = [name for name, module in networks.named_children() if module is not None]
@@ -335,7 +282,7 @@ def _saver(
         if networks.value is None:
             acting = replace(acting, rule="behavior")
         full = {**description, "networks": parts, "acting": to_json(acting)}
-        training = {"stage": stage, "update": update, "total": before + update}
+        training = {"stage": stage.name, "update": update, "total": stage.before + update}
         weights = whole_state(networks)
         if processes().is_main:
             with processor_beside(checkpoint, networks) as folders:

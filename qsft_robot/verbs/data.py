@@ -100,7 +100,7 @@ def collect(
 def _open_policy(
     folder: Path, acting: tuple[str, ...], chosen: Recipe, strict_versions: bool
 ) -> LoadedPolicy:
-    from qsft_robot.build import open_policy
+    from qsft_robot.policy.open import open_policy
     from qsft_robot.versions import compare_with_installed, recorded_versions
 
     policy = open_policy(folder, acting_changes(acting))
@@ -123,7 +123,7 @@ def _with_policy(
     workers: int,
     compress_images: bool,
 ) -> CollectReport:
-    from qsft_robot.build import showing
+    from qsft_robot.parts.simulators import showing
     from qsft_robot.rollouts.collect_policy import collect_with_policy
 
     trained_in = policy.description.get("env_args") or {}
@@ -173,7 +173,7 @@ def generate(
         seed: A game depends on this, its split, type and number alone.
         workers: Processes.
     """
-    from qsft_robot.build import generate_games
+    from qsft_robot.parts.simulators import generate_games
     from qsft_robot.progress import StepProgress
 
     games = {"train": train, "valid_seen": valid_seen, "valid_unseen": valid_unseen}
@@ -196,7 +196,7 @@ def inspect(
         log_end: How unsuccessful logs ended: terminal, truncated, or mask=word pairs.
         success_reward: Count rewards as --data.success-reward of train would make them.
     """
-    from qsft_robot.config.train import DataConfig
+    from qsft_robot.config.data import DataConfig
     from qsft_robot.logs.inspection import inspect as run
 
     ends = DataConfig(state_keys=("any",), log_end=log_end).log_ends()

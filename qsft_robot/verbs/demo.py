@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from qsft_robot.config.train import Method, TrainConfig
+from qsft_robot.config.train import TrainConfig
 from qsft_robot.extras import EXTRAS, require_packages
 from qsft_robot.files import write_json
 from qsft_robot.intervals import wilson
@@ -24,7 +24,7 @@ from qsft_robot.rollouts.playback import playback
 
 RECIPE, PRESET = "tabletop/place", "tabletop/pixels"
 # Q-SFT first: the others go on from its behavior stage, so all have the same image features.
-METHODS: tuple[Method, ...] = ("qsft", "sft", "filtered_sft")
+METHODS = ("qsft", "sft", "filtered_sft")
 # All that it writes into its folder.
 _WRITES = {"logs.hdf5", "demo_0.mp4", "policy", "summary.json", "report.html", *METHODS}
 # Sizes of the demo, and of `--quick`: logs, updates of the behavior and value stage, episodes.
@@ -93,7 +93,7 @@ def _is_ours(name: str) -> bool:
     return name in _WRITES or (name.startswith(".") and ".tmp" in name)
 
 
-def _train(method: Method, out: Path, logs: Path, size: dict[str, int], seed: int) -> Path:
+def _train(method: str, out: Path, logs: Path, size: dict[str, int], seed: int) -> Path:
     from qsft_robot.training.train import train
 
     config = apply_presets(TrainConfig(), [PRESET])

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qsft_robot.build import unknown
-from qsft_robot.config.train import ActingConfig
+from qsft_robot.config.acting import ActingConfig
+from qsft_robot.names import unknown
 from qsft_robot.presets.tabletop import recipe
 
 

@@ -138,7 +138,7 @@ def _open(
     device: str,
     threads: int,
 ) -> LoadedPolicy:
-    from qsft_robot.build import open_policy
+    from qsft_robot.policy.open import open_policy
 
     policy = open_policy(run, acting_changes(acting), device, runtime, threads)
     use_threads(threads)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import random
 import re
 import sys
 import traceback
@@ -21,22 +20,19 @@ import textworld
 import textworld.envs.pddl.logic as pddl_logic
 import textworld.envs.pddl.textgen as pddl_words
 from alfworld.agents.environment.alfred_tw_env import AlfredDemangler
-from alfworld.agents.expert import HandCodedTWAgent
-from alfworld.agents.expert.handcoded_expert import HandCodedAgentFailed, HandCodedAgentTimeout
 from textworld.core import GameState
 from textworld.envs import PddlEnv
 
+from sim.alfworld.adviser import Adviser
 from sim.alfworld.folders import TRAJ_DATA
 from sim.alfworld.process import answer_requests
+from sim.alfworld.solving import make_game
 
 # What the games' grammars say where no task has been filled in; the package's own words.
 _NO_TASK = "UNKNOWN GOAL"
 _TASK = re.compile(r"Your task is to: ([^\"\\]*?)\.\"")
 # A list over a query whose variables an action binds all has one entry: "[{r.name | ...}]" is r.
 _BOUND_LIST = re.compile(r"\[\{(\w+)\.name \|[^}]*\}\]")
-# What the handcoded expert looks for among hundreds of facts that never change.
-_WATCHED = frozenset({"holds", "inreceptacle", "ishot", "iscool", "isclean"})
-_EXPERT_STEPS = 150
 _MEND = "delete the game's folder, then generate or download it again"
 
 
@@ -154,37 +150,6 @@ def read_game(path: str | Path) -> tuple[dict[str, Any], str]:
     )
 
 
-class Adviser:
-    """The engine's handcoded expert, told of every step, for one task or another in one game."""
-
-    def __init__(self, traj_data: Mapping[str, Any], task: Mapping[str, str], seed: int) -> None:
-        """`task` replaces entries of the game's own: task_type, object_target, parent_target,
-        toggle_target (AI2-THOR's names of types)."""
-        random.seed(seed)  # the expert draws from Python's own generator
-        params = {**traj_data["pddl_params"], "task_type": traj_data["task_type"], **task}
-        self._agent = HandCodedTWAgent(max_steps=_EXPERT_STEPS)
-        self._agent.task_params = {
-            key: value if key == "task_type" or not isinstance(value, str) else value.lower()
-            for key, value in params.items()
-        }
-        policy = self._agent.get_task_policy(self._agent.task_params)
-        self._agent.policy = policy(self._agent.task_params, max_steps=_EXPERT_STEPS)
-
-    def advise(self, env: Any, last_command: str) -> str | None:
-        """The expert's next command, None when it knows no more."""
-        state = env.state
-        watched = [f for f in state["_facts"] if f.name in _WATCHED]
-        state["facts"] = [env.unwrapped._get_human_readable_fact(f) for f in watched]
-        # The engine says "move" where its expert still listens for "put": unheard, the expert
-        # thinks that it goes on holding what it has put down, and never fetches a second object.
-        heard = re.sub(r"^move ", "put ", last_command)
-        try:
-            command = self._agent.act(state, 0, state["won"], heard)
-        except (HandCodedAgentFailed, HandCodedAgentTimeout, IndexError, KeyError, ValueError):
-            return None  # it lost the thread: its lists of where to look are empty
-        return command if command in state["admissible_commands"] else "look"
-
-
 class _Session:
     def __init__(self) -> None:
         infos = textworld.EnvInfos(admissible_commands=True, won=True)
@@ -193,8 +158,6 @@ class _Session:
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         if "make" in request:
-            from sim.alfworld.solving import make_game
-
             self.adviser = None
             return make_game(
                 self.env, **{**request["make"], "folder": Path(request["make"]["folder"])}

@@ -239,3 +239,6 @@ class AlfworldEnv(gymnasium.Env[dict[str, Any], str]):
             "split": self.split,
             "invalid_command": invalid,
         }
+
+
+ENVIRONMENT = AlfworldEnv

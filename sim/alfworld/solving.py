@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sim.alfworld.engine import Adviser
+from sim.alfworld.adviser import Adviser
 from sim.alfworld.folders import GAME_FILE, PROBLEM, TRAJ_DATA
 from sim.alfworld.layouts import package_folder
 from sim.alfworld.problem import SPLITS, TASK_TYPES, draw_problem, trial_name

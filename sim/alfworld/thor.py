@@ -96,3 +96,6 @@ def scaled(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     height, width = size
     picture = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
     return np.asarray(picture).copy()
+
+
+ENVIRONMENT = AlfworldThorEnv

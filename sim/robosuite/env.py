@@ -319,7 +319,7 @@ class RobosuiteEnv(gymnasium.Env):
             part.reset_goal()
 
 
-def build_robosuite_env(env_args: Mapping[str, Any], **overrides: Any) -> RobosuiteEnv:
+def build_env(env_args: Mapping[str, Any], **overrides: Any) -> RobosuiteEnv:
     """Rebuild the environment that a file's `env_args` describe; `overrides` win over the file."""
     env_kwargs = {**(env_args.get("env_kwargs") or {}), **overrides}
     if env_args.get("language"):

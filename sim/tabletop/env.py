@@ -227,3 +227,6 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         drawn = render_images(scene.model, scene.data, self.cameras, self.image_size)
         images = {f"{camera}_image": x for camera, x in zip(self.cameras, drawn, strict=True)}
         return {**images, "proprio": proprio, "objects": objects, "target": asked}
+
+
+ENVIRONMENT = TabletopEnv

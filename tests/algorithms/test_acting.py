@@ -5,9 +5,14 @@ import math
 import pytest
 import torch
 
-from qsft_robot.algorithms.acting import acting_log_probs, choose, cut
-from qsft_robot.algorithms.qsft import ILLEGAL, legal_log_softmax
-from qsft_robot.config.train import ActingConfig
+from qsft_robot.algorithms.acting import Distributions, acting_log_probs, choose, cut
+from qsft_robot.algorithms.log_probs import ILLEGAL, legal_log_softmax
+from qsft_robot.config.acting import ActingConfig
+
+
+def act(config, legal, *said, **more):
+    return acting_log_probs(config, legal, Distributions(*said, **more))
+
 
 B, V = 4, 9
 
@@ -50,14 +55,14 @@ def close(found, scores, legal):
 
 
 def test_k_1_is_the_value_policy_alone(legal, log_phi, log_policy):
-    close(acting_log_probs(plain(k=1.0), legal, log_phi, log_policy), log_policy, legal)
-    close(acting_log_probs(plain(k=1.0), legal, None, log_policy), log_policy, legal)
+    close(act(plain(k=1.0), legal, log_phi, log_policy), log_policy, legal)
+    close(act(plain(k=1.0), legal, None, log_policy), log_policy, legal)
 
 
 def test_k_0_is_the_behavior(legal, log_phi, log_policy):
-    behavior = acting_log_probs(plain(rule="behavior"), legal, log_phi)
+    behavior = act(plain(rule="behavior"), legal, log_phi)
     close(behavior, log_phi, legal)
-    close(acting_log_probs(plain(k=0.0), legal, log_phi, log_policy), log_phi, legal)
+    close(act(plain(k=0.0), legal, log_phi, log_policy), log_phi, legal)
 
 
 def test_power_goes_on_in_the_direction_from_the_behavior_to_the_value_policy(
@@ -66,31 +71,29 @@ def test_power_goes_on_in_the_direction_from_the_behavior_to_the_value_policy(
     """pi ~ pi_phi (p~ / pi_phi)^3."""
     weight = log_phi.exp() * (log_policy.exp() / log_phi.exp()) ** 3
     weight = weight.masked_fill(~legal, 0.0)
-    found = acting_log_probs(plain(k=3.0), legal, log_phi, log_policy)
+    found = act(plain(k=3.0), legal, log_phi, log_policy)
     torch.testing.assert_close(found.exp(), weight / weight.sum(-1, keepdim=True))
 
 
 def test_ratio_is_the_behavior_times_exp_beta_q(legal, log_phi, log_policy, value):
     q = (value[:, None] * log_policy.exp() / log_phi.exp()).clamp(max=1.0)
     weight = (log_phi.exp() * (5 * q).exp()).masked_fill(~legal, 0.0)
-    found = acting_log_probs(plain(rule="ratio", beta=5.0), legal, log_phi, log_policy, value)
+    found = act(plain(rule="ratio", beta=5.0), legal, log_phi, log_policy, value)
     torch.testing.assert_close(found.exp(), weight / weight.sum(-1, keepdim=True))
 
 
 def test_the_papers_rule_is_the_behavior_times_exp_beta_p_theta(legal, log_phi, log_policy, value):
     """p_theta = V p~; without a void outcome V is 1."""
-    found = acting_log_probs(plain(rule="paper", beta=5.0), legal, log_phi, log_policy, value)
+    found = act(plain(rule="paper", beta=5.0), legal, log_phi, log_policy, value)
     close(found, log_phi + 5 * value[:, None] * log_policy.exp(), legal)
     ones = torch.ones(B)
-    found = acting_log_probs(plain(rule="paper", beta=5.0), legal, log_phi, log_policy, ones)
+    found = act(plain(rule="paper", beta=5.0), legal, log_phi, log_policy, ones)
     close(found, log_phi + 5 * log_policy.exp(), legal)
 
 
 def test_advantage_is_the_behavior_times_exp_beta_advantage(legal, log_phi):
     advantage = torch.randn(B, V, generator=torch.Generator().manual_seed(2))
-    found = acting_log_probs(
-        plain(rule="advantage", beta=2.0), legal, log_phi, log_phi, advantage=advantage
-    )
+    found = act(plain(rule="advantage", beta=2.0), legal, log_phi, log_phi, advantage=advantage)
     close(found, log_phi + 2 * advantage, legal)
 
 
@@ -107,7 +110,7 @@ def test_advantage_is_the_behavior_times_exp_beta_advantage(legal, log_phi):
 )
 def test_no_rule_leaves_the_support_of_the_behavior(config, legal, log_phi, log_policy, value):
     advantage = 3 * torch.randn(B, V, generator=torch.Generator().manual_seed(2))
-    found = acting_log_probs(config, legal, log_phi, log_policy, value, advantage).exp()
+    found = act(config, legal, log_phi, log_policy, value, advantage).exp()
     likeliest = log_phi.exp().amax(-1, keepdim=True)
     supported = legal & (log_phi.exp() >= 0.3 * likeliest)
     assert (~supported & legal).any()
@@ -136,7 +139,7 @@ def test_the_cut_keeps_illegal_tokens_illegal():
 def test_an_illegal_token_is_never_chosen(temperature, legal, log_policy):
     tempting = log_policy.masked_fill(~legal, 0.0)  # a network may like it
     generator = torch.Generator().manual_seed(0)
-    log_probs = acting_log_probs(plain(), legal, None, tempting)
+    log_probs = act(plain(), legal, None, tempting)
     for _ in range(500):
         noise = -(-torch.rand(B, V, generator=generator).log()).log()
         ids = choose(log_probs, temperature, noise)

@@ -6,16 +6,11 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from qsft_robot.algorithms.qsft import (
-    TokenBatch,
-    chosen,
-    ilql_loss,
-    legal_log_softmax,
-    qsft_loss,
-    sft_loss,
-    uniform_residual_loss,
-    void_loss,
-)
+from qsft_robot.algorithms.ilql import ilql_loss
+from qsft_robot.algorithms.log_probs import chosen, legal_log_softmax
+from qsft_robot.algorithms.qsft import qsft_loss, uniform_residual_loss, void_loss
+from qsft_robot.algorithms.sft import sft_loss
+from qsft_robot.token_data.batch import TokenBatch
 
 B, N, V = 5, 3, 7
 

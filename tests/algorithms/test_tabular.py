@@ -8,18 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from qsft_robot.algorithms.acting import acting_log_probs
-from qsft_robot.algorithms.qsft import (
-    TokenBatch,
-    backup,
-    lambda_returns,
-    q_values,
-    qsft_loss,
-    sft_loss,
-    uniform_residual_loss,
-    void_loss,
-)
-from qsft_robot.config.train import ActingConfig
+from qsft_robot.algorithms.acting import Distributions, acting_log_probs
+from qsft_robot.algorithms.qsft import backup, q_values, qsft_loss, uniform_residual_loss, void_loss
+from qsft_robot.algorithms.sft import sft_loss
+from qsft_robot.algorithms.targets import lambda_returns
+from qsft_robot.config.acting import ActingConfig
+from qsft_robot.token_data.batch import TokenBatch
+
+
+def act(config, legal, *said, **more):
+    return acting_log_probs(config, legal, Distributions(*said, **more))
+
 
 GAMMA = 0.9
 
@@ -170,7 +169,7 @@ def test_lambda_1_and_gamma_1_is_filtered_sft():
     rewards = torch.zeros(e, t, dtype=torch.float64)
     rewards[torch.arange(e), steps - 1] = success.double()
     anything = torch.rand(e, t + 1, 1, generator=generator, dtype=torch.float64)
-    table = lambda_returns(rewards, steps, torch.ones(e).bool(), anything, gamma=1.0, lam=1.0)[
+    table = lambda_returns(rewards, steps, torch.ones(e).bool(), anything, discount=1.0, lam=1.0)[
         ..., 0
     ]
     real = torch.arange(t) < steps[:, None]
@@ -225,7 +224,7 @@ class MDP:
         after = torch.zeros(s + 2, 2, 1, dtype=torch.float64)
         after[2:, 1, 0] = backups
         steps = torch.ones(s + 2).long()
-        table = lambda_returns(rewards, steps, ends, after, gamma=GAMMA, lam=0.0)[:, 0, 0]
+        table = lambda_returns(rewards, steps, ends, after, discount=GAMMA, lam=0.0)[:, 0, 0]
         return self.win * table[0] + self.onward @ table[2:]
 
     def fixed_point(self, kind: str, **settings: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -267,7 +266,7 @@ def test_the_max_backup_reaches_the_optimal_value(seed):
     highest, value, log_policy = mdp.fixed_point("max")
     torch.testing.assert_close(highest, best, rtol=0, atol=1e-3)
     acting = ActingConfig(rule="ratio", beta=1e4, support=0.0, min_p=0.0)
-    policy = acting_log_probs(acting, mdp.legal, mdp.beta.log(), log_policy, value).exp()
+    policy = act(acting, mdp.legal, mdp.beta.log(), log_policy, value).exp()
     torch.testing.assert_close(mdp.value_of(policy), best, rtol=0, atol=1e-3)
 
 
@@ -311,7 +310,7 @@ def test_the_uniform_residual_fails_with_many_actions_where_the_void_outcome_doe
 
     def extracted(log_policy: Tensor, value: Tensor, rule: str) -> float:
         acting = ActingConfig(rule=rule, beta=1e4, support=0.0, min_p=0.0)
-        log_probs = acting_log_probs(acting, mdp.legal, log_beta, log_policy, value)
+        log_probs = act(acting, mdp.legal, log_beta, log_policy, value)
         return float(mdp.value_of(log_probs.exp()).mean())
 
     for rule in ("ratio", "paper"):
@@ -336,9 +335,9 @@ def two_token_fixed_point(mdp: MDP, kind: str) -> Tensor:
         reward = mdp.targets(outer).reshape(-1, 1)
         backups = torch.zeros(len(reward), 2, 2, dtype=torch.float64)
         backups[:, 0, 1] = inner[..., None].expand(s, side, side).reshape(-1)
-        table = lambda_returns(reward, steps, cut, backups, gamma=1.0, lam=0.0, token_level=True)[
-            :, 0
-        ].unflatten(0, (s, side, side))
+        table = lambda_returns(
+            reward, steps, cut, backups, discount=1.0, lam=0.0, token_level=True
+        )[:, 0].unflatten(0, (s, side, side))
         q = table[..., 1]
         inner_value = (log_second.exp() * q).sum(-1)
         inner_policy = log_second + q.clamp(min=1e-30).log() - inner_value[..., None].log()

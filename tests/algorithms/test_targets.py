@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from qsft_robot.algorithms.qsft import ILLEGAL, backup, lambda_returns, q_values, support_mask
+from qsft_robot.algorithms.log_probs import ILLEGAL, support_mask
+from qsft_robot.algorithms.qsft import backup, q_values
 from qsft_robot.algorithms.stage import proportional_steps, uniform_steps
+from qsft_robot.algorithms.targets import lambda_returns
 from qsft_robot.returns import ReturnRange
 
 GAMMA = 0.9
@@ -23,7 +25,7 @@ def table_of(rewards, terminated, backups, **settings):
         torch.tensor([len(rewards)]),
         torch.tensor([terminated]),
         backups[None],
-        **{"gamma": GAMMA, "lam": 0.5} | settings,
+        **{"discount": GAMMA, "lam": 0.5} | settings,
     )
     return targets[0]
 
@@ -60,7 +62,7 @@ def test_logs_of_unequal_length_do_not_touch_each_other():
     backups = torch.rand(3, 8, 2, generator=generator, dtype=torch.float64)
     steps, terminated = torch.tensor([7, 2, 5]), torch.tensor([True, False, True])
     for horizon in (1, 3):
-        settings = {"gamma": GAMMA, "lam": 0.3, "horizon": horizon}
+        settings = {"discount": GAMMA, "lam": 0.3, "horizon": horizon}
         together = lambda_returns(rewards, steps, terminated, backups, **settings)
         for e, t in enumerate(steps.tolist()):
             alone = table_of(rewards[e, :t], bool(terminated[e]), backups[e, : t + 1], **settings)
@@ -117,7 +119,8 @@ def test_the_reward_of_a_cut_chunk_lands_on_its_last_real_token():
     """A chunk of two actions with two tokens each; at the last step one action is left. Its second
     token has the reward; the backups of the two padded tokens are not read."""
     backups = [[9.0, 0.5, 9.0, 9.0], [9.0] * 4]
-    found = table_of([1.0], True, backups, lam=0.0, horizon=2, token_level=True)
+    real = torch.tensor([[2]])
+    found = table_of([1.0], True, backups, lam=0.0, horizon=2, token_level=True, real_tokens=real)
     close(found[0, :2], [0.5, 1.0])
 
 
@@ -148,7 +151,7 @@ def test_targets_of_sparse_rewards_stay_in_0_to_1_for_every_setting():
                 rewards[-1] = float(terminated)
                 found = table_of(
                     rewards, terminated, backups, lam=0.4, horizon=horizon,
-                    token_level=token_level, gamma=1.0,
+                    token_level=token_level, discount=1.0,
                 )  # fmt: skip
                 assert 0 <= float(found.min()) <= float(found.max()) <= 1 + 1e-12
 

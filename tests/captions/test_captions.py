@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qsft_robot.build import build_env, build_expert
 from qsft_robot.captions.model import build_tokenizer
 from qsft_robot.captions.questions import (
     KINDS,
@@ -20,6 +19,7 @@ from qsft_robot.captions.questions import (
     seen,
 )
 from qsft_robot.captions.scenes import CaptionScene, sample_scenes
+from qsft_robot.parts.simulators import build_env, build_expert
 
 # Which pixels of an image are of a thing's colour: low and high corner, RGB.
 PAINT = {

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from qsft_robot.build import build_env
 from qsft_robot.captions.batches import Example
 from qsft_robot.captions.language_kept import captions_of_base, captions_of_run
 from qsft_robot.captions.pretrain import PretrainConfig, pretrain
 from qsft_robot.captions.scores import held_out
+from qsft_robot.config.data import DataConfig
 from qsft_robot.config.model import ModelConfig
-from qsft_robot.config.train import DataConfig, OptimConfig, TokenizerConfig, TrainConfig
+from qsft_robot.config.tokenizer import TokenizerConfig
+from qsft_robot.config.train import OptimConfig, TrainConfig
 from qsft_robot.logs.writer import DemonstrationWriter
+from qsft_robot.parts.simulators import build_env
 from qsft_robot.rollouts.collect_worker import play_demonstration
 from qsft_robot.training.train import train
 from qsft_robot.types import Episode
@@ -66,9 +68,9 @@ def config_of(base: Path, logs: Path, out: Path, rate: float) -> TrainConfig:
             cameras=("front_image", "wrist_image"),
         ),
         model=ModelConfig(pretrained=str(base), lora_rank=0),
-        tokenizer=TokenizerConfig("uniform", n_bins=32),
+        tokenizer=TokenizerConfig("uniform_bins", n_bins=32),
         optim=OptimConfig(
-            batch_size=8, behaviour_steps=2, value_steps=2, learning_rate=rate, warmup_steps=1
+            batch_size=8, behavior_steps=2, value_steps=2, learning_rate=rate, warmup_steps=1
         ),
     )
 

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from qsft_robot.build import build_model
 from qsft_robot.captions.batches import (
     Example,
     answer_labels,
@@ -27,6 +26,7 @@ from qsft_robot.captions.questions import converse
 from qsft_robot.captions.scenes import sample_scenes
 from qsft_robot.captions.scores import evaluate_captions, held_out
 from qsft_robot.files import check_sums, read_json
+from qsft_robot.parts.models import build_model
 
 SMALL = PretrainConfig(
     scenes=24,

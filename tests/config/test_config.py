@@ -6,18 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from qsft_robot.config.train import (
-    ActingConfig,
-    DataConfig,
-    ILQLConfig,
-    ModelConfig,
-    OptimConfig,
-    QSFTConfig,
-    TokenizerConfig,
-    TrainConfig,
-    from_json,
-    to_json,
-)
+from qsft_robot.config.acting import ActingConfig
+from qsft_robot.config.data import DataConfig
+from qsft_robot.config.json_form import from_json, to_json
+from qsft_robot.config.methods import ILQLConfig, QSFTConfig
+from qsft_robot.config.model import ModelConfig
+from qsft_robot.config.tokenizer import TokenizerConfig
+from qsft_robot.config.train import OptimConfig, TrainConfig
 
 KEYS = {"state_keys": ("proprio",)}
 
@@ -37,8 +32,8 @@ KEYS = {"state_keys": ("proprio",)}
         (ModelConfig, {"random_shift": -1}, "--model.random-shift"),
         (TokenizerConfig, {"n_bins": 1}, "--tokenizer.n-bins"),
         (TokenizerConfig, {"horizon": 0}, "--tokenizer.horizon"),
-        (QSFTConfig, {"gamma": 0.0}, "--qsft.gamma"),
-        (QSFTConfig, {"gamma": 1.01}, "--qsft.gamma"),
+        (TrainConfig, {"discount": 0.0}, "--discount"),
+        (TrainConfig, {"discount": 1.01}, "--discount"),
         (QSFTConfig, {"lam": 1.5}, "--qsft.lam"),
         (QSFTConfig, {"softness": 0.0}, "--qsft.softness"),
         (QSFTConfig, {"refresh_every": 0}, "--qsft.refresh-every"),
@@ -81,7 +76,8 @@ def test_settings_come_back_from_json():
     config = TrainConfig(
         out=Path("a/b"),
         data=DataConfig(Path("x.hdf5"), ("a", "b"), cameras=("front_image",), filter_key="few"),
-        qsft=QSFTConfig(gamma=1.0, lam=0.5, backup="soft"),
+        qsft=QSFTConfig(lam=0.5, backup="soft"),
+        discount=1.0,
         model=ModelConfig(width=32, depth=1, image_weights="hub"),
         behavior_from=Path("c"),
     )
@@ -96,7 +92,7 @@ def test_settings_come_back_from_json():
 def test_an_unknown_setting_in_json_is_an_error_that_names_it():
     value = to_json(TrainConfig())
     value["qsft"]["gama"] = 0.9
-    with pytest.raises(ValueError, match=r"QSFTConfig has no setting 'gama'.*gamma"):
+    with pytest.raises(ValueError, match=r"QSFTConfig has no setting 'gama'.*value_weight"):
         from_json(TrainConfig, value)
 
 

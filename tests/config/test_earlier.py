@@ -8,7 +8,8 @@ import pytest
 
 from qsft_robot import cli
 from qsft_robot.config.earlier import RENAMED, upgrade_settings
-from qsft_robot.config.train import TrainConfig, from_json, to_json
+from qsft_robot.config.json_form import from_json, to_json
+from qsft_robot.config.train import TrainConfig
 
 
 def test_settings_of_today_stay_as_they_are() -> None:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from qsft_robot import cli
-from qsft_robot.build import open_policy
 from qsft_robot.control.loop import LoopSettings
 from qsft_robot.control.run import policy_hash, run_robot
 from qsft_robot.control.run_report import RunSettings
 from qsft_robot.logs.merge import merge_files
 from qsft_robot.logs.reader import read_env_args, read_episodes
+from qsft_robot.policy.open import open_policy
 from qsft_robot.robots.choose import open_local_or_remote, open_robot
 from qsft_robot.robots.gym import GymRobot
 

@@ -21,7 +21,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "pixels, frozen features": {"pixels": True, "model__history": 3, "tokenizer__horizon": 2},
     "pixels, own encoder": {"pixels": True, "model__frozen_features": False},
     "quantile bins, ilql": {
-        "method": "ilql", "acting__rule": "advantage", "tokenizer__kind": "quantile",
+        "method": "ilql", "acting__rule": "advantage", "tokenizer__kind": "quantile_bins",
     },
     "scaled actions": {"data__action_low": (-2.0,), "data__action_high": (2.0,)},
 }  # fmt: skip

@@ -8,9 +8,9 @@ import shutil
 import h5py
 import numpy as np
 
-from qsft_robot.build import open_policy
 from qsft_robot.cli import main
 from qsft_robot.policy.onnx_policy import OnnxPolicy
+from qsft_robot.policy.open import open_policy
 from qsft_robot.training.train import train
 
 

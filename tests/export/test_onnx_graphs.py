@@ -109,7 +109,7 @@ def test_the_module_that_is_exported_decides_as_the_policy(random):
     for observation in log:
         (expected,) = random.infer_batch([observation], [ours])
         contexts = random.contexts([observation], [theirs])
-        features, state, frame_mask, text_ids, returns = zip(*contexts, strict=True)
+        features, state, frame_mask, text_ids, returns, _ = zip(*contexts, strict=True)
         given = {f"features_{i}": features[i] for i in range(len(trunks))}
         given |= {"state": state[0], "frame_mask": frame_mask[0], "text_ids": text_ids[0]}
         given |= {"returns": returns[0], "noise": random.noise([theirs])}

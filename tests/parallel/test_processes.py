@@ -13,7 +13,8 @@ import torch
 
 from qsft_robot.algorithms.networks import PolicyNetworks
 from qsft_robot.algorithms.stage import WHOLE
-from qsft_robot.config.train import OptimConfig, TrainConfig, from_json, to_json
+from qsft_robot.config.json_form import from_json, to_json
+from qsft_robot.config.train import OptimConfig, TrainConfig
 from qsft_robot.policy.checkpoint import read_policy_folder
 from qsft_robot.token_data.run_data import read_run_data
 from qsft_robot.training.run_model import build_run_model
@@ -35,7 +36,8 @@ import json, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-from qsft_robot.config.train import TrainConfig, from_json
+from qsft_robot.config.json_form import from_json
+from qsft_robot.config.train import TrainConfig
 from qsft_robot.training.train import resume_config, train
 
 torch.set_num_threads(1)

@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 for name in json.loads(sys.argv[1]):
     importlib.import_module(name)
-from qsft_robot.build import open_policy
+from qsft_robot.policy.open import open_policy
 from qsft_robot.types import Observation
 
 seen = np.load("seen.npz")

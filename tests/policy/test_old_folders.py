@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from qsft_robot.build import open_policy
 from qsft_robot.cli import main
+from qsft_robot.policy.open import open_policy
 from qsft_robot.types import Observation
 
 DATA = Path(__file__).parents[1] / "data" / "format_e03bdf4"

@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 import pytest
 
-from qsft_robot.build import open_policy
 from qsft_robot.files import write_sums
 from qsft_robot.policy.onnx_policy import OnnxPolicy, load_onnx_policy
+from qsft_robot.policy.open import open_policy
 from qsft_robot.policy.token_policy import TokenPolicy, load_policy
 from qsft_robot.types import Observation
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from qsft_robot.algorithms.log_probs import legal_log_softmax
 from qsft_robot.algorithms.networks import teacher_forced
-from qsft_robot.algorithms.qsft import legal_log_softmax
 from qsft_robot.policy.token_policy import TokenPolicy, load_policy
 from qsft_robot.token_data.run_data import read_run_data
 from qsft_robot.training.train import train
@@ -132,7 +132,7 @@ def test_the_policy_decides_by_the_distribution_that_training_saw(policy, config
     forced = replace(batch, action_ids=torch.from_numpy(ids))
     with torch.no_grad():
         output = teacher_forced(greedy.networks.value, forced)
-        value = torch.sigmoid(greedy.networks.void(output.hidden))[0, 0]
+        value = torch.sigmoid(greedy.networks.head(output.hidden))[0, 0]
     likeliest = legal_log_softmax(output.logits, batch.legal).argmax(-1)
     assert likeliest.tolist() == ids.tolist()
     assert decision.value == pytest.approx(float(value), abs=1e-5)

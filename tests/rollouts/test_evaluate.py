@@ -6,7 +6,7 @@ import imageio
 import numpy as np
 import pytest
 
-from qsft_robot.build import build_env
+from qsft_robot.parts.simulators import build_env
 from qsft_robot.rollouts.evaluate import evaluate
 from qsft_robot.rollouts.told_success import told_success
 from qsft_robot.types import Decision

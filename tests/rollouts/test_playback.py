@@ -6,9 +6,9 @@ import imageio
 import numpy as np
 import pytest
 
-from qsft_robot.build import build_env
 from qsft_robot.logs.reader import read_env_args, read_episodes
 from qsft_robot.logs.writer import write_demonstrations
+from qsft_robot.parts.simulators import build_env
 from qsft_robot.rollouts.collect import CollectPart, collect
 from qsft_robot.rollouts.playback import playback
 from qsft_robot.types import Episode

@@ -11,16 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from qsft_robot.build import open_policy
-from qsft_robot.config.train import (
-    DataConfig,
-    ModelConfig,
-    OptimConfig,
-    TokenizerConfig,
-    TrainConfig,
-)
+from qsft_robot.config.data import DataConfig
+from qsft_robot.config.model import ModelConfig
+from qsft_robot.config.tokenizer import TokenizerConfig
+from qsft_robot.config.train import OptimConfig, TrainConfig
 from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.policy.folder import PolicySpec
+from qsft_robot.policy.open import open_policy
 from qsft_robot.rollouts.collect_worker import play_demonstration
 from qsft_robot.server.config import ServerConfig
 from qsft_robot.server.running import serving
@@ -50,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         out=base / "run",
         data=DataConfig(base / "logs.hdf5", ("proprio",), cameras=CAMERAS),
         model=ModelConfig(width=32, depth=1, history=2),
-        tokenizer=TokenizerConfig(kind="uniform", n_bins=8, horizon=2),
+        tokenizer=TokenizerConfig(kind="uniform_bins", n_bins=8, horizon=2),
         optim=OptimConfig(batch_size=8, behavior_steps=2, value_steps=2, warmup_steps=1),
     )
     with pytest.MonkeyPatch.context() as patch:

@@ -79,13 +79,10 @@ def small_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     import torch
 
-    from qsft_robot.config.train import (
-        DataConfig,
-        ModelConfig,
-        OptimConfig,
-        TokenizerConfig,
-        TrainConfig,
-    )
+    from qsft_robot.config.data import DataConfig
+    from qsft_robot.config.model import ModelConfig
+    from qsft_robot.config.tokenizer import TokenizerConfig
+    from qsft_robot.config.train import OptimConfig, TrainConfig
     from qsft_robot.rollouts.collect import CollectPart, collect
     from qsft_robot.training.train import train
 
@@ -100,7 +97,7 @@ def small_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             out=folder / "run",
             data=DataConfig(folder / "logs.hdf5", ("proprio",)),
             model=ModelConfig(width=16, depth=1),
-            tokenizer=TokenizerConfig(kind="uniform", n_bins=8, horizon=4),
+            tokenizer=TokenizerConfig(kind="uniform_bins", n_bins=8, horizon=4),
             optim=OptimConfig(batch_size=16, behavior_steps=2, value_steps=2, warmup_steps=1),
             log_every=2,
         )

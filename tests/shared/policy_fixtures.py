@@ -11,7 +11,8 @@ import jaxtyping
 import pytest
 import torch
 
-from qsft_robot.config.train import ActingConfig, to_json
+from qsft_robot.config.acting import ActingConfig
+from qsft_robot.config.json_form import to_json
 from qsft_robot.export.export import export_policy
 from qsft_robot.export.recorded_observations import random_observations
 from qsft_robot.policy.checkpoint import write_checkpoint
@@ -121,12 +122,12 @@ def random_policy(description: dict[str, Any]) -> TokenPolicy:
     if networks.value is not None:
         value = networks.value
         value.load_state_dict({k: x + 0.05 * torch.randn_like(x) for k, x in _of(value)})
-    if networks.void is not None:
-        networks.void.load_state_dict({k: 0.5 * torch.randn_like(x) for k, x in _of(networks.void)})
-    if networks.heads is not None:
-        heads = networks.heads
-        heads.load_state_dict({k: x + 0.05 * torch.randn_like(x) for k, x in _of(heads)})
-        heads.state_value[-1].bias.data += 0.5
+    head = networks.head
+    if networks.head_name == "void":
+        head.load_state_dict({k: 0.5 * torch.randn_like(x) for k, x in _of(head)})
+    if networks.head_name == "heads":
+        head.load_state_dict({k: x + 0.05 * torch.randn_like(x) for k, x in _of(head)})
+        head.state_value[-1].bias.data += 0.5
     if description["shared_image_features"]:
         images = networks.behavior.images.state_dict()  # type: ignore[union-attr]
         networks.value.images.load_state_dict(images)  # type: ignore[union-attr]

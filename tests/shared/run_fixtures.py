@@ -14,17 +14,14 @@ import pytest
 import torch
 from text_environments import Corridor, play
 
-from qsft_robot.build import build_tiny_model
-from qsft_robot.config.train import (
-    ActingConfig,
-    DataConfig,
-    ModelConfig,
-    OptimConfig,
-    QSFTConfig,
-    TokenizerConfig,
-    TrainConfig,
-)
+from qsft_robot.config.acting import ActingConfig
+from qsft_robot.config.data import DataConfig
+from qsft_robot.config.methods import QSFTConfig
+from qsft_robot.config.model import ModelConfig
+from qsft_robot.config.tokenizer import TokenizerConfig
+from qsft_robot.config.train import OptimConfig, TrainConfig
 from qsft_robot.logs.writer import DemonstrationWriter, write_demonstrations
+from qsft_robot.parts.models import build_tiny_model
 from qsft_robot.presets.tabletop import PRESETS, with_settings
 from qsft_robot.rollouts.collect_worker import play_demonstration
 from qsft_robot.types import Episode, Observation
@@ -116,8 +113,9 @@ def config(logs: Path, pixel_logs: Path, tmp_path: Path) -> Config:
                 cameras=CAMERAS if pixels else (),
             ),
             model=ModelConfig(width=32, depth=1, dropout=0.2),
-            tokenizer=TokenizerConfig(kind="uniform", n_bins=8),
-            qsft=QSFTConfig(gamma=0.97, refresh_every=3),
+            tokenizer=TokenizerConfig(kind="uniform_bins", n_bins=8),
+            qsft=QSFTConfig(refresh_every=3),
+            discount=0.97,
             acting=ActingConfig(),
             optim=OptimConfig(batch_size=16, behavior_steps=4, value_steps=6, warmup_steps=1),
             log_every=2,

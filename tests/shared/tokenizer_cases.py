@@ -19,7 +19,7 @@ def quantile_bins(horizon, n_bins=256):
     rng = np.random.default_rng(3)
     actions = np.clip(rng.normal(0, [0.1, 0.5, 2.0], (5000, 3)), -1, 1)
     actions[:, 1] = 0.25  # constant
-    return QuantileBinTokenizer.fit(actions.astype(np.float32), horizon, n_bins)
+    return QuantileBinTokenizer.fit(actions.astype(np.float32), horizon=horizon, n_bins=n_bins)
 
 
 BINS = {

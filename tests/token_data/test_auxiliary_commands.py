@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from text_runs import settings
 
+from qsft_robot.config.data import DataConfig
 from qsft_robot.config.model import ModelConfig
-from qsft_robot.config.train import DataConfig, TokenizerConfig, TrainConfig
+from qsft_robot.config.tokenizer import TokenizerConfig
+from qsft_robot.config.train import TrainConfig
 from qsft_robot.files import cache_folder
 from qsft_robot.policy.checkpoint import read_policy_folder
 from qsft_robot.token_data.auxiliary_commands import command_columns

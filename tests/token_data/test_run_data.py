@@ -4,9 +4,10 @@ import h5py
 import numpy as np
 import pytest
 
-from qsft_robot.build import build_env
-from qsft_robot.config.train import DataConfig, TrainConfig
+from qsft_robot.config.data import DataConfig
+from qsft_robot.config.train import TrainConfig
 from qsft_robot.logs.writer import write_demonstrations
+from qsft_robot.parts.simulators import build_env
 from qsft_robot.token_data.run_data import describe, discount_note, read_run_data
 from qsft_robot.training.run_model import build_run_model
 from qsft_robot.types import Episode
@@ -55,12 +56,12 @@ def test_logs_of_an_unknown_rate_leave_it_open(tmp_path):
 def test_a_discount_that_hides_the_end_is_told_with_one_that_does_not(config):
     longest = read_run_data(config()).longest_success
     seen = 0.2 ** (1 / longest)
-    far, near = config(qsft__gamma=seen - 0.01), config(qsft__gamma=seen + 0.001)
+    far, near = config(discount=seen - 0.01), config(discount=seen + 0.001)
     assert discount_note(near, read_run_data(near)) is None
     note = discount_note(far, read_run_data(far))
     assert f"{longest} steps" in note
     assert float(note.split()[-4]) ** longest == pytest.approx(0.3, rel=0.01)
-    assert discount_note(config(method="sft", qsft__gamma=0.5), read_run_data(far)) is None
+    assert discount_note(config(method="sft", discount=0.5), read_run_data(far)) is None
 
 
 def test_held_out_logs_are_not_trained_on(config):

@@ -84,7 +84,7 @@ def test_the_next_row_lies_a_chunk_on_and_only_terminal_ends_stop_the_bootstrap(
 
 
 def test_chunk_rewards_are_discounted_and_stop_at_the_end_of_the_log():
-    rewards, lengths = token_data(horizon=2).chunk_rewards(torch.arange(8), 0.9)
+    rewards, lengths = token_data(horizon=2).chunk_rewards(torch.arange(8))
     assert rewards[:4].tolist() == pytest.approx([0.0, 0.9, 1.0, 0.0])
     assert not rewards[4:].any()
     assert lengths.tolist() == [2, 2, 1, 1, 2, 2, 2, 1]
@@ -169,7 +169,7 @@ def test_what_a_policy_carries_of_its_data_is_json_and_complete(config):
     assert json.loads(json.dumps(found)) is not None
     assert found["cameras"] == {"front_image": [32, 32], "wrist_image": [32, 32]}
     assert found["action"]["dim"] == 4
-    assert found["return_range"] == {"gamma": 0.97, "low": 0.0, "high": 1.0}
+    assert found["return_range"] == {"discount": 0.97, "low": 0.0, "high": 1.0}
     assert len(found["data"]["sha256"]) == 64
     assert {"tokenizer", "norm_stats", "state_keys", "env_args", "seed", "versions"} <= set(found)
 

@@ -60,7 +60,7 @@ def test_uniform_bins_round_trip_within_half_a_bin(n_bins, horizon, seed):
 def test_quantile_bins_round_trip_within_half_a_bin_between_q01_and_q99(spread, mid, n_bins, seed):
     rng = np.random.default_rng(seed)
     actions = np.clip(mid + spread * rng.normal(size=(400, 1)), -1, 1).astype(np.float32)
-    tokenizer = QuantileBinTokenizer.fit(actions, 1, n_bins)
+    tokenizer = QuantileBinTokenizer.fit(actions, n_bins=n_bins)
     edges = tokenizer.edges(0)
     assert len(edges) == tokenizer.n_bins[0] + 1
     inside = actions[(actions >= edges[0]) & (actions <= edges[-1])].reshape(-1, 1, 1)

@@ -55,7 +55,7 @@ def test_commands_come_back_and_only_what_fills_up_is_not_real(given_):
     actions = np.array(given_, object)[:, None]
     ids = tokenizer.encode(actions)
     assert tokenizer.decode(ids).tolist() == actions.tolist()
-    real = tokenizer.real_tokens(ids).sum(1)
+    real = tokenizer.real_tokens(ids, np.ones(len(ids), int)).sum(1)
     assert real.tolist() == [1 + len(command.split()) for command in given_]
 
 

@@ -12,8 +12,8 @@ from text_environments import ITEMS, Corridor, play
 from text_runs import settings
 
 from qsft_robot.algorithms.networks import PolicyNetworks, teacher_forced
-from qsft_robot.algorithms.qsft import lambda_returns
 from qsft_robot.algorithms.qsft_stage import QSFTStage
+from qsft_robot.algorithms.targets import lambda_returns
 from qsft_robot.cli import main
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.logs.writer import write_demonstrations
@@ -31,7 +31,7 @@ def prepared(config: TrainConfig) -> tuple[RunData, PolicyNetworks, dict]:
     data = read_run_data(config)
     torch.manual_seed(0)
     networks = PolicyNetworks(build_run_model(config, data))
-    from qsft_robot.build import describe_model
+    from qsft_robot.parts.models import describe_model
 
     return data, networks, describe(config, data, describe_model(networks.behavior))
 
@@ -107,7 +107,7 @@ def test_targets_of_tokens_follow_each_command_s_own_length():
     backups = torch.arange(12.0).reshape(1, 3, 4) / 100
     table = lambda_returns(
         torch.tensor([[0.0, 1.0]]), torch.tensor([2]), torch.tensor([True]), backups,
-        gamma=0.5, lam=0.0, token_level=True, real_tokens=torch.tensor([[2, 3]]),
+        discount=0.5, lam=0.0, token_level=True, real_tokens=torch.tensor([[2, 3]]),
     )  # fmt: skip
     first = [0.01, *[0.5 * 0.04] * 3]  # its 2nd token is its last: gamma * backup of the next step
     second = [0.05, 0.06, 1.0, 1.0]
@@ -118,7 +118,7 @@ def test_targets_of_tokens_follow_each_command_s_own_length():
 def test_the_support_at_the_next_state_is_the_next_row_s_own(text_logs, tmp_path, backup):
     config = settings(text_logs, tmp_path, qsft__backup=backup, qsft__lam=0.5, data__max_episodes=8)
     data, networks, _ = prepared(config)
-    networks.start_value_stage("void", 32, data.tokenizer.vocab_size)
+    networks.start_value_stage("void", data.tokenizer.vocab_size)
     stage = QSFTStage(networks, data.train, "cpu", config.qsft)
     rows = torch.cat([data.train.row_of_step[1:9], data.train.final_rows[:3]])
     phi = stage._phi_at_rows(rows)
@@ -205,7 +205,7 @@ def test_free_decoding_says_what_is_not_admissible_and_the_evaluator_counts_it(
 
 def test_bad_input_is_refused_by_name(text_logs, tmp_path, logs):
     with pytest.raises(ValueError, match=r"text commands.*--tokenizer.kind commands"):
-        read_run_data(settings(text_logs, tmp_path, tokenizer__kind="uniform"))
+        read_run_data(settings(text_logs, tmp_path, tokenizer__kind="uniform_bins"))
     with pytest.raises(ValueError, match=r"numbers, which --tokenizer.kind commands"):
         read_run_data(settings(logs, tmp_path, tokenizer__free=True, data__text_keys=("proprio",)))
     with pytest.raises(ValueError, match=r"no observation key 'feedbak'.*feedback"):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 
-from qsft_robot.config.train import DataConfig
+from qsft_robot.config.data import DataConfig
 from qsft_robot.policy.token_policy import load_policy
 from qsft_robot.training.train import train
 from qsft_robot.types import Observation

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from qsft_robot.build import tiny_families
 from qsft_robot.cli import main
+from qsft_robot.parts.models import tiny_families
 from qsft_robot.policy.checkpoint import read_policy_folder
 from qsft_robot.policy.token_policy import load_policy
 from qsft_robot.training.train import train

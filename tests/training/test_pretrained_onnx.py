@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from qsft_robot.build import open_policy
 from qsft_robot.export import onnx_graphs as export_onnx
 from qsft_robot.export.export import export_policy
 from qsft_robot.export.onnx_graphs import NotExportable
 from qsft_robot.policy.onnx_policy import OnnxPolicy
+from qsft_robot.policy.open import open_policy
 from qsft_robot.training.train import train
 
 pytest.importorskip("transformers")

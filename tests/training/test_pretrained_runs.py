@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qsft_robot.algorithms.networks import PolicyNetworks, teacher_forced
-from qsft_robot.config.train import ModelConfig, TrainConfig
+from qsft_robot.config.model import ModelConfig
+from qsft_robot.config.train import TrainConfig
 from qsft_robot.export.export import export_policy
 from qsft_robot.policy.checkpoint import read_policy_folder, read_training
 from qsft_robot.policy.token_policy import load_policy
@@ -73,7 +74,7 @@ def test_theta_shares_the_base_with_phi_and_starts_as_its_equal(pretrained):
     setting = pretrained("gpt2")
     data = read_run_data(setting)
     networks = PolicyNetworks(build_run_model(setting, data)).eval()
-    networks.start_value_stage("void", networks.behavior.config.width, 8)
+    networks.start_value_stage("void", 8)
     phi, theta = networks.trunks()
     trained = {id(p) for p in theta.parameters() if p.requires_grad}
     shared = {id(p) for p in phi.parameters()} & {id(p) for p in theta.parameters()}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from qsft_robot.config.train import DataConfig
+from qsft_robot.config.data import DataConfig
 from qsft_robot.files import read_json, write_json, write_sums
 from qsft_robot.policy.checkpoint import read_policy_folder
 from qsft_robot.training.train import resume_config, train

@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 import torch
 
+from qsft_robot.algorithms.log_probs import legal_log_softmax
 from qsft_robot.algorithms.networks import PolicyNetworks, teacher_forced
-from qsft_robot.algorithms.qsft import legal_log_softmax
 from qsft_robot.algorithms.qsft_stage import QSFTStage
-from qsft_robot.algorithms.stage import image_features, on_features, shifted
+from qsft_robot.algorithms.sft import shifted
 from qsft_robot.export.export import export_policy
 from qsft_robot.policy.checkpoint import read_policy_folder, read_training
 from qsft_robot.policy.token_policy import load_policy
 from qsft_robot.token_data.run_data import read_run_data
 from qsft_robot.training import train as train_module
+from qsft_robot.training.feature_cache import image_features, on_features
 from qsft_robot.training.metrics import keep_until
 from qsft_robot.training.run_model import build_run_model
 from qsft_robot.training.train import TrainingStopped, resume_config, train
@@ -212,7 +213,7 @@ def test_the_behavior_of_another_run_gives_the_same_value_stage(config, tmp_path
     [
         ({"tokenizer__n_bins": 9}, "model"),
         ({"tokenizer__horizon": 2}, "model"),
-        ({"tokenizer__kind": "quantile"}, "tokenizer"),
+        ({"tokenizer__kind": "quantile_bins"}, "tokenizer"),
         ({"data__state_keys": ("target", "proprio")}, "state_keys|norm_stats"),
         ({"data__action_low": (-2.0,), "data__action_high": (2.0,)}, "norm_stats"),
     ],
@@ -227,7 +228,7 @@ def test_the_behavior_of_another_action_space_or_observation_is_refused(
 
 
 def test_filtered_sft_needs_a_success(config):
-    with pytest.raises(ValueError, match=r"none of the 1 logs is a success|all rewards"):
+    with pytest.raises(ValueError, match=r"none of the 1 logs is successful|all rewards"):
         train(config(method="filtered_sft", data__filter_key="valid", data__max_episodes=1))
 
 
@@ -236,7 +237,7 @@ def value_stage(setting, pixels: bool = False):
     torch.manual_seed(0)
     data = read_run_data(setting)
     networks = PolicyNetworks(build_run_model(setting, data)).eval()
-    networks.start_value_stage("void", 32, data.tokenizer.vocab_size)
+    networks.start_value_stage("void", data.tokenizer.vocab_size)
     tokens = data.train
     if pixels:
         tokens = on_features(tokens, image_features(networks, tokens, "cpu"))
@@ -383,7 +384,7 @@ def test_lines_after_a_step_are_dropped(tmp_path):
 
 def test_masked_legal_tokens_alone_have_probability_after_training(config):
     """With a quantile tokenizer a dimension may have fewer bins than the vocabulary."""
-    setting = config(tokenizer__kind="quantile", tokenizer__n_bins=40)
+    setting = config(tokenizer__kind="quantile_bins", tokenizer__n_bins=40)
     train(setting)
     data = read_run_data(setting).train
     batch = data.batch(torch.arange(0, len(data), 9))

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Int64
 from torch import Tensor
 
+from vlm.model import Context
 from vlm.pretrained.adapters import pair_lora
-from vlm.pretrained.context_tokens import Context
+from vlm.pretrained.context_tokens import EmbeddedContext
 from vlm.pretrained.families import Family
 
 
@@ -38,7 +39,7 @@ class PretrainedCache:
         self.keys_values = DynamicCache(config=language_model.config)
         self.remaining = n_tokens - 1
 
-    def read(self, context: Context) -> Any:
+    def read(self, context: EmbeddedContext) -> Any:
         """The output (n = 1) for action token 0."""
         self.visible, self.position = context.visible, context.next_position
         x = context.embeddings
@@ -82,9 +83,9 @@ class PretrainedPair:
         pair_lora(self.language_model, second.language_model)
 
     @torch.no_grad()
-    def prefill(self, contexts: Sequence[tuple]) -> tuple[list[Any], PretrainedCache]:
+    def prefill(self, contexts: Sequence[Context]) -> tuple[list[Any], PretrainedCache]:
         """Outputs of both models for action token 0, and the cache that decodes for both."""
-        read = [m.context_tokens(m, *c) for m, c in zip(self.models, contexts, strict=True)]
+        read = [m.context_tokens(m, *c[:5]) for m, c in zip(self.models, contexts, strict=True)]
         cache = PretrainedCache(
             self.language_model,
             self.models[0].family,
@@ -94,7 +95,7 @@ class PretrainedPair:
                 m.output(h) for m, h in zip(self.models, hidden.chunk(len(read)), strict=True)
             ],
         )
-        return cache.read(Context.joined(read)), cache
+        return cache.read(EmbeddedContext.joined(read)), cache
 
 
 def prompt_mask(family: Family, visible: Tensor, prompt: int, dtype: torch.dtype) -> Tensor:

@@ -14,7 +14,7 @@ from vlm.pretrained.prompt import STATE_LIMIT, STATE_STEPS, Prompt
 
 
 @dataclass(frozen=True)
-class Context:
+class EmbeddedContext:
     """Embeddings with everything hidden on the left, so that the last token is always the last."""
 
     embeddings: Tensor  # [b, t, c]
@@ -32,7 +32,7 @@ class Context:
         return {"visual_pos_masks": slots, "deepstack_visual_embeds": list(self.deep)}
 
     @classmethod
-    def joined(cls, contexts: Sequence[Context]) -> Context:
+    def joined(cls, contexts: Sequence[EmbeddedContext]) -> EmbeddedContext:
         """Contexts of equal length as one batch, one after the other."""
         slots = [c.image_slots for c in contexts if c.image_slots is not None]
         return cls(
@@ -102,7 +102,7 @@ class ContextTokens(nn.Module):
         frame_mask: Tensor,
         text_ids: Tensor,
         returns: Tensor | None = None,
-    ) -> Context:
+    ) -> EmbeddedContext:
         """The context of a batch, after its shapes were checked; `model` has the embeddings."""
         self._check(features, state, frame_mask, text_ids)
         b, k = frame_mask.shape
@@ -232,7 +232,7 @@ def compact(
     following: Tensor,
     slots: Tensor,
     deep: tuple[Tensor, ...],
-) -> Context:
+) -> EmbeddedContext:
     """Move what is hidden to the left, and cut off what is hidden in every row.
 
     The language model then sees a common left-padded batch, wherever the padding stood.
@@ -244,7 +244,7 @@ def compact(
     keys = visible * x.shape[1] + torch.arange(x.shape[1], device=x.device)
     order = keys.argsort(dim=1)[:, x.shape[1] - longest :]
     image_slots = slots.gather(1, order) if deep else None
-    return Context(
+    return EmbeddedContext(
         x.gather(1, order[..., None].expand(-1, -1, x.shape[2])),
         visible.gather(1, order),
         positions.gather(-1, order.expand(*positions.shape[:-1], -1)),

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from vlm.blocks import ReturnToken
-from vlm.decision import RTOutput
+from vlm.model import ActionModel, ModelOutput
 from vlm.pretrained.adapters import add_lora
 from vlm.pretrained.cache import PretrainedCache, PretrainedPair, prompt_mask
 from vlm.pretrained.config import PretrainedConfig
@@ -42,13 +42,15 @@ def read_prompt(config: PretrainedConfig) -> Prompt:
     return read_base(config).prompt
 
 
-class PretrainedModel(nn.Module):
+class PretrainedModel(ActionModel):
     """Prompt, frames, action tokens: one causal sequence through the pretrained language model.
 
     Image tokens come from the model's own tower and projector, frozen unless `train_images`;
     action tokens use rows of its own embedding and head. `config` is filled in from the base.
     ValueError, FileNotFoundError and RuntimeError say what of the base does not serve.
     """
+
+    config: PretrainedConfig
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
@@ -165,12 +167,15 @@ class PretrainedModel(nn.Module):
         text_ids: Int64[Tensor, "b l"],
         action_ids: Int64[Tensor, "b n"],
         returns: Float[Tensor, " b"] | None = None,
-    ) -> RTOutput:
+        words: Int64[Tensor, "b j w"] | None = None,
+    ) -> ModelOutput:
         """Hidden states [b, n, c] and logits [b, n, v]; index i has seen action tokens < i only.
 
         v are the action ids alone. `action_ids[:, n - 1]` is never an input. The newest frame is
         the last; frames whose `frame_mask` is False have no effect.
         """
+        if words is not None:
+            raise ValueError("a pretrained model reads its steps in the prompt: pass words=None.")
         context = self.context_tokens(self, features, state, frame_mask, text_ids, returns)
         tokens = self.embed_actions(action_ids[:, :-1])
         n = action_ids.shape[1]
@@ -195,8 +200,11 @@ class PretrainedModel(nn.Module):
         frame_mask: Bool[Tensor, "b k"],
         text_ids: Int64[Tensor, "b l"],
         returns: Float[Tensor, " b"] | None = None,
-    ) -> tuple[RTOutput, PretrainedCache]:
+        words: Int64[Tensor, "b j w"] | None = None,
+    ) -> tuple[ModelOutput, PretrainedCache]:
         """Read the context: the output for action token 0 (n = 1), and the cache that decodes."""
+        if words is not None:
+            raise ValueError("a pretrained model reads its steps in the prompt: pass words=None.")
         context = self.context_tokens(self, features, state, frame_mask, text_ids, returns)
         cache = PretrainedCache(
             self.language_model,
@@ -208,7 +216,7 @@ class PretrainedModel(nn.Module):
         return cache.read(context), cache
 
     @torch.no_grad()
-    def decode(self, ids: Int64[Tensor, " b"], cache: PretrainedCache) -> RTOutput:
+    def decode(self, ids: Int64[Tensor, " b"], cache: PretrainedCache) -> ModelOutput:
         """Read one more action token; the output (n = 1) for the next. The cache grows in place."""
         return cache.decode(ids)
 
@@ -216,14 +224,14 @@ class PretrainedModel(nn.Module):
         """Action tokens in the language model's embedding space."""
         return F.embedding(ids, self.action_rows) * self.embedding_scale
 
-    def output(self, hidden: Float[Tensor, "b n c"]) -> RTOutput:
+    def output(self, hidden: Float[Tensor, "b n c"]) -> ModelOutput:
         """Hidden states and the logits of the action ids."""
         rows = self.action_rows if self.head_rows is None else self.head_rows
         logits = F.linear(hidden, rows.to(hidden.dtype))
         cap = getattr(self.base.config.get_text_config(), "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
-        return RTOutput(hidden, logits)
+        return ModelOutput(hidden, logits)
 
     def twin(self) -> PretrainedModel:
         """A model that starts equal and trains alone; both stand on the same frozen tensors."""

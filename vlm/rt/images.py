@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from vlm.blocks import InstructionEncoder
+from vlm.blocks import Film, InstructionEncoder
+from vlm.towers.tower import EmbeddedInstruction, ImageTower, TowerEncoder, is_tower
 from vlm.words import ASCII_WORDS
 
 # x, y, and their sines and cosines at two frequencies: a token that is a mean over positions then
@@ -33,22 +34,6 @@ def random_shift(
     columns = (torch.arange(w, device=images.device) + shift[1, :, None]).clamp_(0, w - 1)
     batch = torch.arange(b, device=images.device)
     return images[batch[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-class Film(nn.Module):
-    """Feature-wise linear modulation: x * (1 + gain) + shift, both made from a condition."""
-
-    def __init__(self, condition_width: int, channels: int, std: float) -> None:
-        super().__init__()
-        self.project = nn.Linear(condition_width, 2 * channels)
-        nn.init.normal_(self.project.weight, std=std)
-        nn.init.zeros_(self.project.bias)
-
-    def forward(
-        self, x: Float[Tensor, "b c h w"], condition: Float[Tensor, "b e"]
-    ) -> Float[Tensor, "b c h w"]:
-        gain, shift = self.project(condition)[:, :, None, None].chunk(2, dim=1)
-        return torch.addcmul(shift, x, 1 + gain)
 
 
 class _FilmBlock(nn.Module):
@@ -172,8 +157,6 @@ class ImageTokens(nn.Module):
         """`tower` describes a tower that a checkpoint brings; `text_width` is that of the
         embeddings of a text tower, where one reads the instructions."""
         super().__init__()
-        from vlm.towers.tower import EmbeddedInstruction, ImageTower, TowerEncoder, is_tower
-
         self.cameras, self.image_size, self.shrink = cameras, image_size, shrink
         self.instruction: nn.Module
         if text_width is None:

@@ -19,7 +19,8 @@ from vlm.blocks import (
     additive_mask,
     causal_mask,
 )
-from vlm.decision import Cache, RTOutput, decide_together, decode_token, transposed
+from vlm.decision import Cache, decide_together, decode_token, transposed
+from vlm.model import ActionModel, Context, ModelOutput
 from vlm.rt.config import RTConfig
 from vlm.rt.copied_words import CopiedWords, Copyable
 from vlm.rt.frame_text import FrameText, frame_words
@@ -28,7 +29,7 @@ from vlm.towers.tower import EmbeddedInstruction, TextTower
 from vlm.words import hash_words
 
 
-class RTModel(nn.Module):
+class RTModel(ActionModel):
     """The task (instruction and return), the frames, the action tokens: one causal sequence.
 
     A frame is its image tokens and then its state token; where there are texts, one token for each
@@ -39,6 +40,9 @@ class RTModel(nn.Module):
     `load_image_weights=False` builds the image encoder without reading `image_weights`: for a
     caller that loads a checkpoint next.
     """
+
+    reads_frames = True
+    config: RTConfig
 
     def __init__(self, config: RTConfig, load_image_weights: bool = True) -> None:
         super().__init__()
@@ -172,7 +176,7 @@ class RTModel(nn.Module):
         action_ids: Int64[Tensor, "b n"],
         returns: Float[Tensor, " b"] | None = None,
         words: Int64[Tensor, "b j w"] | None = None,
-    ) -> RTOutput:
+    ) -> ModelOutput:
         """Hidden states [b, n, c] and logits [b, n, v]; index i has seen action tokens < i only.
 
         `action_ids[:, n - 1]` is never an input. The newest frame is the last; frames whose
@@ -203,7 +207,7 @@ class RTModel(nn.Module):
         text_ids: Int64[Tensor, "b l"],
         returns: Float[Tensor, " b"] | None = None,
         words: Int64[Tensor, "b j w"] | None = None,
-    ) -> tuple[RTOutput, Cache]:
+    ) -> tuple[ModelOutput, Cache]:
         """Read the context: the output for action token 0 (n = 1), and the cache for `decode`."""
         x, mask = self._context(features, state, frame_mask, text_ids, returns, words)
         b, t, c = x.shape
@@ -229,7 +233,7 @@ class RTModel(nn.Module):
         return self._output(x, first, source), cache
 
     @torch.no_grad()
-    def decode(self, ids: Int64[Tensor, " b"], cache: Cache) -> RTOutput:
+    def decode(self, ids: Int64[Tensor, " b"], cache: Cache) -> ModelOutput:
         """Read one more action token; the output (n = 1) for the next. The cache grows in place."""
         if cache.length >= len(self.positions):
             raise ValueError(f"the decision is complete: it has {self.config.n_tokens} tokens.")
@@ -251,21 +255,21 @@ class RTModel(nn.Module):
         `choose(logits [b, v], i) -> ids [b]` picks token i, illegal logits being -inf.
         """
 
-        def choose_masked(outputs: Sequence[RTOutput], allowed: Tensor, i: int) -> Tensor:
+        def choose_masked(outputs: Sequence[ModelOutput], allowed: Tensor, i: int) -> Tensor:
             return choose(outputs[0].logits[:, 0].masked_fill(~allowed, float("-inf")), i)
 
-        context = (features, state, frame_mask, text_ids, returns)
+        context = Context(features, state, frame_mask, text_ids, returns)
         return decide_together([self], [context], legal, choose_masked)
 
     def _copyable(self, text_ids: Tensor, words: Tensor | None) -> Copyable | None:
         return None if self.copied is None or words is None else self.copied.read(text_ids, words)
 
-    def _output(self, x: Tensor, previous: Tensor, source: Copyable | None) -> RTOutput:
+    def _output(self, x: Tensor, previous: Tensor, source: Copyable | None) -> ModelOutput:
         hidden = self.norm(x)
         logits = self.head(hidden)
         if self.copied is not None and source is not None:
             logits = logits + self.copied(hidden, previous, source)
-        return RTOutput(hidden, logits)
+        return ModelOutput(hidden, logits)
 
     def _context(
         self,

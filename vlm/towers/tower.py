@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from vlm.rt.images import Film
+from vlm.blocks import Film
 from vlm.towers.input import TowerInput
 from vlm.towers.open_clip import (
     build_open_clip_images,

@@ -18,7 +18,7 @@ import h5py
 import onnx
 import torch
 
-from qsft_robot.build import open_policy
+from qsft_robot.policy.open import open_policy
 from qsft_robot.checkpoint import read_policy_folder, read_training, write_checkpoint
 from qsft_robot.cli import main
 from qsft_robot.files import write_sums

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from qsft_robot.build import build_env, build_expert
+from qsft_robot.parts.simulators import build_env, build_expert
 from qsft_robot.rollouts.collect_worker import play_demonstration, play_surely
 from sim.alfworld.env import AlfworldEnv
 from sim.alfworld.process import EngineError

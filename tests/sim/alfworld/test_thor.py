@@ -16,7 +16,7 @@ import pytest
 if find_spec("alfworld") is None or find_spec("cv2") is None:
     pytest.skip("needs: pip install 'qsft-robot[alfworld]' opencv-python", allow_module_level=True)
 
-from qsft_robot.build import build_env
+from qsft_robot.parts.simulators import build_env
 from sim.alfworld.process import EngineError
 from sim.alfworld.thor import AlfworldThorEnv, scaled
 

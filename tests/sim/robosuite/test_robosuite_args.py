@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qsft_robot.build import showing
+from qsft_robot.parts.simulators import showing
 from sim.robosuite.args import LOW_DIM_KEYS, OWN_SECTION, composite_controller, read_settings
 
 ARM = {"type": "OSC_POSE", "input_type": "delta", "gripper": {"type": "GRIP"}}

@@ -233,7 +233,16 @@ def composite(part, **outer):
         {"type": "BASIC", "body_parts": {"arms": composite(OLD_ABSOLUTE)["body_parts"]}},
         composite({**NEW_ABSOLUTE, "impedance_mode": "variable_kp"}),
     ],
-    ids=["1.4", "list", "position", "part", "1.5", "1.5 with control_delta", "1.5 arms", "variable kp"],
+    ids=[
+        "1.4",
+        "list",
+        "position",
+        "part",
+        "1.5",
+        "1.5 with control_delta",
+        "1.5 arms",
+        "variable kp",
+    ],
 )
 def test_an_absolute_controller_gets_places_as_they_are(controllers):
     from robosuite.utils import transform_utils

@@ -15,6 +15,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from vlm.decision import decide_together
+from vlm.model import ActionModel, Context
 from vlm.pretrained.config import PretrainedConfig
 from vlm.pretrained.model import PretrainedModel
 from vlm.tiny.models import BUILDERS
@@ -295,7 +296,9 @@ def test_two_twins_decide_in_one_batch_as_they_do_apart(tiny_folder, family):
         def legal(prefix):
             return torch.ones(len(prefix), V, dtype=torch.bool)
 
-        return decide_together(models, [batch.context] * 2, legal, choose), torch.cat(seen, 2)
+        return decide_together(models, [Context(*batch.context)] * 2, legal, choose), torch.cat(
+            seen, 2
+        )
 
     together, logits = run([phi, theta])
     apart, expected = run([phi, _Alone(theta)])
@@ -304,10 +307,11 @@ def test_two_twins_decide_in_one_batch_as_they_do_apart(tiny_folder, family):
     assert (logits[0] - logits[1]).abs().max() > 1e-3
 
 
-class _Alone:
+class _Alone(ActionModel):
     """A model that no other can be joined with."""
 
     def __init__(self, model):
+        super().__init__()
         self.prefill, self.config = model.prefill, model.config
 
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import TypeCheckError
 
 from vlm.decision import decide_together
+from vlm.model import Context
 from vlm.rt.model import RTConfig, RTModel, rt_base, rt_small, rt_tiny
 
 
@@ -149,7 +150,7 @@ def test_two_models_that_decide_together_read_the_same_tokens(model, batch):
     def legal(prefix):
         return torch.ones(len(prefix), 32, dtype=torch.bool)
 
-    together = decide_together([model, model], [batch.context] * 2, legal, choose)
+    together = decide_together([model, model], [Context(*batch.context)] * 2, legal, choose)
     alone = model.decide(*batch.context, legal, lambda logits, i: logits.argmax(-1))
     assert torch.equal(together, alone)
 

@@ -1,0 +1,41 @@
+"""Settings of how a trained model chooses its tokens."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass
+from typing import Literal
+
+from qsft_robot.config.require import require
+from qsft_robot.names import unknown
+
+
+@dataclass(frozen=True)
+class ActingConfig:
+    """How a trained model chooses; saved with the checkpoint, changeable at evaluation."""
+
+    # power: log pi = log pi_phi + k (log p~ - log pi_phi); ratio: pi_phi exp(beta Q);
+    # paper: pi_phi exp(beta p_theta); advantage: pi_phi exp(beta (Q - V)) (value heads);
+    # behavior: pi_phi itself.
+    rule: Literal["power", "ratio", "paper", "advantage", "behavior"] = "power"
+    # Strength of the improvement of rule power. 1 is p~ alone: one network, one forward pass.
+    k: float = 1.0
+    # Inverse temperature of the rules ratio, paper and advantage.
+    beta: float = 8.0
+    # Support: tokens with pi_phi(a|s) >= support * max pi_phi. Not used where pi_phi isn't run.
+    support: float = 0.05
+    # Tokens less likely than this share of the likeliest one are cut.
+    min_p: float = 0.3
+    # 1 samples from what is left; 0 takes the likeliest token.
+    temperature: float = 1.0
+    # Return that the return-conditioned baseline is asked for, in [0, 1].
+    target_return: float = 1.0
+
+    def __post_init__(self) -> None:
+        rules = typing.get_args(typing.get_type_hints(ActingConfig)["rule"])
+        if self.rule not in rules:
+            raise unknown("acting rule", self.rule, rules)
+        require(self.k >= 0, "--acting.k must not be negative.")
+        require(self.temperature >= 0, "--acting.temperature must not be negative.")
+        require(0 <= self.min_p <= 1, "--acting.min-p must lie in [0, 1].")
+        require(0 <= self.support <= 1, "--acting.support must lie in [0, 1].")

@@ -1,0 +1,14 @@
+"""The error for a name that does not exist, with the nearest that does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
+    """The error for a name that does not exist: what was asked, the nearest, and all there are."""
+    names = list(known)
+    near = get_close_matches(name, names, n=1)
+    guess = f" Did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"unknown {what} {name!r}.{guess} There are: {', '.join(names)}.")

@@ -1,0 +1,180 @@
+"""Simulators by name: ours, those that packages register, and any gymnasium environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qsft_robot.extras import naming_extras
+from qsft_robot.names import unknown
+from qsft_robot.parts.plugins import SIMULATORS as GROUP
+from qsft_robot.parts.plugins import load_part, load_plugin, plugin_names
+
+if TYPE_CHECKING:
+    import gymnasium
+    import numpy as np
+
+# Any installed gymnasium environment, e.g. "gymnasium:Pendulum-v1".
+GYMNASIUM_PREFIX = "gymnasium:"
+ROBOSUITE_TASKS = ("Lift", "PickPlaceCan", "Stack", "NutAssemblySquare")
+# Environment name -> the package that has it. A simulator is a module or package with an `env` and
+# perhaps an `expert`, which are submodules or the module itself. `env` has `ENVIRONMENT`, a class
+# whose keyword arguments are env_kwargs, or `build_env(env_args, **overrides)`; `expert` has
+# `build_expert(env, failure, noise, rng, **options)` and `FAILURE_MODES`, name -> plain words.
+# `motion`, `games` and `args` likewise have `Motion`, `generate_games` and `seeing(kwargs, keys)`.
+SIMULATORS: dict[str, str] = {
+    "tabletop": "sim.tabletop",
+    "alfworld": "sim.alfworld",
+    "alfworld_thor": "sim.alfworld.thor",
+    **dict.fromkeys(ROBOSUITE_TASKS, "sim.robosuite"),
+}
+
+
+def environment_names() -> list[str]:
+    """Every environment that can be built by name."""
+    known = [*SIMULATORS, *plugin_names(GROUP)]
+    return [*known, f"{GYMNASIUM_PREFIX}<installed id>"]
+
+
+@naming_extras("the simulator")
+def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
+    """Build the environment that `env_args` (robomimic's form) names.
+
+    `overrides` replace or add entries of env_kwargs, e.g. `max_steps=50`,
+    `terminate_on_success=False`, `render_mode="rgb_array"`. What else stands beside env_kwargs
+    (`type`, `control_hz`, ...) describes the logs. Raises ValueError on an unknown name.
+    """
+    name = env_args["env_name"]
+    if name.startswith(GYMNASIUM_PREFIX):
+        kwargs = {**env_args.get("env_kwargs", {}), **overrides}
+        return _build_gymnasium(name.removeprefix(GYMNASIUM_PREFIX), kwargs)
+    part = _part(name, "env")
+    if part is None:
+        raise unknown("environment", name, environment_names())
+    if hasattr(part, "build_env"):
+        return part.build_env(env_args, **overrides)
+    kwargs = {**env_args.get("env_kwargs", {}), **overrides}
+    return part.ENVIRONMENT(**_known_kwargs(name, part.ENVIRONMENT, kwargs))
+
+
+def showing(env_args: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """`env_args` of an environment that shows these state keys too, where its keys can be chosen:
+    a policy may have learnt from more of them than the environment shows unasked."""
+    part = _part(env_args.get("env_name", ""), "args")
+    if part is None:
+        return dict(env_args)
+    return {**env_args, "env_kwargs": part.seeing(env_args.get("env_kwargs") or {}, keys)}
+
+
+def build_expert(
+    env: gymnasium.Env, failure: str | None, noise: float, rng: np.random.Generator, **kwargs: Any
+) -> Any:
+    """Build the scripted expert of an environment; `failure` is a name of `failure_modes`."""
+    simulator: Any = env.unwrapped
+    name = simulator.env_args["env_name"]
+    modes = failure_modes(name)
+    if failure is not None and failure not in modes:
+        raise unknown("failure mode", failure, modes)
+    return _part(name, "expert").build_expert(simulator, failure, noise, rng, **kwargs)
+
+
+def failure_modes(env_name: str) -> dict[str, str]:
+    """The named ways in which the scripted expert of an environment can fail, in plain words."""
+    part = _part(env_name, "expert")
+    if part is None:
+        raise ValueError(f"{env_name!r} has no scripted expert, so nothing can be collected in it.")
+    return part.FAILURE_MODES
+
+
+def build_motion(env: gymnasium.Env, control_hz: float) -> Any:
+    """What moves an environment in physics time, for a robot that runs with the wall clock."""
+    simulator: Any = env.unwrapped
+    name = simulator.env_args["env_name"]
+    part = _part(name, "motion")
+    if part is None:
+        raise unknown("real-time environment", name, _with("motion"))
+    return part.Motion(simulator, control_hz)
+
+
+def generate_games(
+    world: str,
+    folder: Path | None,
+    games: Mapping[str, int],
+    *,
+    seed: int,
+    workers: int,
+    on_game: Callable[[int, int], None] | None = None,
+) -> Any:
+    """Make the games of a world that ships none; returns a report that prints itself."""
+    part = _part(world, "games")
+    if part is None:
+        raise unknown("world of games", world, _with("games"))
+    return part.generate_games(folder, games, seed=seed, workers=workers, on_game=on_game)
+
+
+_OFFERS = {
+    "env": ("build_env", "ENVIRONMENT"),
+    "expert": ("build_expert",),
+    "motion": ("Motion",),
+    "games": ("generate_games",),
+    "args": ("seeing",),
+}
+
+
+def _part(env_name: str, part: str) -> Any:
+    """A part of an environment's simulator; None where there is no such simulator or part."""
+    if env_name in SIMULATORS:
+        simulator = load_part(SIMULATORS[env_name])
+    else:
+        simulator = load_plugin(GROUP, env_name)
+    if simulator is None:
+        return None
+    if any(hasattr(simulator, offer) for offer in _OFFERS[part]):
+        return simulator
+    if not hasattr(simulator, "__path__"):
+        return None
+    inner = f"{simulator.__name__}.{part}"
+    try:
+        return load_part(inner)
+    except ModuleNotFoundError as error:
+        if error.name != inner:
+            raise
+        return None
+
+
+def _with(part: str) -> list[str]:
+    return [name for name in SIMULATORS if _part(name, part) is not None]
+
+
+def _build_gymnasium(name: str, kwargs: dict[str, Any]) -> gymnasium.Env:
+    """An installed environment. A step limit that it does not take itself is gymnasium's own;
+    ValueError for another argument that it does not take."""
+    import gymnasium
+
+    try:
+        return gymnasium.make(name, **kwargs)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        if "'max_steps'" in str(error):
+            rest = {key: x for key, x in kwargs.items() if key != "max_steps"}
+            return _build_gymnasium(name, {**rest, "max_episode_steps": kwargs["max_steps"]})
+        flag = " (--run-to-limit)" if "'terminate_on_success'" in str(error) else ""
+        raise ValueError(f"{GYMNASIUM_PREFIX}{name}: {error}{flag}") from error
+
+
+def _known_kwargs(name: str, kind: type, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The kwargs; ValueError with the nearest name for one that the environment does not take."""
+    known = dict.fromkeys(
+        each.name
+        for base in kind.__mro__
+        if not base.__module__.startswith(("gymnasium.", "builtins", "typing"))
+        for each in signature(base).parameters.values()
+        if each.kind is not each.VAR_KEYWORD
+    )
+    for key in kwargs:
+        if key not in known:
+            raise unknown(f"argument of the environment {name}", key, known)
+    return kwargs
