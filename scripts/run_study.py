@@ -147,6 +147,7 @@ _PHI_ACTS = "--optim.behavior-steps 900 --optim.value-steps 600"
 METHODS = {
     "sft": "--method sft",
     "filtered_sft": "--method filtered_sft",
+    "nonfailing_sft": "--method nonfailing_sft",
     "return_conditioned": "--method return_conditioned",
     "qsft": "--method qsft",
     "ilql": f"--method ilql {_PHI_ACTS}",
