@@ -22,7 +22,7 @@ from qsft_robot.config.methods import find_method
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.extras import explained
 from qsft_robot.policy.folder import POLICY
-from qsft_robot.presets.tabletop import (
+from qsft_robot.presets.look_up import (
     EVALUATION_SEED,
     PRESETS,
     apply_presets,

@@ -145,7 +145,7 @@ def train_policy(folder: Path, logs: Path) -> Path:
     """A policy after two updates a stage: it hardly ever succeeds, so every evaluation plays the
     same number of steps, nearly."""
     from qsft_robot.config.train import TrainConfig
-    from qsft_robot.presets.tabletop import apply_presets, with_settings
+    from qsft_robot.presets.look_up import apply_presets, with_settings
     from qsft_robot.training.train import train
 
     os.environ["QSFT_CACHE"] = str(folder / "cache")
@@ -165,7 +165,7 @@ def process_rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Itera
     import torch
 
     from qsft_robot.policy.token_policy import load_policy
-    from qsft_robot.presets.tabletop import recipe
+    from qsft_robot.presets.look_up import recipe
     from qsft_robot.rollouts.collect import CollectPart, collect
     from qsft_robot.rollouts.evaluate import evaluate
 

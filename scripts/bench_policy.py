@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from qsft_robot.config.train import TrainConfig
-from qsft_robot.presets.tabletop import apply_presets, recipe, with_settings
+from qsft_robot.presets.look_up import apply_presets, recipe, with_settings
 from qsft_robot.rollouts.collect import CollectPart, collect
 from qsft_robot.training.train import train
 

@@ -17,7 +17,7 @@ from qsft_robot.algorithms.stage import Stage
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.parts.models import build_model
-from qsft_robot.presets.tabletop import apply_presets, with_settings
+from qsft_robot.presets.look_up import apply_presets, with_settings
 from qsft_robot.token_data.run_data import read_run_data
 from qsft_robot.training.feature_cache import on_features
 from qsft_robot.training.metrics import MetricsLog

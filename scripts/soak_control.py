@@ -168,7 +168,7 @@ def small_policy(folder: Path) -> Path:
     from two 64x64 images."""
     from qsft_robot.config.train import TrainConfig
     from qsft_robot.export.export import export_policy
-    from qsft_robot.presets.tabletop import apply_presets, recipe, with_settings
+    from qsft_robot.presets.look_up import apply_presets, recipe, with_settings
     from qsft_robot.rollouts.collect import CollectPart, collect
     from qsft_robot.training.train import train
 

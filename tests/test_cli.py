@@ -16,7 +16,7 @@ import pytest
 from qsft_robot import cli
 from qsft_robot.cli import VERBS, _defaults_for, main
 from qsft_robot.files import read_json, write_json, write_sums
-from qsft_robot.presets.tabletop import PRESETS, RECIPES
+from qsft_robot.presets.look_up import PRESETS, RECIPES
 
 # verb -> flags and arguments that its help has to name
 HELP = {

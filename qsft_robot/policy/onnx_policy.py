@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
 
+from qsft_robot.context import Memory
 from qsft_robot.normalize import NormStats
 from qsft_robot.observations import MAX_TEXTS, check_observation, state_vector
 from qsft_robot.policy.folder import read_description
@@ -23,15 +22,6 @@ if TYPE_CHECKING:
 DECISION, FRAME = "decision.onnx", "frame.onnx"
 # Parts of the acting rule that are inputs of the graph; all others are in it.
 CHANGEABLE = ("temperature", "target_return")
-
-
-@dataclass
-class OnnxMemory:
-    """What the policy remembers of one episode."""
-
-    states: deque[np.ndarray]  # normalized state vectors, newest last
-    features: list[deque[np.ndarray]]  # image tokens, one history a feature input
-    generator: np.random.Generator
 
 
 class OnnxPolicy:
@@ -95,16 +85,12 @@ class OnnxPolicy:
         """The action chunk, float32 [h, d], in the environment's own action units."""
         return self.infer_batch([observation], [self._memory])[0].actions
 
-    def begin_episode(self, seed: int) -> OnnxMemory:
+    def begin_episode(self, seed: int) -> Memory:
         """A fresh memory."""
-        return OnnxMemory(
-            deque(maxlen=self.history),
-            [deque(maxlen=self.history) for _ in self._feature_inputs],
-            np.random.default_rng(seed),
-        )
+        return Memory(self.history, 0, len(self._feature_inputs), seed)
 
     def infer_batch(
-        self, observations: Sequence[Observation], memories: Sequence[OnnxMemory]
+        self, observations: Sequence[Observation], memories: Sequence[Memory]
     ) -> list[Decision]:
         """One decision an observation. ValueError names a missing or wrong-sized input."""
         actions, _, values = self.decide(observations, memories)
@@ -113,17 +99,26 @@ class OnnxPolicy:
         ]
 
     def decide(
-        self, observations: Sequence[Observation], memories: Sequence[OnnxMemory]
+        self, observations: Sequence[Observation], memories: Sequence[Memory]
     ) -> tuple[
         Float32[np.ndarray, "b h d"], Int64[np.ndarray, "b n"], Float32[np.ndarray, " b"] | None
     ]:
         """Actions, their token ids, and V(s) where the policy carries a value."""
+        given = self.inputs(observations, memories)
+        found = self._decision.run(None, {name: np.asarray(given[name]) for name in self._inputs})
+        outputs = dict(zip(self._outputs, found, strict=True))
+        return outputs["actions"], outputs["token_ids"], outputs.get("value")
+
+    def inputs(
+        self, observations: Sequence[Observation], memories: Sequence[Memory]
+    ) -> dict[str, Any]:
+        """Remember the observations; what the decision graph then reads."""
         for observation in observations:
             check_observation(observation, self.cameras, self.state_keys)
         # All that can be refused comes before any memory is changed.
         text_ids = np.stack([self._text(o.instruction) for o in observations])
         for o, memory in zip(observations, memories, strict=True):
-            memory.states.append(state_vector(o.state, self.state_keys, self.norm_stats, 1)[0])
+            memory.states.push(state_vector(o.state, self.state_keys, self.norm_stats, 1)[0])
         if self._frame is not None:
             images = {
                 f"image_{i}": np.stack([o.images[camera] for o in observations])
@@ -132,23 +127,20 @@ class OnnxPolicy:
             made = self._frame.run(None, {"text_ids": text_ids, **images})
             for i, features in enumerate(made):
                 for memory, row in zip(memories, features, strict=True):
-                    memory.features[i].append(row)
-        seen = np.array([[len(m.states)] for m in memories])
+                    memory.features[i].push(row)
         given = {
-            "state": np.stack([window(m.states, self.history) for m in memories]),
-            "frame_mask": np.arange(self.history) >= self.history - seen,
+            "state": np.stack([m.states.window() for m in memories]),
+            "frame_mask": np.stack([m.states.seen() for m in memories]),
             "text_ids": text_ids,
             "returns": np.full(len(memories), self.acting["target_return"], np.float32),
             "noise": self._noise(memories),
             "temperature": np.float32(self.acting["temperature"]),
         }
         for i, name in enumerate(self._feature_inputs):
-            given[name] = np.stack([window(m.features[i], self.history) for m in memories])
-        found = self._decision.run(None, {name: np.asarray(given[name]) for name in self._inputs})
-        outputs = dict(zip(self._outputs, found, strict=True))
-        return outputs["actions"], outputs["token_ids"], outputs.get("value")
+            given[name] = np.stack([m.features[i].window() for m in memories])
+        return given
 
-    def _noise(self, memories: Sequence[OnnxMemory]) -> np.ndarray:
+    def _noise(self, memories: Sequence[Memory]) -> np.ndarray:
         size = self._inputs["noise"][1:]
         return np.stack([m.generator.gumbel(size=size).astype(np.float32) for m in memories])
 
@@ -165,12 +157,6 @@ class OnnxPolicy:
                 self._texts.clear()
             self._texts[instruction] = ids
         return self._texts[instruction]
-
-
-def window(history: deque[np.ndarray], length: int) -> np.ndarray:
-    """The last `length` entries, newest last; the oldest stands in where there are fewer."""
-    entries = list(history)
-    return np.stack([entries[0]] * (length - len(entries)) + entries)
 
 
 def open_graph(

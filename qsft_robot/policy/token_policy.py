@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from qsft_robot.algorithms.networks import PolicyNetworks, frame_features
 from qsft_robot.config.acting import ActingConfig
 from qsft_robot.config.json_form import from_json
 from qsft_robot.config.methods import find_method
+from qsft_robot.context import Memory
 from qsft_robot.names import unknown
 from qsft_robot.normalize import NormStats
 from qsft_robot.observations import MAX_TEXTS, check_observation, state_vector
@@ -28,20 +27,6 @@ from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.types import ADMISSIBLE, Decision, Observation
 from tokenizers_action.protocol import ActionTokenizer, TextTokenizer
 from vlm.model import Context
-
-
-@dataclass
-class Memory:
-    """What the policy remembers of one episode."""
-
-    states: deque[Tensor]  # normalized state vectors, newest last
-    features: list[deque[Tensor]]  # image tokens, one history a network
-    generator: np.random.Generator
-    # Where the model reads texts: its last steps, newest last, as words or as they were said, and
-    # the last command.
-    words: deque[Tensor]
-    steps: deque[tuple[str, list[str]]]
-    command: str = ""
 
 
 class TokenPolicy:
@@ -98,14 +83,7 @@ class TokenPolicy:
 
     def begin_episode(self, seed: int) -> Memory:
         """A fresh memory."""
-        trunks = len(self._trunks)
-        return Memory(
-            deque(maxlen=self.history),
-            [deque(maxlen=self.history) for _ in range(trunks)],
-            np.random.default_rng(seed),
-            deque(maxlen=self.text_history),
-            deque(maxlen=self.text_history),
-        )
+        return Memory(self.history, self.text_history, len(self._trunks), seed)
 
     @torch.inference_mode()
     def infer_batch(
@@ -168,29 +146,21 @@ class TokenPolicy:
         """Remember the observations; the context batch of each network."""
         for observation in observations:
             check_observation(observation, self.cameras, self.state_keys, self._needs)
-        state = torch.from_numpy(
-            np.stack(
-                [
-                    state_vector(o.state, self.state_keys, self.norm_stats, 1)[0]
-                    for o in observations
-                ]
-            )
-        )
         if self.text_history and self._frame_words is None:
             text_ids = self._prompts(observations, memories)
         else:
             text_ids = torch.stack([self._text(o.instruction) for o in observations])
         text_ids = text_ids.to(self.device)
-        for memory, row in zip(memories, state, strict=True):
-            memory.states.append(row)
+        for observation, memory in zip(observations, memories, strict=True):
+            row = state_vector(observation.state, self.state_keys, self.norm_stats, 1)
+            memory.states.push(row[0])
         empty = torch.zeros(len(observations), 0, device=self.device)
         returns = None
         if find_method(self.description["method"]).conditions_on_return:
             returns = torch.full((len(observations),), self.acting.target_return)
-        seen = torch.tensor([[len(m.states)] for m in memories])
         base = TokenBatch(
-            state=torch.stack([window(m.states, self.history) for m in memories]).to(self.device),
-            frame_mask=(torch.arange(self.history) >= self.history - seen).to(self.device),
+            state=self._stacked([m.states.window() for m in memories]),
+            frame_mask=self._stacked([m.states.seen() for m in memories]),
             text_ids=text_ids,
             action_ids=empty.long(),
             token_mask=empty.bool(),
@@ -215,8 +185,8 @@ class TokenPolicy:
             features = frame_features(model, newest)
             assert features is not None
             for memory, row in zip(memories, features[:, 0], strict=True):
-                memory.features[i].append(row)
-            stacked = torch.stack([window(m.features[i], self.history) for m in memories])
+                memory.features[i].push(row)
+            stacked = torch.stack([torch.stack(m.features[i].window()) for m in memories])
             contexts.append(replace(base, features=stacked))
         return contexts
 
@@ -228,20 +198,20 @@ class TokenPolicy:
             return None
         for observation, memory in zip(observations, memories, strict=True):
             said = [observation.texts[key] for key in self.text_keys]
-            memory.words.append(torch.from_numpy(self._frame_words(memory.command, said)))
-        rows = []
-        for memory in memories:
-            missing = self.text_history - len(memory.words)
-            rows.append(F.pad(torch.stack([*memory.words]), (0, 0, missing, 0)))
-        return torch.stack(rows).to(self.device)
+            memory.words.push(self._frame_words(memory.command, said))
+        rows = [np.stack(m.words.window()) * m.words.seen()[:, None] for m in memories]
+        return self._stacked(rows)
+
+    def _stacked(self, rows: Sequence[Any]) -> Tensor:
+        return torch.from_numpy(np.stack([np.asarray(row) for row in rows])).to(self.device)
 
     def _prompts(self, observations: Sequence[Observation], memories: Sequence[Memory]) -> Tensor:
         """Remember what was said; the ids of the prompts with the last steps, [b, l]."""
         prompt, found = self._trunks[0].encode_steps, []
         for observation, memory in zip(observations, memories, strict=True):
             said = [observation.texts[key] for key in self.text_keys]
-            memory.steps.append((memory.command, said))
-            found.append(torch.from_numpy(prompt(observation.instruction, [*memory.steps])))
+            memory.steps.push((memory.command, said))
+            found.append(torch.from_numpy(prompt(observation.instruction, memory.steps.entries())))
         return torch.stack(found)
 
     def _text(self, instruction: str) -> Tensor:
@@ -268,12 +238,6 @@ class TokenPolicy:
             raise unknown(
                 "acting rule for this policy", rule, ("power", "ratio", "paper", "behavior")
             )
-
-
-def window(history: deque[Tensor], length: int) -> Tensor:
-    """The last `length` entries, newest last; the oldest stands in where there are fewer."""
-    entries = list(history)
-    return torch.stack([entries[0]] * (length - len(entries)) + entries)
 
 
 def build_networks(description: Mapping[str, Any], folder: Path | None = None) -> PolicyNetworks:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from qsft_robot.context import rows_seen
 from qsft_robot.normalize import NormStats
 from qsft_robot.observations import state_vector
 from qsft_robot.returns import ReturnRange
@@ -136,12 +137,13 @@ class TokenData:
 
     def read_steps(self, prompt: StepPrompt, text_history: int) -> None:
         """Turn every row into the ids of a prompt with its last `text_history` steps."""
+        rows = torch.arange(self.rows)
+        windows, seen = self._window(rows, text_history)
         found = []
-        for row in range(self.rows):
-            episode = int(self.episode_of_row[row])
-            first = max(int(self.first_row[episode]), row + 1 - text_history)
-            told = self._steps_told[first : row + 1]
-            found.append(prompt(self.instructions[episode], told).astype(np.int32))
+        for row, (window, is_seen) in enumerate(zip(windows, seen, strict=True)):
+            told = [self._steps_told[i] for i in window[is_seen]]
+            instruction = self.instructions[int(self.episode_of_row[row])]
+            found.append(prompt(instruction, told).astype(np.int32))
         self.prompt_ids = torch.from_numpy(np.stack(found))
 
     def legal_first(self, rows: Int[Tensor, " b"]) -> Bool[Tensor, "b v"]:
@@ -155,18 +157,17 @@ class TokenData:
     def _words(self, rows: Tensor) -> Tensor | None:
         if self.words is None:
             return None
-        window = rows[:, None] - torch.arange(self.text_history - 1, -1, -1)
-        begun = window >= self.first_row[self.episode_of_row[rows]][:, None]
-        return self.words[window.clamp(min=0)].long() * begun[..., None]
+        window, seen = self._window(rows, self.text_history)
+        return self.words[window].long() * torch.from_numpy(seen)[..., None]
+
+    def _window(self, rows: Tensor, length: int) -> tuple[np.ndarray, np.ndarray]:
+        first = self.first_row[self.episode_of_row[rows]]
+        return rows_seen(rows.numpy(), first.numpy(), length, self.tokenizer.horizon)
 
     def context(self, rows: Int[Tensor, " b"]) -> TokenBatch:
-        """What the policy sees at observation rows, with no action tokens (n = 0). A policy that
-        acts in chunks looks once a chunk, so the frames of its history lie that far apart."""
-        back = torch.arange(self.history - 1, -1, -1) * self.tokenizer.horizon
-        window = rows[:, None] - back
+        """What the policy sees at observation rows, with no action tokens (n = 0)."""
         episode = self.episode_of_row[rows]
-        frame_mask = window >= self.first_row[episode][:, None]
-        window = torch.where(frame_mask, window, rows[:, None])
+        window, frame_mask = map(torch.from_numpy, self._window(rows, self.history))
         empty = torch.zeros(len(rows), 0)
         return TokenBatch(
             state=self.state[window],

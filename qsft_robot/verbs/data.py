@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from qsft_robot.presets.tabletop import Recipe, recipe
+from qsft_robot.presets.look_up import Recipe, recipe
 from qsft_robot.printed_text import say
 from qsft_robot.verbs.flag_words import acting_changes, env_changes, shares, use_threads
 

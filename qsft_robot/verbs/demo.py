@@ -17,7 +17,7 @@ from qsft_robot.extras import EXTRAS, require_packages
 from qsft_robot.files import write_json
 from qsft_robot.intervals import wilson
 from qsft_robot.logs.inspection import inspect
-from qsft_robot.presets.tabletop import EVALUATION_SEED, apply_presets, recipe, with_settings
+from qsft_robot.presets.look_up import EVALUATION_SEED, apply_presets, recipe, with_settings
 from qsft_robot.rollouts.collect import CollectPart, collect
 from qsft_robot.rollouts.evaluate import EvaluationResult, evaluate
 from qsft_robot.rollouts.playback import playback

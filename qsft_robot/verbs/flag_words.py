@@ -9,7 +9,7 @@ from typing import Any
 
 from qsft_robot.config.acting import ActingConfig
 from qsft_robot.names import unknown
-from qsft_robot.presets.tabletop import recipe
+from qsft_robot.presets.look_up import recipe
 
 
 def _number(word: str, flag: str) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from qsft_robot.presets.tabletop import PRESETS, RECIPES
+from qsft_robot.presets.look_up import PRESETS, RECIPES
 from qsft_robot.printed_text import one_line, printable, say
 from qsft_robot.verbs.flag_words import acting_changes
 

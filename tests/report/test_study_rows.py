@@ -12,7 +12,7 @@ import pytest
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.files import read_json
 from qsft_robot.intervals import wilson
-from qsft_robot.presets.tabletop import PRESETS, apply_presets
+from qsft_robot.presets.look_up import PRESETS, apply_presets
 from qsft_robot.report.study_rows import merge_rows, result_row, run_verb
 from qsft_robot.verbs.flag_words import env_changes
 

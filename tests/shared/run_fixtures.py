@@ -22,7 +22,7 @@ from qsft_robot.config.tokenizer import TokenizerConfig
 from qsft_robot.config.train import OptimConfig, TrainConfig
 from qsft_robot.logs.writer import DemonstrationWriter, write_demonstrations
 from qsft_robot.parts.models import build_tiny_model
-from qsft_robot.presets.tabletop import PRESETS, with_settings
+from qsft_robot.presets.look_up import PRESETS, with_settings
 from qsft_robot.rollouts.collect_worker import play_demonstration
 from qsft_robot.types import Episode, Observation
 from sim.tabletop.env import TabletopEnv

@@ -8,7 +8,7 @@ from qsft_robot.config.data import DataConfig
 from qsft_robot.config.model import ModelConfig
 from qsft_robot.config.tokenizer import TokenizerConfig
 from qsft_robot.config.train import OptimConfig, TrainConfig
-from qsft_robot.presets.tabletop import with_settings
+from qsft_robot.presets.look_up import with_settings
 
 
 def settings(path: Path, out: Path, **changes: object) -> TrainConfig:

@@ -19,7 +19,7 @@ from qsft_robot.config.train import TrainConfig
 from qsft_robot.logs.writer import write_demonstrations
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.policy.token_policy import TokenPolicy, load_policy
-from qsft_robot.presets.tabletop import with_settings
+from qsft_robot.presets.look_up import with_settings
 from qsft_robot.rollouts.evaluate import evaluate
 from qsft_robot.token_data.run_data import RunData, describe, read_run_data
 from qsft_robot.training.run_model import build_run_model
