@@ -117,6 +117,10 @@ class Policy(Protocol):
         ...
 
 
+class PolicyChanged(ConnectionError):
+    """Another policy answers than the one that began the episode; the next `reset` takes it."""
+
+
 class EpisodeMemory(Protocol):
     """What a policy remembers of one episode (frames, random state); opaque to the caller."""
 

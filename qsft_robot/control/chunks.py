@@ -68,7 +68,8 @@ class ChunkExecution:
     def add(self, decided_for: int, actions: np.ndarray, now: int) -> None:
         """Take a chunk [h, d] that was decided from the observation of tick `decided_for`; `now`
         is the tick that will be executed next."""
-        actions = np.asarray(actions, np.float32)
+        with np.errstate(over="ignore"):  # Inf is no action, and becomes a hold
+            actions = np.array(actions, np.float32)  # the policy may use its array again
         if decided_for < self._decided_for:
             return  # overtaken by a newer one
         self._decided_for = decided_for

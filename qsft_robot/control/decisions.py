@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from qsft_robot.control.cadence import Clock
 from qsft_robot.types import Observation, Policy
 
 
@@ -19,7 +20,7 @@ class Answer:
 
     tick: int
     actions: np.ndarray | None
-    error: Exception | None
+    error: BaseException | None
     seconds: float
 
 
@@ -36,6 +37,21 @@ class Decider(Protocol):
     def answer(self, until: float) -> Answer | None:
         """The answer, waited for until the moment `until` of the loop's clock; None if none yet."""
         ...
+
+    def reset(self, seed: int, timeout_s: float, cancelled: Callable[[], bool] = ...) -> None:
+        """Begin an episode in the policy; Cancelled once `cancelled()`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Cancelled(RuntimeError):
+    """Somebody asked for the end of the run while the policy was waited for."""
+
+
+def never() -> bool:
+    """Nobody cancels."""
+    return False
 
 
 class DecisionThread:
@@ -58,20 +74,14 @@ class DecisionThread:
         """Hand over an observation; ValueError while the one before is still being answered."""
         self._post(lambda: self._policy.infer(observation), tick)
 
-    def reset(self, seed: int, timeout_s: float) -> None:
+    def reset(self, seed: int, timeout_s: float, cancelled: Callable[[], bool] = never) -> None:
         """Begin an episode in the policy, waiting for it and for any late answer of the one
         before; RuntimeError when the policy does not come back in time."""
         give_up = time.monotonic() + timeout_s
-        while self._busy and time.monotonic() < give_up:
-            self.answer(min(give_up, time.monotonic() + 0.1))
-        if self._busy:
-            raise RuntimeError(
-                f"the policy has not answered for {timeout_s:g} s; no episode can begin."
-            )
+        while self._busy:
+            wait_for(self, give_up, cancelled, f"the policy has not answered for {timeout_s:g} s")
         self._post(lambda: self._policy.reset(seed), -1)
-        done = self.answer(give_up)
-        if done is None:
-            raise RuntimeError(f"the policy's reset took more than {timeout_s:g} s.")
+        done = wait_for(self, give_up, cancelled, f"its reset took more than {timeout_s:g} s")
         if done.error is not None:
             raise done.error
 
@@ -113,8 +123,27 @@ class DecisionThread:
             actions, error = None, None
             try:
                 actions = work()
-            except Exception as problem:  # handed to the loop, which holds and says so
+            except BaseException as problem:
                 error = problem
             with self._wake:
                 self._answer = Answer(tick, actions, error, time.monotonic() - began)
                 self._wake.notify_all()
+
+
+def wait_for(
+    decider: Decider,
+    give_up: float,
+    cancelled: Callable[[], bool],
+    late: str,
+    clock: Clock | None = None,
+) -> Answer:
+    """The answer that is under way; RuntimeError with `late` when it does not come by `give_up`
+    (of `clock`, the system's monotonic one when None), Cancelled once `cancelled()`."""
+    now = time.monotonic if clock is None else clock.now
+    while now() < give_up:
+        found = decider.answer(min(give_up, now() + 0.1))
+        if found is not None:
+            return found
+        if cancelled():
+            raise Cancelled("the run was ended while the policy was waited for")
+    raise RuntimeError(f"{late}; no episode can begin.")

@@ -51,6 +51,15 @@ class Limits:
                 f"limits: box corner {self.box_low.tolist()} is not below {self.box_high}."
             )
 
+    def reach(self, period_s: float) -> np.ndarray:
+        """How far each dimension may go from one action to the next, [d]; Inf: any way."""
+        found = np.full(len(self.low), np.inf)
+        if self.change is not None:
+            found = np.minimum(found, self.change)
+        if self.velocity is not None:
+            found = np.minimum(found, self.velocity * period_s)
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """As JSON types, for reports."""
 
@@ -80,23 +89,31 @@ def limits_from_policy(
     if bad:
         raise ValueError(f"--limits-off {' '.join(bad)}: there are: {', '.join(KINDS[1:])}.")
     seen = description["action"].get("seen")
-    logs_hz = policy.control_hz or control_hz
+    rate = robot.control_hz if robot.stepped and robot.control_hz else control_hz
+    logs_hz = policy.control_hz or rate
+    # A loop faster than the logs sends smaller changes and shorter steps: the same a second.
+    share = min(1.0, logs_hz / rate)
     low = np.maximum(robot.action_low, policy.action_low if seen is None else seen["low"])
     high = np.minimum(robot.action_high, policy.action_high if seen is None else seen["high"])
+    steps = robot.is_displacement
+    steps[list(robot.speeds)] = False
+    low, high = (np.where(steps, np.asarray(x, np.float64) * share, x) for x in (low, high))
     found: dict[str, Any] = {"low": low, "high": np.maximum(low, high)}
     end = robot.end_effector
     still = robot.is_displacement
     if seen is not None:
+        _check_finite("action.seen", seen)
         change = np.asarray(seen["largest_change"], np.float64)
-        found["change"] = change
+        found["change"] = change * share
         found["velocity"] = np.where(still, np.inf, change * logs_hz)
         if end is not None:
             largest = np.maximum(np.abs(seen["low"]), np.abs(seen["high"]))
             step = largest if end.action == "displacement" else change
-            hz = control_hz if end.action == "displacement" else logs_hz
+            hz = rate if {0, 1, 2} <= {*robot.speeds} else logs_hz
             found["speed"] = float(np.linalg.norm(step[:3]) * end.scale * hz)
     box = description.get("state_range", {}).get(end.key) if end is not None else None
     if box is not None:
+        _check_finite(f"state_range.{end.key if end else ''}", box)
         found["box_low"] = np.asarray(box["low"], np.float64)[:3]
         found["box_high"] = np.asarray(box["high"], np.float64)[:3]
     sizes = dict.fromkeys(("low", "high", "change", "velocity"), robot.action_dim)
@@ -124,34 +141,81 @@ def limits_from_policy(
     return limits
 
 
+def _check_finite(what: str, rows: Mapping[str, Any]) -> None:
+    if not all(np.isfinite(np.asarray(row, np.float64)).all() for row in rows.values()):
+        raise ValueError(
+            f"policy.json: {what} holds NaN or Inf, which limits nothing; export the policy again."
+        )
+
+
 class ActionLimiter:
     """Bends each action into the limits, and counts what it bent by kind.
 
     What `apply` returns is finite, in range, within the largest change and speed of the action
     before, and does not send the end effector out of the box; an arm that stands outside of range
-    or box is led back at that rate. It also passes every `hold`.
+    or box is led back at that rate. It also passes every `hold`. Nothing leaves the range that the
+    robot declares, and nothing is sent to an arm that stands beyond it.
     """
 
-    def __init__(self, limits: Limits, robot: RobotSpec, control_hz: float) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        robot: RobotSpec,
+        control_hz: float,
+        clamps: Counter[str] | None = None,
+    ) -> None:
+        """`clamps`: counts that go on."""
         self.limits, self.robot = limits, robot
-        self.clamps: Counter[str] = Counter()
+        # The action before, as far as the driver could be believed, float32 [d].
+        self.last: np.ndarray | None = None
+        self.clamps: Counter[str] = Counter() if clamps is None else clamps
         self._period = 1.0 / control_hz
         self._still = robot.is_displacement
         self._exempt = np.zeros(robot.action_dim, bool)
         self._exempt[list(robot.switches)] = True
+        # A displacement of 0 is a hold, whatever the robot declares.
+        declared = (robot.action_low.astype(np.float64), robot.action_high.astype(np.float64))
+        self._declared_range = (
+            np.where(self._still, np.minimum(declared[0], 0.0), declared[0]),
+            np.where(self._still, np.maximum(declared[1], 0.0), declared[1]),
+        )
         self._low, self._high = self._range()
         self.reset()
 
-    def reset(self) -> None:
-        """An episode begins: nothing was sent yet."""
-        self.last: np.ndarray | None = None
+    def reset(self, moved: bool = True) -> None:
+        """An episode begins. `moved`: the robot may be elsewhere than it was sent last; else one
+        that doesn't measure where it is counts as being there still."""
+        if moved or self.robot.measured is not None:
+            self.last = None
+        # What was handed to the driver, which may have sent less.
+        self._handed = self.last
         self._point = CommandedPoint(end.leash if (end := self.robot.end_effector) else 0.0)
 
-    def sent(self, action: np.ndarray) -> None:
-        """Tell what really went out, float32 [d]."""
-        self.last = np.asarray(action, np.float32)
+    def sent(self, action: np.ndarray, believed: np.ndarray | None = None) -> None:
+        """Tell what was handed to the driver, float32 [d], and what it really sent where that is
+        another action and was `believed`."""
+        self._handed = np.asarray(action, np.float32)
+        self.last = self._handed if believed is None else np.asarray(believed, np.float32)
         if self.robot.end_effector is not None:
             self._point.sent(self.robot.end_effector.scale * self.last[:3].astype(float))
+
+    def believed(self, action: np.ndarray, told: Any) -> np.ndarray | None:
+        """What a driver `told` that it sent instead of `action` [d], float32 [d]; None unless it is
+        a finite row [d] of the declared range, as near as one change or nearer to a stop."""
+        try:
+            row = np.asarray(told, np.float64)
+        except (TypeError, ValueError):
+            return None
+        if row.shape != action.shape or not np.isfinite(row).all():
+            return None
+        low, high, width = (*self._declared_range, self.limits.high - self.limits.low)
+        reach = self.limits.reach(self._period)
+        reach = np.where(np.isfinite(reach), reach, np.where(np.isfinite(width), 0.1 * width, 0.0))
+        near = np.abs(row - action) <= reach + 1e-6 * np.maximum(1.0, np.abs(action))
+        slower = self._still & (row * action >= 0) & (np.abs(row) <= np.abs(action))
+        inside = (row >= low) & (row <= high)
+        fine = inside & (near | slower | self._exempt)
+        return row.astype(np.float32) if fine.all() else None
 
     def hold(self, observation: Observation | None) -> np.ndarray | None:
         """What keeps the robot where it is, float32 [d], or None where nothing is to be sent."""
@@ -159,7 +223,8 @@ class ActionLimiter:
         return None if action is None else self._bend(action, observation, Counter())
 
     def apply(self, action: np.ndarray, observation: Observation) -> np.ndarray | None:
-        """The action to send, float32 [d]; an action with NaN or Inf becomes a hold."""
+        """The action to send, float32 [d]; an action with NaN or Inf becomes a hold. None where
+        nothing may be sent: an arm that stands beyond the range it declares."""
         action = np.asarray(action, np.float64)
         if action.shape != (self.robot.action_dim,):
             raise ValueError(
@@ -173,17 +238,22 @@ class ActionLimiter:
 
     def _bend(
         self, action: np.ndarray, observation: Observation | None, clamps: Counter[str]
-    ) -> np.ndarray:
+    ) -> np.ndarray | None:
         """Clip into one interval after the other. For each dimension all intervals hold one point
         in common (0 for a displacement, else the action before), so the order does not matter."""
         at = np.asarray(action, np.float64)
         limits, before = self.limits, self._before(observation)
+        inside = np.clip(before, *self._declared_range)
+        reach = limits.reach(self._period)
+        if (np.abs(inside - before) > np.where(np.isfinite(reach), reach, 0.0) + 1e-6).any():
+            return None
+        before = inside
         bounds = [("range", *self._reaching(before, *self._declared))]
         if limits.change is not None:
             bounds.append(("change", *self._around(before, limits.change)))
         if limits.velocity is not None:
-            reach = np.where(self._still, np.inf, limits.velocity * self._period)
-            bounds.append(("velocity", *self._around(before, reach)))
+            speed = np.where(self._still, np.inf, limits.velocity * self._period)
+            bounds.append(("velocity", *self._around(before, speed)))
         if (box := self._box_around(observation)) is not None:
             bounds.append(("workspace", *self._reaching(before, *box)))
         for kind, low, high in bounds:
@@ -192,7 +262,8 @@ class ActionLimiter:
                 clamps[kind] += 1
             at = clipped
         at = self._slow_down(at, before, clamps)
-        return _inside(at, *self._reaching(before, self._low, self._high))
+        low, high = self._reaching(before, self._low, self._high)
+        return _inside(at, *(np.clip(x, *self._declared_range) for x in (low, high)))
 
     def _reaching(
         self, before: np.ndarray, low: np.ndarray, high: np.ndarray
@@ -234,8 +305,10 @@ class ActionLimiter:
 
     def _around(self, before: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         free = self._exempt | np.isnan(before)
-        low = np.where(free, -np.inf, before - reach)
-        high = np.where(free, np.inf, before + reach)
+        # A driver that says that it sent something else may be wrong: near both is near either.
+        other = before if self.last is None or self._handed is None else self._handed
+        low = np.where(free, -np.inf, np.maximum(before, other) - reach)
+        high = np.where(free, np.inf, np.minimum(before, other) + reach)
         low[self._still] = np.minimum(low[self._still], 0.0)
         high[self._still] = np.maximum(high[self._still], 0.0)
         return low, high

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,10 +11,16 @@ import numpy as np
 from qsft_robot.control.cadence import Cadence, Clock, Grid
 from qsft_robot.control.chunks import ChunkExecution
 from qsft_robot.control.decisions import Answer, Decider
+from qsft_robot.control.driver import Driver
 from qsft_robot.control.limits import KINDS, ActionLimiter
-from qsft_robot.control.robot import EpisodicRobot, Robot
+from qsft_robot.control.readings import ReadingCheck
+from qsft_robot.control.robot import Robot
+from qsft_robot.control.supervisor import Supervisor
 from qsft_robot.control.watchdog import Stance, Watchdog
-from qsft_robot.types import Observation
+from qsft_robot.types import Observation, PolicyChanged
+
+# Attempts at the hold that ends an episode: a bus may fail once.
+HOLD_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,12 @@ class LoopSettings:
 class EpisodeEnd:
     """How an episode ended."""
 
-    # success, over, steps, watchdog, or what the operator asked for: stop, quit, failed, done
+    # success, over, steps, watchdog, policy (another one answers now), robot (it failed), or what
+    # the operator asked for: stop, quit, failed, done
     reason: str
     success: bool
     steps: int
-    # The last error of the policy, where the watchdog stopped the episode.
+    # The last error, where the watchdog stopped the episode or another policy answers.
     error: str | None = None
 
 
@@ -80,7 +86,7 @@ class ControlLoop:
 
     def __init__(
         self,
-        robot: Robot,
+        robot: Robot | Driver,
         decider: Decider,
         limiter: ActionLimiter,
         settings: LoopSettings,
@@ -88,43 +94,65 @@ class ControlLoop:
         *,
         horizon: int = 1,
         instruction: str | None = None,
+        readings: ReadingCheck | None = None,
+        supervisor: Supervisor | None = None,
         stop_request: Callable[[], str | None] = lambda: None,
         tell: Callable[[ControlLoop, int], None] | None = None,
+        notice: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`instruction` replaces the robot's own. `stop_request` is asked at every tick for a
-        reason to end the episode; `tell(loop, steps)` is called after every tick."""
-        self.robot, self.limiter, self.settings = robot, limiter, settings
+        """`instruction` replaces the robot's own; `readings` judges what it reads (every key of its
+        specification when None). `stop_request` is asked at every tick for a reason to end the
+        episode; `tell(loop, steps)` is called after every tick, `notice(text)` once for each kind
+        of thing that a person should know."""
+        self.driver = robot if isinstance(robot, Driver) else Driver(robot, clock)
+        self.spec = self.driver.spec
+        self.limiter, self.settings = limiter, settings
+        self.readings = readings or ReadingCheck(self.spec, limiter.limits, settings.control_hz)
+        self.supervisor = supervisor or Supervisor(self.driver, settings.stop_after_s, clock)
         self.cadence = Cadence(settings.control_hz)
         self.watchdog = Watchdog(settings.stop_after_s)
-        self.chunks = ChunkExecution(robot.spec.switches, settings.blend_steps, settings.late_ticks)
+        self.chunks = ChunkExecution(self.spec.switches, settings.blend_steps, settings.late_ticks)
         self.last_error: str | None = None
+        # Why the arm may not be holding after the last episode, in words.
+        self.unheld: str | None = None
         self._decider, self._clock = decider, clock
         self._execute = settings.execute_steps or max(1, -(-horizon // 2))
+        # A gap that one tick makes is none.
+        self._longest_gap = max(settings.stop_after_s, 2 / settings.control_hz)
         self.instruction, self._stop_request, self._tell = instruction, stop_request, tell
+        self._notice, self._noticed = notice, set[str]()
 
     def observe(self) -> Observation:
         """The robot's observation with the instruction that the policy is to get, its arrays
         copied: a driver may fill the same ones again."""
-        seen = self.robot.get_observation()
-        return replace(
-            seen,
-            images={key: np.array(x) for key, x in seen.images.items()},
-            state={key: np.array(x) for key, x in seen.state.items()},
-            instruction=seen.instruction if self.instruction is None else self.instruction,
-        )
+        seen = self.driver.observe()
+        if self.instruction is None:
+            return seen
+        return replace(seen, instruction=self.instruction)
 
     def run_episode(self, recorder: Recorder | None = None) -> EpisodeEnd:
         """One episode, from the first tick to its end; the arm is left holding, also on errors of
-        the robot, which are raised after the recorder got what was there."""
-        for part in (self.chunks, self.watchdog, self.limiter):
-            part.reset()
-        self.last_error = None
-        began = self._clock.now()
-        grid = Grid(began, self.settings.control_hz)
+        the robot, which are raised after the recorder got what was there. Where it could not be,
+        `unheld` says why."""
+        self.chunks.reset()
+        self.watchdog.reset()
+        self.limiter.reset(self.driver.episodic)
+        # Why the arm holds, since it last acted.
+        self._why: str | None = None
+        self._changed: BaseException | None = None
+        self.last_error = self.unheld = None
         tick = steps = 0
         seen: Observation | None = None
         end = EpisodeEnd("robot", False, 0)
+        began = self._clock.now()
         try:
+            # A robot that lays out its own episodes has just moved; one that was never looked at
+            # has no reading to compare the first one with.
+            fresh = self.driver.episodic or not self.readings.anchored
+            self.readings.begin(self.observe() if fresh else None)
+            began = self._fed = self._looked = self._clock.now()
+            self._feed("the first tick")
+            grid = Grid(began, self.settings.control_hz)
             while True:
                 self._clock.sleep_until(grid.begin(tick))
                 self.cadence.add("wake", self._clock.now() - grid.begin(tick))
@@ -132,10 +160,10 @@ class ControlLoop:
                 reason, success = self._reason(steps)
                 if reason is None:
                     action, held = self._choose(seen, tick, grid)
-                    if self.watchdog.stance is Stance.STOP:
-                        reason = "watchdog"
+                    reason, success = self._late(), False
                 if reason is not None:
-                    end = EpisodeEnd(reason, success, steps, self.last_error)
+                    told = reason in ("watchdog", "policy")
+                    end = EpisodeEnd(reason, success, steps, self.last_error if told else None)
                     return end
                 steps += 1
                 sent = self._send(action)
@@ -145,15 +173,15 @@ class ControlLoop:
                 if self._tell is not None:
                     self._tell(self, steps)
                 now = self._clock.now()
-                if self.robot.spec.stepped and sent is None:
+                if self.spec.stepped and sent is None:
                     # Nothing has moved: the same tick again, a period later.
                     grid = grid.put_off(tick, grid.begin(tick + 1))
                     continue
-                following = tick + 1 if self.robot.spec.stepped else grid.next_tick(tick, now)
+                following = tick + 1 if self.spec.stepped else grid.next_tick(tick, now)
                 if now > grid.begin(tick + 1):
                     self.cadence.overruns += 1
                     self.cadence.missed_deadlines += following - tick - 1
-                    if self.robot.spec.stepped:
+                    if self.spec.stepped:
                         grid = grid.put_off(following, now)
                 tick = following
         finally:
@@ -177,12 +205,11 @@ class ControlLoop:
 
     def _reason(self, steps: int) -> tuple[str | None, bool]:
         """Why the episode is over before this tick acts, and whether it succeeded."""
-        if isinstance(self.robot, EpisodicRobot):
-            outcome = self.robot.outcome()
-            if outcome.success:
-                return "success", True
-            if outcome.over:
-                return "over", False
+        outcome = self.driver.outcome()
+        if outcome.success:
+            return "success", True
+        if outcome.over:
+            return "over", False
         request = self._stop_request()
         if request is not None:
             return request, request == "done"
@@ -190,19 +217,43 @@ class ControlLoop:
             return "steps", False
         return None, False
 
+    def _late(self) -> str | None:
+        """Why the episode ends although there may be an action: nothing came for too long, or the
+        arm got no command for as long, whatever held it up."""
+        gap = self._clock.now() - self._fed
+        if self.supervisor.tripped or (gap >= self._longest_gap and not self.spec.stepped):
+            blame = self.supervisor.blocked or f"the loop was held up for {gap:.2f} s"
+            self.last_error = self._why = f"{blame}; the arm got no command meanwhile"
+            self.watchdog.stop()
+        if self.watchdog.stance is Stance.STOP:
+            waited = f"no action for {self.settings.stop_after_s:g} s: the policy is late"
+            self.last_error = self._why or waited
+            return "watchdog"
+        return "policy" if isinstance(self._changed, PolicyChanged) else None
+
     def _choose(self, seen: Observation, tick: int, grid: Grid) -> tuple[np.ndarray | None, bool]:
         """The action of this tick within the limits, and whether it is a hold."""
-        sound = all(np.isfinite(row).all() for row in seen.state.values())
-        if not sound:
+        now = self._clock.now()
+        problem = self.readings.look(seen, now - self._looked)
+        self._looked, self._changed = now, None
+        if problem is not None:
             self.cadence.counts["bad_observations"] += 1
-        action = self._decided(seen, tick, grid, sound)
+            self.last_error = self._why = problem
+            self._say_once("reading", f"{problem}: such readings are not acted on")
+        action = self._decided(seen, tick, grid, problem is None)
         if action is not None and not np.isfinite(action).all():
             self.limiter.clamps["nan"] += 1
             action = None
-        stance = self.watchdog.tick(action is not None, self._clock.now())
-        if stance is Stance.ACT and action is not None:
-            return self.limiter.apply(action, seen), False
-        return self.limiter.hold(seen), True
+        # What can't be believed says nothing about where the arm is.
+        trusted = seen if problem is None else None
+        if action is not None and trusted is not None:
+            action = self.limiter.apply(action, trusted)
+        elif trusted is None:
+            action = None
+        if self.watchdog.tick(action is not None, self._clock.now()) is Stance.ACT:
+            self._why = None
+            return action, False
+        return self.limiter.hold(trusted), True
 
     def _decided(self, seen: Observation, tick: int, grid: Grid, sound: bool) -> np.ndarray | None:
         """What the policy wants now: from the chunk at hand, else waited for within the tick."""
@@ -230,34 +281,85 @@ class ControlLoop:
         if answer is None:
             return False
         self.cadence.add("decide", answer.seconds)
-        problem = _problem(answer, self.robot.spec.action_dim)
+        problem = _problem(answer, self.spec.action_dim)
         if problem is None and answer.actions is not None:
             self.chunks.add(answer.tick, answer.actions, tick)
         else:
             self.cadence.counts["failed_decisions"] += 1
-            self.last_error = problem
+            self.last_error = self._why = problem
+            self._changed = answer.error
         return True
 
     def _send(self, action: np.ndarray | None) -> np.ndarray | None:
+        """Hand a command over; what was really sent, as far as the driver can be believed."""
+        self._fed = began = self._clock.now()
+        self._feed("a command")
         if action is None:
             return None
-        began = self._clock.now()
-        really = self.robot.send_action(action)
-        sent = action if really is None else np.asarray(really, np.float32)
-        self.limiter.sent(sent)
+        try:
+            really = self.driver.send(action)
+        except BaseException:
+            if self.limiter.last is None:
+                self.limiter.sent(action)  # it may have gone out, and nothing else is known
+            raise
+        # The command is out, whatever the driver tells of it.
+        self.limiter.sent(action)
+        self.readings.sent(action)
         self.cadence.add("send", self._clock.now() - began)
+        if really is None:
+            return action
+        sent = self.limiter.believed(action, really)
+        if sent is None:
+            self.cadence.counts["strange_returns"] += 1
+            told = " ".join(repr(really).split())[:80]
+            self._say_once(
+                "return",
+                f"send_action says that it sent {told}, which is no action near the one it got: "
+                "it should return None, or what it sent instead",
+            )
+            return action
+        self.limiter.sent(action, sent)
         return sent
+
+    def _feed(self, doing: str) -> None:
+        """Tell the supervisor; a robot that moves one step a command may take its time."""
+        if not self.spec.stepped:
+            self.supervisor.feed(doing)
+
+    def _say_once(self, kind: str, text: str) -> None:
+        if kind not in self._noticed:
+            self._noticed.add(kind)
+            self._notice(f"note: robot {self.spec.name}: {text}")
 
     def _count(self, tick: int, grid: Grid) -> None:
         self.cadence.ticks += 1
         self.cadence.add("tick", self._clock.now() - grid.begin(tick))
 
     def _stand_still(self, seen: Observation | None) -> None:
-        """Leave the arm holding; it may be the robot itself that has failed."""
-        with suppress(Exception):
-            hold = self.limiter.hold(seen)
-            if hold is not None:
-                self.robot.send_action(hold)
+        """Leave the arm holding: by a command, else by the robot's second path."""
+        problem: BaseException | None = None
+        for _ in range(HOLD_ATTEMPTS):
+            self._feed("the final hold")
+            try:
+                trusted = seen if seen is not None and self.readings.believes(seen) else None
+                hold = self.limiter.hold(trusted)
+                if hold is not None:
+                    self.driver.send(hold)
+                    self.limiter.sent(hold)
+                self.supervisor.rest()
+                return
+            except BaseException as error:
+                problem = error
+        self.supervisor.rest()
+        said = f"the final hold could not be sent ({problem or type(problem).__name__})"
+        try:
+            stopped = self.driver.stop()
+        except BaseException as error:
+            self.unheld = f"{said}, and stop() failed ({error or type(error).__name__})"
+            return
+        self.unheld = None if stopped else said
+        if stopped:
+            self._notice(f"note: robot {self.spec.name}: {said}; it was stopped by stop()")
 
 
 def _problem(answer: Answer, action_dim: int) -> str | None:

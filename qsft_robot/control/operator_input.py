@@ -1,4 +1,4 @@
-"""What the person at the robot says: keys of the terminal, SIGINT, SIGTERM and SIGHUP."""
+"""Operator input: keys of the terminal, and every signal that would end or suspend the process."""
 
 from __future__ import annotations
 
@@ -6,27 +6,45 @@ import os
 import select
 import signal
 import sys
+import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 # Key -> what it asks for.
 KEYS = {"s": "stop", "q": "quit", "y": "done", "n": "failed"}
-# SIGHUP is unknown on Windows.
-_SIGNALS = [getattr(signal, x) for x in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, x)]
+# What a person or the system asks an end with, whoever handled it before.
+_ASKED = ("SIGINT", "SIGTERM")
+# Signals that mean nothing, that can't be caught, or that tell of a fault of the code itself.
+_LEFT_ALONE = (
+    "SIGKILL", "SIGSTOP", "SIGCONT", "SIGCHLD", "SIGWINCH", "SIGURG", "SIGPIPE", "SIGSEGV",
+    "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGABRT",
+)  # fmt: skip
+# A process of the background that touches the terminal would be suspended, the arm moving.
+_IGNORED = ("SIGTTIN", "SIGTTOU")
+# Seconds in which a key that is held down still repeats after the arm was left.
+_STILL_HELD_S = 2.0
 HELP = "s ends the episode, q the run, y: success, n: failure"
 
 
 class OperatorInput:
     """A context manager. Inside, single keys are read without Enter (only where stdin is a
-    terminal), and the first SIGINT, SIGTERM or SIGHUP (the terminal has gone) asks for an orderly
-    end; a second one interrupts."""
+    terminal), and every signal that would end or suspend the process (Ctrl-C, Ctrl-Z, Ctrl-\\,
+    SIGTERM, SIGHUP, SIGUSR1, SIGALRM ...) asks for an orderly end, as often as it comes: none cuts
+    the ending short. After `release`, when the arm was left, a signal interrupts as ever."""
 
-    def __init__(self) -> None:
+    def __init__(self, asked: Callable[[], None] = lambda: None) -> None:
+        """`asked` is called at every signal, from a thread of its own if the main one is stuck."""
         self.quits = False
+        # The names of the signals that came.
+        self.signals: list[str] = []
         self._request: str | None = None
         self._terminal: Any = None
         self._earlier: dict[int, Any] = {}
+        self._asked = asked
+        self._released: float | None = None
 
     @property
     def has_keys(self) -> bool:
@@ -34,8 +52,7 @@ class OperatorInput:
         return self._terminal is not None
 
     def __enter__(self) -> Self:
-        for number in _SIGNALS:
-            self._earlier[number] = signal.signal(number, self._signal)
+        self._take_signals()
         if sys.stdin is not None and sys.stdin.isatty():
             import termios
             import tty
@@ -49,18 +66,52 @@ class OperatorInput:
             termios.tcsetattr(descriptor, termios.TCSANOW, mode)
         return self
 
+    def _take_signals(self) -> None:
+        alone = {getattr(signal, name, None) for name in _LEFT_ALONE}
+        asked = {getattr(signal, name, None) for name in _ASKED}
+        ignored = {getattr(signal, name, None) for name in _IGNORED}
+        for number in signal.valid_signals() - alone:
+            now = signal.getsignal(number)
+            # What is ignored (nohup) stays so, and a driver's own handlers are its own.
+            if now is signal.SIG_DFL or number in asked:
+                taken = signal.SIG_IGN if number in ignored else self._signal
+                self._earlier[number] = signal.signal(number, taken)
+        # A handler runs once the main thread comes back from a call; the byte comes at once.
+        self._wakes, self._woken = os.pipe()
+        for end in (self._wakes, self._woken):
+            os.set_blocking(end, end == self._wakes)
+        self._fd = signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
+        threading.Thread(target=self._listen, args=(self._wakes,), daemon=True).start()
+
+    def _listen(self, wakes: int) -> None:
+        """Until the pipe closes: pass signals on though the main thread be stuck."""
+        while got := os.read(wakes, 64):
+            if any(signal.getsignal(number) == self._signal for number in got):
+                self._asked()
+        os.close(wakes)
+
+    def release(self) -> None:
+        """The arm was left: from now on a signal interrupts what is still to be written."""
+        self._released = time.monotonic()
+
+    def give_terminal_back(self) -> None:
+        """Leave the terminal as it was found."""
+        if self._terminal is not None:
+            import termios
+
+            with suppress(OSError, ValueError, termios.error):  # the terminal may have gone
+                termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._terminal)
+            self._terminal = None
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._terminal is not None:
-            import termios
-
-            with suppress(OSError, termios.error):  # the terminal may have gone
-                termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._terminal)
-            self._terminal = None
+        self.give_terminal_back()
+        signal.set_wakeup_fd(self._fd)
+        os.close(self._woken)
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
 
@@ -105,6 +156,8 @@ class OperatorInput:
         self.quits |= what == "quit"
 
     def _signal(self, number: int, frame: FrameType | None) -> None:
-        if self.quits:
-            raise KeyboardInterrupt("interrupted twice: the run was not ended orderly")
+        if self._released is not None and time.monotonic() - self._released > _STILL_HELD_S:
+            raise KeyboardInterrupt("interrupted while the logs were being written")
+        self.signals.append(signal.Signals(number).name if number < 32 else f"signal {number}")
         self._ask("quit")
+        self._asked()

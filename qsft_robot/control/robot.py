@@ -55,6 +55,12 @@ class RobotSpec:
     stepped: bool = False
     # What rebuilds the environment from a log (robomimic's env_args).
     env_args: Mapping[str, Any] = field(default_factory=dict)
+    # Displacements that are speeds, whose effect doesn't depend on how often they are sent. The
+    # others are steps, one a command: a loop faster than the logs makes them shorter.
+    speeds: tuple[int, ...] = ()
+    # What tells this arm from others on the computer, e.g. "/dev/ttyACM0": two runs can't have it
+    # at once. None: its file and settings tell.
+    device: str | None = None
 
     @property
     def action_dim(self) -> int:
@@ -68,12 +74,17 @@ class RobotSpec:
                 f"robot {self.name}: action_low and action_high are [d] with low < high, got "
                 f"{np.asarray(low).tolist()} and {np.asarray(high).tolist()}."
             )
-        for what in ("displacements", "switches"):
+        for what in ("displacements", "switches", "speeds"):
             if any(not 0 <= i < self.action_dim for i in getattr(self, what)):
                 raise ValueError(
                     f"robot {self.name}: {what} {getattr(self, what)} name a dimension that "
                     f"actions of {self.action_dim} numbers do not have."
                 )
+        if not set(self.speeds) <= set(self.displacements):
+            raise ValueError(
+                f"robot {self.name}: speeds {self.speeds} are no part of displacements "
+                f"{self.displacements}."
+            )
         if self.units is not None and len(self.units) != self.action_dim:
             raise ValueError(
                 f"robot {self.name}: {len(self.units)} units for {self.action_dim} dimensions."
@@ -118,7 +129,10 @@ def image_sizes(seen: Observation) -> dict[str, tuple[int, int]]:
 
 
 class Robot(Protocol):
-    """An arm. `send_action` returns at once; the robot keeps its last command until the next."""
+    """An arm. `send_action` returns at once; the robot keeps its last command until the next.
+
+    All four verbs are called from one thread. See StoppableRobot for a second way to stop it.
+    """
 
     @property
     def spec(self) -> RobotSpec: ...
@@ -141,6 +155,16 @@ class Outcome:
     success: bool
     # Nothing more can be done: a recording is at its end, an environment reached its step limit.
     over: bool = False
+
+
+@runtime_checkable
+class StoppableRobot(Protocol):
+    """A robot with a second path to stand still: an emergency stop, a line of its own."""
+
+    def stop(self) -> None:
+        """Stop moving, whatever the other verbs are doing: called from another thread, while one of
+        them may be blocked."""
+        ...
 
 
 @runtime_checkable

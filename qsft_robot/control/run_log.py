@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qsft_robot.control.loop import EpisodeEnd
+from qsft_robot.control.row_spool import RowSpool
 from qsft_robot.logs.checks import env_args_of, open_demonstrations
 from qsft_robot.logs.merge import environment_differences, merge_files
 from qsft_robot.logs.writer import DemonstrationWriter
@@ -22,7 +24,8 @@ KNOWN = ("success", "done", "failed", "over")
 
 
 class EpisodeLog:
-    """Records one episode and writes its file when it is over; a kill before loses this one only.
+    """Records one episode: rows go to disk as they come, and become the episode's file when it is
+    over; a kill before loses this one only. Memory is bounded, however long an episode is.
 
     Observations are those that the robot gave, all keys; actions are those that were sent.
     """
@@ -37,75 +40,77 @@ class EpisodeLog:
         """`outcome`: what an end by the time limit is, "success" or "failure"; None: cut short."""
         self.path, self._outcome = path, outcome
         self._env_args, self._attributes = env_args, dict(attributes)
-        self._seen: list[Observation] = []
-        self._actions: list[np.ndarray] = []
-        self._held = 0
+        self._spool = RowSpool(path.with_name(f".{path.stem}.rows"))
+        self._instruction = ""
+        self._steps = self._held = 0
 
     def step(self, observation: Observation, action: np.ndarray, held: bool) -> None:
         """`action` was sent after `observation`."""
-        self._seen.append(observation)
-        self._actions.append(np.array(action, np.float32))
+        if not self._steps:
+            self._instruction = observation.instruction
+        row = {**_row(observation), _ACTION: np.array(action, np.float32)}
+        self._steps += self._spool.put(row)
         self._held += held
 
     def finish(self, observation: Observation, end: EpisodeEnd) -> None:
         """Write the file, unless nothing was sent; OSError when the disk is full."""
+        try:
+            whole = not self._spool.full
+            if end.reason != "robot" and self._steps:
+                whole &= self._spool.put(_row(observation))
+            self._spool.close()
+            # What the last action led to was never seen where the robot failed, nor where the disk
+            # took no more rows.
+            steps = self._steps if whole and end.reason != "robot" else self._steps - 1
+            if steps > 0:
+                self._write(steps, end if whole else EpisodeEnd("disk", False, steps))
+        finally:
+            self._spool.remove()
+
+    def _write(self, steps: int, end: EpisodeEnd) -> None:
         judged = end.reason == "steps" and self._outcome is not None
         success = end.success or (judged and self._outcome == "success")
-        if end.reason == "robot" and self._seen:
-            # What the last action led to was never seen.
-            observation = self._seen.pop()
-            self._actions.pop()
-        if not self._actions:
-            return
-        seen = [*self._seen, observation]
-        rows, kept = _whole_rows(seen)
-        rewards = np.zeros(len(self._actions), np.float32)
-        rewards[-1] = float(success)
         known = end.reason in KNOWN or judged
+        found = self._spool.rows(steps + 1, but=(_ACTION,))
+        if found.left_out:
+            warnings.warn(
+                f"{', '.join(found.left_out)} came late or in another shape at a tick, and so is "
+                "not in the log of this episode.",
+                stacklevel=4,
+            )
+        if not found.rows:
+            return  # a log of nothing that was seen
+        if end.reason == "disk":
+            warnings.warn(
+                f"{self.path}: the disk did not keep up with the rows, so the log of this episode "
+                f"ends after {steps} steps.",
+                stacklevel=4,
+            )
+        rewards = np.zeros(steps, np.float32)
+        rewards[-1] = float(success)
+        kept = {"mended_readings": found.mended} if found.mended else {}
         episode = Episode(
             name="demo_0",
-            observations=rows,
-            actions=np.stack(self._actions),
+            observations=found.rows,
+            actions=self._spool.column(_ACTION, steps),
             rewards=rewards,
             terminated=known,
             truncated=not known,
             success=success,
-            instruction=seen[0].instruction,
+            instruction=self._instruction,
             attributes={**self._attributes, "end": end.reason, "held_ticks": self._held, **kept},
         )
         with DemonstrationWriter(self.path, self._env_args) as writer:
             writer.append(episode, masks=["success" if success else "failure"])
 
 
-def _whole_rows(seen: Sequence[Observation]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Rows by key, [t, ...], of what every observation has in one shape, and attributes that tell
-    what was mended: a reading of NaN is the finite one before it (or after, at the start)."""
-    found = [
-        {**o.images, **{k: np.asarray(x, np.float32) for k, x in o.state.items()}} for o in seen
-    ]
-    keys = dict.fromkeys(key for row in found for key in row)
-    shapes = {key: {row[key].shape for row in found if key in row} for key in keys}
-    whole = [
-        key for key, there in shapes.items() if len(there) == 1 and all(key in row for row in found)
-    ]
-    if left_out := sorted(shapes.keys() - set(whole)):
-        warnings.warn(
-            f"{', '.join(left_out)} came late or in another shape at a tick, and so is not in the "
-            "log of this episode.",
-            stacklevel=3,
-        )
-    rows = {key: np.stack([row[key] for row in found]) for key in whole}
-    mended = 0
-    for key, x in rows.items():
-        if x.dtype == np.uint8:
-            continue
-        finite = np.isfinite(x).reshape(len(x), -1).all(1)
-        if finite.all() or not finite.any():
-            continue
-        at = np.maximum.accumulate(np.where(finite, np.arange(len(x)), -1))
-        rows[key] = x[np.where(at < 0, finite.argmax(), at)]
-        mended += int((~finite).sum())
-    return rows, {"mended_readings": mended} if mended else {}
+# The rows of actions, beside those of the sensors.
+_ACTION = "<action>"
+
+
+def _row(observation: Observation) -> dict[str, np.ndarray]:
+    state = {k: np.asarray(x, np.float32) for k, x in observation.state.items()}
+    return {**observation.images, **state}
 
 
 class RunLog:
@@ -115,6 +120,8 @@ class RunLog:
         """ValueError where the folder holds episodes of another environment or rate: they could not
         be joined."""
         self.out, self._env_args = out, dict(env_args)
+        for left in (out / EPISODES).glob(".episode_*.rows"):
+            shutil.rmtree(left, ignore_errors=True)  # of an episode that a kill cut off
         files = self.files()
         self._next = 1 + max((_number(path) for path in files), default=-1)
         if not files:

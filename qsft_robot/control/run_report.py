@@ -16,8 +16,9 @@ from rich.console import Console
 
 from qsft_robot.control.cadence import report_table
 from qsft_robot.control.loop import ControlLoop, EpisodeEnd, LoopSettings
-from qsft_robot.control.robot import Robot
+from qsft_robot.control.robot import RobotSpec
 from qsft_robot.control.start_up_check import Difference
+from qsft_robot.control.supervisor import LEFT
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.printed_text import cell, one_line
 
@@ -39,6 +40,8 @@ class RunSettings:
     # Fields of Limits that replace the policy's statistics, and kinds of limits to leave out.
     limits: Mapping[str, Any] = field(default_factory=dict)
     limits_off: Collection[str] = ()
+    # What tells the arm from others on this computer, for its lock; None: no other run can have it.
+    arm: str | None = None
     # What an episode counts as that ends by its time limit: "success" or "failure". None: a failure
     # where the robot itself can tell success, else cut short.
     outcome: str | None = None
@@ -57,8 +60,18 @@ class RunResult:
     ends: tuple[EpisodeEnd, ...]
     report: dict[str, Any]
     logs: Path | None
-    # Whether it ended as asked: not by the watchdog.
+    # Whether it ended as asked: not by the watchdog, nor because another policy answers.
     orderly: bool
+    # What could not be done to leave the arm holding and disconnected, in words.
+    left: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0 as asked, 1 stopped by the watchdog, 3 the arm was not left as
+        promised."""
+        if self.left:
+            return LEFT
+        return 0 if self.orderly else 1
 
 
 class StatusLine:
@@ -66,21 +79,30 @@ class StatusLine:
     it, since a terminal that takes no more text must not stop the control loop."""
 
     def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
+        self._live = sys.stderr is not None and sys.stderr.isatty()
         self._last = 0.0
         self._what = ""
-        self._lines: queue.Queue[str] = queue.Queue(maxsize=1)
-        if self._live:
-            threading.Thread(target=self._write, name="status line", daemon=True).start()
+        self._lines: queue.Queue[str | None] = queue.Queue(maxsize=8)
+        self._writer: threading.Thread | None = None
 
     def _write(self) -> None:
-        while True:
-            line = self._lines.get()
+        while (line := self._lines.get()) is not None:
             with suppress(OSError):  # the terminal may have gone
                 print(line, end="", file=sys.stderr, flush=True)
 
     def begin(self, what: str) -> None:
         self._what = what
+
+    def say(self, line: str) -> None:
+        """A line of its own, without waiting for whoever reads it."""
+        self._put(f"\r{line}\n" if self._live else f"{line}\n")
+
+    def _put(self, text: str) -> None:
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write, name="status line", daemon=True)
+            self._writer.start()
+        with suppress(queue.Full):  # what went before is still being written
+            self._lines.put_nowait(text)
 
     def tell(self, loop: ControlLoop, steps: int) -> None:
         now = time.monotonic()
@@ -94,18 +116,22 @@ class StatusLine:
             f"{loop.cadence.overruns} overruns, {loop.watchdog.held_ticks} held, "
             f"{sum(loop.limiter.clamps.values())} clamps   "
         )
-        with suppress(queue.Full):  # the one before is still being written
-            self._lines.put_nowait(line)
+        self._put(line)
 
     def end(self) -> None:
+        """Finish the live line; what was said is out, unless the terminal takes no text."""
         if self._live and self._last:
+            self._put("\n")
+        self._last = 0.0
+        writer, self._writer = self._writer, None
+        if writer is not None:
             with suppress(queue.Full):
-                self._lines.put("\n", timeout=0.5)
-            self._last = 0.0
+                self._lines.put_nowait(None)
+            writer.join(0.5)
 
 
 def opening(
-    robot: Robot,
+    robot: RobotSpec,
     spec: PolicySpec,
     settings: RunSettings,
     passed: list[Difference],
@@ -115,7 +141,7 @@ def opening(
     """What the person should know before the arm moves."""
     hz = settings.loop.control_hz
     lines = [
-        f"robot {robot.spec.name} at {hz:g} Hz, chunks of {spec.horizon}; a decision takes "
+        f"robot {robot.name} at {hz:g} Hz, chunks of {spec.horizon}; a decision takes "
         f"{1e3 * took:.1f} ms of a {1e3 / hz:.1f} ms period"
     ]
     if took > spec.horizon / hz:
@@ -130,7 +156,7 @@ def opening(
     ]
     said = {k: v for k, v in limits.items() if v is not None}
     lines.append("limits: " + "; ".join(f"{k} {_short(v)}" for k, v in said.items()))
-    if robot.spec.measured is None and not robot.spec.is_displacement.all():
+    if robot.measured is None and not robot.is_displacement.all():
         lines.append(
             "no limit of change for the first action: the robot doesn't say where it stands "
             "(RobotSpec.measured)"
@@ -154,7 +180,7 @@ def print_result(result: RunResult, console: Console | None = None) -> None:
     clamps = {kind: n for kind, n in result.report["clamps"].items() if n}
     console.print(f"clamps: {', '.join(f'{k} {n}' for k, n in clamps.items()) or 'none'}")
     for i, end in enumerate(result.ends):
-        why = f" ({one_line(end.error)})" if end.error and end.reason == "watchdog" else ""
+        why = f" ({one_line(end.error)})" if end.error else ""
         console.print(cell(f"episode {i + 1}: {end.reason} after {end.steps} ticks{why}"))
     if result.logs is not None:
         won = sum(end.success for end in result.ends)

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from qsft_robot.control.readings import far_from
 from qsft_robot.control.robot import RobotSpec
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.types import Observation
 
-# Differences that --accept may pass; the others can't run.
-ACCEPTABLE = ("rate", "range", "units", "state")
+# Differences that --accept may pass (frozen: a sensor that never changes, in the run); the others
+# can't run.
+ACCEPTABLE = ("rate", "range", "units", "state", "frozen")
 # A policy whose whole action range is under this share of the robot's speaks another unit.
 _UNIT_SHARE = 1 / 50
-# A reading this many times the logs' span away from them is another unit or another order.
-_FAR = 3.0
 
 
 @dataclass(frozen=True)
@@ -228,10 +228,8 @@ def _readings(description: Mapping[str, Any], seen: Observation) -> list[Differe
         row = np.asarray(seen.state[key], np.float64)
         if row.shape != low.shape:
             continue  # of the policy's own keys that is told above
-        width = np.maximum(high - low, 1e-3)
-        far = np.maximum(low - row, row - high) > _FAR * width
-        if far.any():
-            i = int(np.flatnonzero(far)[0])
+        i = far_from(row, span)
+        if i is not None:
             found.append(
                 Difference(
                     "state",

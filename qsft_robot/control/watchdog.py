@@ -35,6 +35,11 @@ class Watchdog:
         """An episode begins; the counts go on."""
         self.stance, self._since = Stance.ACT, None
 
+    def stop(self) -> None:
+        """Stop, whatever the ticks say."""
+        self.stops += self.stance is not Stance.STOP
+        self.stance = Stance.STOP
+
     def tick(self, has_action: bool, now_s: float) -> Stance:
         """What to do at a tick that begins at `now_s` (seconds of any monotonic clock)."""
         if self.stance is Stance.STOP:

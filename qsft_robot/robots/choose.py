@@ -123,11 +123,13 @@ def _made(source: str, settings: Mapping[str, str]) -> Any:
         path = Path(where)
         if not path.is_file():
             raise FileNotFoundError(f"--robot-from {source}: there is no file {path}.")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        # A name of its own: json.py must not take the place of the library's json.
+        own = f"robot_file_{path.stem}"
+        spec = importlib.util.spec_from_file_location(own, path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module  # dataclasses look their module up
+        sys.modules[own] = module  # dataclasses look their module up
         spec.loader.exec_module(module)
     else:
         module = importlib.import_module(where)

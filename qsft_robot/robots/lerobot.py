@@ -110,16 +110,20 @@ class LeRobotAdapter:
         row = np.array([float(read[key]) for key in self._motors], np.float32)
         return Observation(images, {self._state_key: row} if self._motors else {})
 
-    def send_action(self, action: np.ndarray) -> np.ndarray:
-        """Send float32 [d]; return what the robot says that it sent to its motors."""
+    def send_action(self, action: np.ndarray) -> Any:
+        """Send float32 [d]; return what the robot says that it sent to its motors, [d] for a robot
+        that keeps LeRobot's word."""
         values = [float(x) for x in action]
-        sent: Mapping[str, Any] = self.robot.send_action(
-            dict(zip(self._commands, values, strict=True))
-        )
-        return np.array(
-            [float((sent or {}).get(k, x)) for k, x in zip(self._commands, values, strict=True)],
-            np.float32,
-        )
+        sent: Any = self.robot.send_action(dict(zip(self._commands, values, strict=True)))
+        if sent is None:
+            return None
+        if not isinstance(sent, Mapping):
+            return sent  # the loop says that this is no action
+        told = [sent.get(k, x) for k, x in zip(self._commands, values, strict=True)]
+        try:
+            return np.array(told, np.float32)
+        except (TypeError, ValueError):
+            return told
 
     def disconnect(self) -> None:
         """Disconnect."""

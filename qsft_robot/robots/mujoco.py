@@ -77,6 +77,8 @@ class MujocoRobot:
             stdout=self._log,
             stderr=self._log,
             env={"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "1", **os.environ},
+            # Ctrl-Z and Ctrl-\\ in the terminal are the loop's, which ends it.
+            start_new_session=True,
         )
         theirs.close()
         try:
@@ -157,6 +159,7 @@ def _spec_of(said: Mapping[str, Any], control_hz: float) -> RobotSpec:
         action_high=np.full(4, 1.0),
         control_hz=control_hz,
         displacements=(0, 1, 2),
+        speeds=(0, 1, 2),
         switches=(3,),
         units=("0.4 m/s", "0.4 m/s", "0.4 m/s", "> 0 closes"),
         end_effector=EndEffector("proprio", "displacement", said["scale"], said["leash"]),

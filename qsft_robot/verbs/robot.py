@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,8 +46,9 @@ def run(
 ) -> int:
     """Let a policy drive a robot at a fixed rate, under limits; its episodes become logs.
 
-    Keys while it runs: s ends the episode, q the run, y: it succeeded, n: it failed. Ctrl-C and
-    SIGTERM end the run orderly. Exit status 1 when the watchdog stopped it.
+    Keys while it runs: s ends the episode, q the run, y: it succeeded, n: it failed. Ctrl-C, Ctrl-Z
+    and SIGTERM end the run orderly. Exit status 1: the watchdog stopped it; 3: the arm could not be
+    left holding and disconnected.
 
     Args:
         policy: Run folder or policy folder, or the address of a server (ws://host:port).
@@ -64,7 +66,8 @@ def run(
         robot_from: Your robot: FILE.py:NAME or module:NAME, a class or a function that makes one.
         robot_settings: Its arguments, e.g. port=/dev/ttyACM0; for lerobot also type=so101_follower.
         acting: Changes of the acting rule, e.g. k=4 min_p=0.1.
-        accept: Differences that the start-up check may pass: rate, range, units, state.
+        accept: Differences that the start-up check may pass: rate, range, units, state; frozen:
+            a sensor that never changes.
         execute_steps: Ticks of a chunk before the next decision is asked for; half of it when not
             given.
         blend_steps: Ticks over which a new chunk replaces the old one; all that both cover when not
@@ -90,7 +93,7 @@ def run(
     from qsft_robot.control.run_report import RunSettings, print_result
     from qsft_robot.files import write_json
     from qsft_robot.policy.folder import PolicySpec
-    from qsft_robot.printed_text import printable, say
+    from qsft_robot.printed_text import one_line, printable, say
     from qsft_robot.robots.choose import SERVED, open_local_or_remote, open_robot
     from qsft_robot.verbs.flag_words import acting_changes, env_of_recipe
     from qsft_robot.versions import compare_with_installed, recorded_versions
@@ -136,6 +139,7 @@ def run(
         limits_off=limits_off,
         outcome=outcome,
         record=record and robot != "replay",
+        arm=_arm(robot, robot_from, _pairs(robot_settings)),
     )
     arm = open_robot(
         robot,
@@ -163,7 +167,16 @@ def run(
         result = run_robot(arm, loaded, description, settings)
         print_result(result)
     say(printable(f"report: {out / 'cadence.json'}"))
-    return 0 if result.orderly else 1
+    if result.left:
+        print(f"error: robot {arm.spec.name}: {one_line('; '.join(result.left))}", file=sys.stderr)
+    return result.status
+
+
+def _arm(robot: str, source: str | None, settings: dict[str, str]) -> str | None:
+    """What tells the arm from others; simulations and recordings are no arm."""
+    from qsft_robot.control.locks import arm_name
+
+    return arm_name(source, settings) if robot in ("own", "lerobot") else None
 
 
 def _ticks(seconds: float | None, hz: float, robot: str, description: dict[str, Any]) -> int | None:

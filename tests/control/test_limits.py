@@ -96,7 +96,13 @@ def test_joints_never_jump_and_never_leave_their_range(actions, start, by_veloci
     limiter = ActionLimiter(limits, joints(), HZ)
     before = start.astype(np.float32)
     hold = limiter.hold(seen("q", start))
-    np.testing.assert_array_equal(hold, before)  # wherever it stands
+    if (np.abs(start) > 2 + CHANGE).any():
+        # Beyond the range that the robot declares: nothing is sent.
+        assert hold is None
+        assert limiter.apply(np.zeros(4), seen("q", start)) is None
+        return
+    np.testing.assert_array_equal(hold, np.clip(before, -2, 2))  # wherever it stands
+    before = np.clip(before, -2, 2)
     for action in actions:
         sent = limiter.apply(action, seen("q", start))
         assert sent is not None  # the measured joints tell how to hold
@@ -288,3 +294,41 @@ def test_no_flag_takes_an_arm_beyond_its_own_range() -> None:
         spec, policy, {"action": {}, "state_range": {}}, HZ, low=np.array(-5.0), high=np.array(5.0)
     )
     assert (found.low.tolist(), found.high.tolist()) == ([-2.0] * 4, [2.0] * 4)
+
+
+def test_a_drivers_word_counts_only_where_it_can_be_true() -> None:
+    limits = Limits(np.full(4, -1.5), np.full(4, 1.5), CHANGE)
+    limiter = ActionLimiter(limits, joints(), HZ)
+    sent = np.full(4, 0.5, np.float32)
+    strange_ones = [24, True, "OK", {"a": 1}, None, np.full(3, 0.5), np.full((1, 4), 0.5)]
+    strange_ones += [sent * np.nan, sent + np.inf, sent * 57.3, sent + 1, [object()] * 4]
+    for strange in strange_ones:
+        assert limiter.believed(sent, strange) is None, strange
+    np.testing.assert_allclose(limiter.believed(sent, sent - CHANGE / 2), sent - CHANGE / 2)
+    hand = ActionLimiter(Limits(np.full(4, -1.0), np.full(4, 1.0), CHANGE / 10), displacing(), HZ)
+    assert hand.believed(sent, sent * 0.1) is not None  # nearer to a stop, as a robot may
+
+
+def test_the_next_command_is_near_what_was_handed_over_whatever_the_driver_says() -> None:
+    limiter = ActionLimiter(Limits(np.full(4, -1.5), np.full(4, 1.5), CHANGE), joints(), HZ)
+    at, start = np.zeros(4), seen("q", np.zeros(4))
+    for i in range(20):
+        sent = limiter.apply(np.full(4, 9.0 if i % 2 else -9.0), start)
+        assert (np.abs(sent - at) <= CHANGE + 1e-6).all()
+        # It says that it went back by a whole change, which is near enough to be believed.
+        limiter.sent(sent, limiter.believed(sent, sent - CHANGE * np.sign(sent)))
+        at = sent
+
+
+@pytest.mark.parametrize("hz", [5.0, 10.0, 20.0, 50.0])
+def test_speed_and_change_are_those_of_the_logs_whatever_the_rate_of_the_loop(hz) -> None:
+    description, policy = described()
+    limits = limits_from_policy(displacing(0.05), policy, description, hz)
+    assert limits.speed == pytest.approx(np.sqrt(3) * 0.5 * 0.05 * HZ)
+    # A second of the longest steps and changes goes no further than in the logs.
+    faster = max(1.0, hz / HZ)
+    assert limits.low[:3] * faster == pytest.approx([-0.5] * 3)
+    assert limits.change * faster == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    # A speed is the same number whatever the rate.
+    speeds = replace(displacing(0.05), speeds=(0, 1, 2))
+    assert limits_from_policy(speeds, policy, description, hz).low[0] == -0.5

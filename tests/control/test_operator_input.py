@@ -8,6 +8,7 @@ import signal
 import sys
 import termios
 import threading
+import time
 
 import pytest
 
@@ -97,10 +98,46 @@ def test_without_a_terminal_there_are_no_keys_and_nobody_waits(monkeypatch, tmp_
             assert operator.request() is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_signal_asks_and_the_second_interrupts(number):
+def test_every_signal_that_would_end_or_suspend_the_process_asks_for_an_orderly_end():
+    names = ["INT", "TERM", "HUP", "TSTP", "QUIT", "USR1", "USR2", "ALRM", "VTALRM", "XCPU"]
+    for name in names:
+        number = getattr(signal, f"SIG{name}")
+        before = signal.signal(number, signal.SIG_DFL)  # pytest's own time limit uses SIGALRM
+        try:
+            with OperatorInput() as operator:
+                os.kill(os.getpid(), number)
+                assert operator.request() == "quit", name
+                for _ in range(50):  # a key that is held down
+                    os.kill(os.getpid(), number)
+                assert operator.signals == [f"SIG{name}"] * 51
+            assert signal.getsignal(number) is signal.SIG_DFL
+        finally:
+            signal.signal(number, before)
+
+
+def test_signals_interrupt_again_once_the_arm_was_left_and_the_key_is_up(monkeypatch):
     with OperatorInput() as operator:
-        os.kill(os.getpid(), number)
-        assert operator.request() == "quit"
+        operator.release()
+        os.kill(os.getpid(), signal.SIGINT)
+        monkeypatch.setattr("time.monotonic", lambda now=time.monotonic: now() + 10)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_is_passed_on_while_the_main_thread_is_in_a_call(tmp_path):
+    heard = threading.Event()
+    with OperatorInput(heard.set):
+        main = threading.get_ident()
+        threading.Timer(0.05, lambda: signal.pthread_kill(main, signal.SIGTERM)).start()
+        # The lock is waited for inside of one call; the handler itself runs after it.
+        assert heard.wait(10)
+
+
+def test_what_was_ignored_before_stays_so_as_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with OperatorInput() as operator:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert operator.request() is None
+    finally:
+        signal.signal(signal.SIGHUP, before)

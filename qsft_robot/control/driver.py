@@ -1,0 +1,121 @@
+"""The driver of a robot as the loop calls it: every call watched, every answer examined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from qsft_robot.control.cadence import Clock
+from qsft_robot.control.robot import EpisodicRobot, Outcome, Robot, RobotSpec, StoppableRobot
+from qsft_robot.types import Observation, is_image
+
+# Errors of a driver that cli.main tells in one line as they are; others get the verb's name.
+TOLD = (ValueError, OSError, ImportError, RuntimeError)
+
+
+class Driver:
+    """One robot's verbs. `doing` names the one under way and since when, for the supervisor."""
+
+    def __init__(self, robot: Robot, clock: Clock) -> None:
+        self.robot, self._clock = robot, clock
+        self.doing: tuple[str, float] | None = None
+        self.connected = False
+        self._spec: RobotSpec | None = None
+
+    @property
+    def spec(self) -> RobotSpec:
+        """As it was when first asked for: an arm does not become another one."""
+        if self._spec is None:
+            spec = self.robot.spec
+            if not isinstance(spec, RobotSpec):
+                raise ValueError(
+                    f"the robot's spec is {type(spec).__name__}, not a RobotSpec "
+                    "(qsft_robot/control/robot.py)."
+                )
+            self._spec = spec
+        return self._spec
+
+    @property
+    def episodic(self) -> bool:
+        """Whether it lays out its own episodes."""
+        return isinstance(self.robot, EpisodicRobot)
+
+    def connect(self) -> None:
+        self.connected = True  # one that fails half way may have switched the motors on
+        self._call("connect", self.robot.connect)
+
+    def disconnect(self) -> None:
+        self._call("disconnect", self.robot.disconnect)
+
+    def begin_episode(self, seed: int) -> None:
+        """Nothing where the robot lays out no episodes."""
+        if isinstance(self.robot, EpisodicRobot):
+            robot = self.robot
+            self._call("begin_episode", lambda: robot.begin_episode(seed))
+
+    def outcome(self) -> Outcome:
+        """How the episode stands; undecided where the robot doesn't know."""
+        if not isinstance(self.robot, EpisodicRobot):
+            return Outcome(False)
+        found = self._call("outcome", self.robot.outcome)
+        if not isinstance(found, Outcome):
+            raise RuntimeError(f"robot {self.name}: outcome() gave {type(found).__name__}.")
+        return found
+
+    def observe(self) -> Observation:
+        """What the robot shows now, its arrays copied; what is no observation at all is an empty
+        one, which no check of readings passes."""
+        return _clean(self._call("get_observation", self.robot.get_observation))
+
+    def send(self, action: np.ndarray) -> Any:
+        """Hand `action` float32 [d] over; whatever the driver says that it sent."""
+        return self._call("send_action", lambda: self.robot.send_action(action.copy()))
+
+    def stop(self) -> bool:
+        """Stop by the second path; False where there is none. For any thread."""
+        if not isinstance(self.robot, StoppableRobot):
+            return False
+        self.robot.stop()
+        return True
+
+    @property
+    def name(self) -> str:
+        """As its specification has it, once that is known."""
+        return self._spec.name if self._spec is not None else type(self.robot).__name__
+
+    def _call(self, verb: str, work: Callable[[], Any]) -> Any:
+        self.doing = (verb, self._clock.now())
+        try:
+            return work()
+        except TOLD:
+            raise
+        except BaseException as error:  # a driver's sys.exit() ends no run in silence
+            said = f"robot {self.name}: {verb} failed: {type(error).__name__}: {error}"
+            raise RuntimeError(said) from error
+        finally:
+            self.doing = None
+
+
+def _clean(raw: Any) -> Observation:
+    """The parts of an observation that are what they are said to be: images, rows of numbers."""
+    if not isinstance(raw, Observation):
+        return Observation({}, {})
+    images = {key: np.array(x) for key, x in _items(raw.images) if is_image(np.asarray(x))}
+    state = {}
+    for key, x in _items(raw.state):
+        row = np.array(x)
+        if row.dtype.kind in "fiub":
+            with np.errstate(over="ignore"):  # a number too large is Inf, which nobody believes
+                state[key] = row.astype(np.float32)
+    texts = {key: x for key, x in _items(raw.texts) if isinstance(x, str)}
+    instruction = raw.instruction if isinstance(raw.instruction, str) else ""
+    return Observation(images, state, instruction, texts)
+
+
+def _items(found: Any) -> list[tuple[str, Any]]:
+    """Named entries, in order; none where `found` is no mapping."""
+    if not isinstance(found, Mapping):
+        return []
+    return [(key, x) for key, x in found.items() if isinstance(key, str)]
