@@ -19,6 +19,8 @@ LIGHT = [
     "qsft_robot.normalize",
     "qsft_robot.token_data.frames",
     "qsft_robot.logs.inspection",
+    "qsft_robot.logs.doctor.checks",
+    "qsft_robot.lerobot.logs",
     "qsft_robot.logs.validate",
     "qsft_robot.returns",
     "qsft_robot.rollouts.worker",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -32,10 +32,27 @@ def read_frames(
 
     `size` (height, width) resizes. ValueError when the file has no video or frames are missing.
     """
+    frames: np.ndarray | None = None
+    for number, pixels in enumerate(iter_video(path, start_s, fps, count, size, episode)):
+        frames = np.empty((count, *pixels.shape), np.uint8) if frames is None else frames
+        frames[number] = pixels
+    if frames is None:
+        raise ValueError(f"{path}: episode {episode} has no frames.")
+    return frames
+
+
+def iter_video(
+    path: Path,
+    start_s: float,
+    fps: float,
+    count: int,
+    size: tuple[int, int] | None,
+    episode: int,
+) -> Iterator[np.ndarray]:
+    """The frames of `read_frames` one by one; its errors."""
     import av
 
-    frames: np.ndarray | None = None
-    found = np.zeros(count, bool)
+    following = 0
     try:
         with av.open(str(path), mode="r") as container:
             if not container.streams.video:
@@ -47,26 +64,22 @@ def read_frames(
                 if frame.pts is None:
                     continue
                 number = round((float(frame.pts * base) - start_s) * fps)
-                if number >= count:
+                # Decoded frames come in the order of their times: one that is passed over is lost.
+                if number > following or following >= count:
                     break
-                if number >= 0 and not found[number]:
-                    pixels = _pixels(frame, size)
-                    frames = (
-                        np.empty((count, *pixels.shape), np.uint8) if frames is None else frames
-                    )
-                    frames[number], found[number] = pixels, True
+                if number == following:
+                    yield _pixels(frame, size)
+                    following += 1
     except av.error.FFmpegError as error:
         raise ValueError(
             f"{path}: can't be decoded ({' '.join(str(error).split())}); download it again."
         ) from error
-    missing = np.flatnonzero(~found)
-    if frames is None or len(missing):
+    if following < count:
         raise ValueError(
-            f"{path}: {len(missing)} of the {count} frames of episode {episode} are not there, the "
-            f"first at {start_s + missing[0] / fps:.3f} s. The video and the data don't belong "
-            "together, or the file is cut; download it again."
+            f"{path}: {count - following} of the {count} frames of episode {episode} are not "
+            f"there or out of place, the first at {start_s + following / fps:.3f} s. The video and "
+            "the data don't belong together, or the file is cut; download it again."
         )
-    return frames
 
 
 def _pixels(frame: Any, size: tuple[int, int] | None) -> np.ndarray:
@@ -77,15 +90,20 @@ def _pixels(frame: Any, size: tuple[int, int] | None) -> np.ndarray:
 
 def decode_images(images: Sequence[bytes], size: tuple[int, int] | None, where: str) -> np.ndarray:
     """Images that stand in the data itself (PNG or JPEG bytes): uint8 [t, h, w, 3]."""
+    return np.stack([*iter_images(images, size, where)])
+
+
+def iter_images(
+    images: Sequence[bytes], size: tuple[int, int] | None, where: str
+) -> Iterator[np.ndarray]:
+    """The images of `decode_images` one by one."""
     import av
 
-    rows = []
     for i, image in enumerate(images):
         if not image:
             raise ValueError(f"{where}: frame {i} has no image in it.")
         with av.open(BytesIO(image), mode="r") as container:
-            rows.append(_pixels(next(container.decode(video=0)), size))
-    return np.stack(rows)
+            yield _pixels(next(container.decode(video=0)), size)
 
 
 def encode_png(frame: np.ndarray) -> bytes:

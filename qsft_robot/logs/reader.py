@@ -181,14 +181,14 @@ def _known_keys(file: h5py.File, name: str, keys: Sequence[str] | None) -> list[
     obs = arrays(demo, "obs")
     if keys is None:
         # Depth maps and segmentation have no place in an Observation; they are read by no one.
-        return [key for key, x in obs.items() if is_camera(x) or _is_state_or_text(x)]
+        return [key for key, x in obs.items() if is_camera(x) or is_state_or_text(x)]
     for key in keys:
         if key not in obs:
             raise ValueError(f"{file.filename}: {unknown('observation key', key, obs)}")
     return list(keys)
 
 
-def _is_state_or_text(dataset: h5py.Dataset) -> bool:
+def is_state_or_text(dataset: h5py.Dataset) -> bool:
     kind = kind_of(dataset)
     return (kind == "number" and dataset.ndim <= 2) or (kind == "text" and dataset.ndim == 1)
 
@@ -251,7 +251,7 @@ def _read_rows(
         raise ValueError(f"{where}: {unknown('observation key', key, obs)}")
     dataset, after = obs[key], next_obs.get(key)
     camera, text = is_camera(dataset), is_text_dataset(dataset)
-    if not camera and not _is_state_or_text(dataset):
+    if not camera and not is_state_or_text(dataset):
         raise ValueError(
             f"{where}: {kind_of(dataset)} {dataset.shape} is neither an image, uint8 [t, h, w, 3], "
             "nor state, numbers [t, s], nor text, strings [t]; leave this key out."

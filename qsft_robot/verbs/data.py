@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
@@ -187,20 +188,48 @@ def inspect(
     filter_key: str | None = None,
     log_end: tuple[str, ...] = (),
     success_reward: bool = False,
-) -> None:
-    """Show what a data file holds: keys, shapes, ranges, returns, success rate, warnings.
+    json: bool = False,
+    fail_on: Literal["warning", "error"] | None = None,
+) -> int:
+    """Show what logs hold (keys, shapes, ranges, returns, success) and what is wrong with them.
 
     Args:
-        path: HDF5 file in robomimic's schema.
+        path: HDF5 file in robomimic's schema, or the folder of a LeRobot v3 data set.
         filter_key: Only the logs of this mask.
         log_end: How unsuccessful logs ended: terminal, truncated, or mask=word pairs.
         success_reward: Count rewards as --data.success-reward of train would make them.
+        json: Print one JSON object instead of tables.
+        fail_on: Exit status 1 where a finding is as severe as this.
     """
-    from qsft_robot.config.data import DataConfig
-    from qsft_robot.logs.inspection import inspect as run
+    from rich.console import Console
 
-    ends = DataConfig(state_keys=("any",), log_end=log_end).log_ends()
-    run(path, filter_key=filter_key, log_end=ends, success_reward=success_reward)
+    from qsft_robot.config.data import DataConfig
+    from qsft_robot.logs.doctor.finding import reaches
+    from qsft_robot.logs.doctor.hdf5_logs import hdf5_source
+    from qsft_robot.logs.inspection import refuse, summarize_source
+    from qsft_robot.logs.inspection_table import show
+
+    if path.is_dir():
+        from qsft_robot.lerobot.logs import lerobot_source
+
+        if filter_key is not None or log_end or success_reward:
+            raise ValueError(
+                f"{path}: --filter-key, --log-end and --success-reward are for HDF5 files; a "
+                "LeRobot data set is read as it is."
+            )
+        source = lerobot_source(path)
+    else:
+        ends = DataConfig(state_keys=("any",), log_end=log_end).log_ends()
+        source = hdf5_source(
+            path, filter_key=filter_key, log_end=ends, success_reward=success_reward
+        )
+    summary = summarize_source(source, success_reward)
+    if json:
+        say(dumps(summary.to_json(), indent=2, allow_nan=False))
+    else:
+        show(summary, Console())
+    refuse(summary)
+    return int(fail_on is not None and reaches(summary.findings, fail_on))
 
 
 def playback(

@@ -1,0 +1,174 @@
+"""Logs of a demonstration file for the checks, one at a time; frames come in blocks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from qsft_robot.logs.checks import (
+    ANY_SCALE,
+    demo_group,
+    env_args_of,
+    masks_of,
+    open_demonstrations,
+    select_demos,
+)
+from qsft_robot.logs.doctor.frames import FrameDigests, digest_frames
+from qsft_robot.logs.doctor.log import Log, LogSource
+from qsft_robot.logs.ends import LogEnd, read_steps
+from qsft_robot.logs.hdf5_members import (
+    arrays,
+    attribute,
+    is_camera,
+    kind_of,
+    member,
+    place,
+    read_rows,
+)
+from qsft_robot.logs.reader import is_state_or_text, iter_episodes
+from qsft_robot.types import Episode
+
+_MARKS = ("dones", "terminated", "truncated", "success")
+# Names that clocks go by, beside the actions or among the observations.
+CLOCKS = ("timestamp", "timestamps", "time", "times", "stamp", "time_stamp")
+# Bytes of frames that are read at once.
+_BLOCK = 1 << 24
+
+
+def hdf5_source(
+    path: str | Path,
+    *,
+    filter_key: str | None = None,
+    log_end: LogEnd | Mapping[str, LogEnd] | None = None,
+    success_reward: bool = False,
+) -> LogSource:
+    """The logs of a demonstration file; arguments as in `iter_episodes`."""
+    with open_demonstrations(path) as file:
+        env_args, demo = env_args_of(file), demo_group(file, select_demos(file, filter_key)[0])
+        masks = masks_of(file)
+        only_dones = "terminated" not in demo and "truncated" not in demo
+        no_next = "next_obs" not in demo
+    hz = (env_args.get("env_kwargs") or {}).get("control_freq", env_args.get("control_hz"))
+    return LogSource(
+        path=str(path),
+        environment=str(env_args.get("env_name", "")),
+        logs=iter_hdf5_logs(
+            path, filter_key=filter_key, log_end=log_end, success_reward=success_reward
+        ),
+        control_hz=float(hz) if isinstance(hz, int | float) and hz > 0 else None,
+        masks=masks,
+        only_dones=only_dones and log_end is None,
+        no_next=no_next,
+    )
+
+
+def iter_hdf5_logs(
+    path: str | Path,
+    *,
+    filter_key: str | None = None,
+    log_end: LogEnd | Mapping[str, LogEnd] | None = None,
+    success_reward: bool = False,
+) -> Iterator[tuple[Episode | None, Log]]:
+    """Each log as an `Episode` without images and as the checks see it; None where the reader
+    refuses the log, which is then why. ValueError where it refuses the file."""
+    with open_demonstrations(path) as file:
+        names = select_demos(file, filter_key)
+        first = arrays(demo_group(file, names[0]), "obs")
+        cameras = [key for key, x in first.items() if is_camera(x)]
+        keys = [key for key, x in first.items() if is_state_or_text(x)]
+        at = 0
+        while at < len(names):
+            try:
+                for episode in iter_episodes(
+                    path,
+                    keys=keys,
+                    filter_key=filter_key,
+                    log_end=log_end,
+                    success_reward=success_reward,
+                    action_scale=ANY_SCALE,
+                    names=names[at:],
+                ):
+                    demo = demo_group(file, names[at])
+                    log = log_of(episode, demo, read_frames(demo, cameras))
+                    at += 1
+                    yield episode, log
+            except ValueError as error:
+                if names[at] not in str(error):
+                    raise
+                yield None, Log(names[at], refusal=str(error))
+                at += 1
+
+
+def log_of(episode: Episode, demo: h5py.Group, frames: Mapping[str, FrameDigests]) -> Log:
+    """One log as the checks see it; rewards and marks are those of the file."""
+    steps = len(demo["actions"])
+    marks = {
+        key: read_steps(demo, key) > 0
+        for key in _MARKS
+        if isinstance(member(demo, key), h5py.Dataset)
+    }
+    told = attribute(demo, "success")
+    success = None if told is None else bool(told)
+    if success is None and "success" in marks:
+        success = bool(marks["success"].any())
+    numbers = {
+        key: rows[:steps]
+        for key, rows in episode.observations.items()
+        if rows.ndim == 2 and key not in CLOCKS
+    }
+    return Log(
+        name=episode.name,
+        instruction=episode.instruction,
+        state=numbers,
+        actions=np.zeros((steps, 0), np.float32) if episode.has_commands else episode.actions,
+        frames=frames,
+        rewards=read_steps(demo, "rewards").astype(np.float32),
+        success=success,
+        marks=marks,
+        timestamps=_timestamps(demo),
+        words=words_digest(episode),
+    )
+
+
+def words_digest(episode: Episode) -> str:
+    """Hash of all texts and text commands of a log, "" without any."""
+    texts = dict(episode.texts) | ({"actions": episode.actions} if episode.has_commands else {})
+    if not texts:
+        return ""
+    told = hashlib.blake2b(digest_size=16)
+    for key in sorted(texts):
+        told.update("\0".join([key, *texts[key]]).encode(errors="surrogatepass"))
+    return told.hexdigest()
+
+
+def _timestamps(demo: h5py.Group) -> np.ndarray | None:
+    obs = arrays(demo, "obs")
+    for key in CLOCKS:
+        found = obs[key] if key in obs else member(demo, key)
+        if isinstance(found, h5py.Dataset) and kind_of(found) == "number" and found.ndim:
+            values = np.asarray(read_rows(found), np.float64).reshape(len(found), -1)
+            if values.shape == (len(demo["actions"]), 1) and np.isfinite(values).all():
+                return values[:, 0]
+    return None
+
+
+def read_frames(demo: h5py.Group, cameras: list[str]) -> dict[str, FrameDigests]:
+    """Camera -> digests of its frames, read a few at a time."""
+    found, obs = {}, arrays(demo, "obs")
+    for camera in cameras:
+        if camera not in obs or not is_camera(obs[camera]):
+            raise ValueError(f"{place(demo)}/obs/{camera}: no images, which other logs have there.")
+        digests = digest_frames(_blocks(obs[camera]))
+        if digests is not None:
+            found[camera] = digests
+    return found
+
+
+def _blocks(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
+    size = max(1, _BLOCK // max(1, int(np.prod(dataset.shape[1:]))))
+    for at in range(0, len(dataset), size):
+        yield from read_rows(dataset, np.s_[at : at + size])
