@@ -8,7 +8,10 @@ test bench: export OMP_NUM_THREADS = 1
 demo: export OMP_WAIT_POLICY = PASSIVE
 BIN := .venv/bin
 
-.PHONY: demo test alfworld check format bench clean
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: help demo test alfworld check format bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.installed  ## logs -> three policies -> success rates, video and report in runs/demo

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
+from importlib.metadata import version
 from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
@@ -210,6 +211,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"qsft-robot {version('qsft-robot')}")
         return 0
     verb, rest = words[0], words[1:]
     if verb not in VERBS:

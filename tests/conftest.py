@@ -16,17 +16,9 @@ sys.path.append(str(Path(__file__).parent / "shared"))
 # Shapes in the signatures of the model are checked here, and in tests only.
 install_import_hook(
     [
-        "vlm.blocks",
-        "vlm.decision",
-        "vlm.heads",
-        "vlm.rt.images",
-        "vlm.pretrained.model",
-        "vlm.pretrained.cache",
-        "vlm.pretrained.prompt",
-        "vlm.rt.model",
-        "vlm.towers.timm",
-        "vlm.towers.input",
-        "vlm.towers.tower",
+        *("qsft_robot.algorithms", "qsft_robot.token_data", "tokenizers_action"),
+        *("vlm.blocks", "vlm.decision", "vlm.heads", "vlm.model", "vlm.rt.images", "vlm.rt.model"),
+        *("vlm.pretrained.cache", "vlm.pretrained.model", "vlm.pretrained.prompt", "vlm.towers"),
     ],
     "beartype.beartype",
 )

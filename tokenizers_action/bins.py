@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Float32, Int64
+from tokenizers_action.arrays import Array, Bool, Float, Float32, Int64
 
 # Actions come as float32; 1 + 1e-6 is 1 after a change of units, 1.001 is a mistake.
 _TOLERANCE = 1e-6
@@ -25,7 +24,7 @@ class _Bins:
 
     kind: ClassVar[str]
 
-    def __init__(self, low: np.ndarray, high: np.ndarray, n_bins: np.ndarray, horizon: int) -> None:
+    def __init__(self, low: Array, high: Array, n_bins: Array, horizon: int) -> None:
         if horizon < 1 or len(n_bins) < 1:
             raise ValueError(
                 f"A tokenizer needs horizon >= 1 and action_dim >= 1, got {horizon}, {len(n_bins)}."
@@ -62,15 +61,15 @@ class _Bins:
         return tuple(self._n_bins.tolist())
 
     @property
-    def bin_width(self) -> Float[np.ndarray, " d"]:
+    def bin_width(self) -> Float[Array, " d"]:
         """Width of each dimension's bins, in units of the [-1, 1] action; 0 where constant."""
         return self._width.copy()
 
-    def edges(self, dimension: int) -> Float[np.ndarray, " edges"]:
+    def edges(self, dimension: int) -> Float[Array, " edges"]:
         """The n_bins + 1 edges of one dimension."""
         return np.linspace(self._low[dimension], self._high[dimension], self._n_bins[dimension] + 1)
 
-    def encode(self, actions: Float[np.ndarray, "b h d"]) -> Int64[np.ndarray, "b n"]:
+    def encode(self, actions: Float[Array, "b h d"]) -> Int64[Array, "b n"]:
         """Ids of action chunks; a value between the outer edges and +-1 falls in the outer bin.
 
         ValueError on a wrong shape, NaN, or a value outside [-1, 1].
@@ -93,12 +92,12 @@ class _Bins:
         return ids.astype(np.int64).reshape(len(actions), self.n_tokens)
 
     def real_tokens(
-        self, ids: Int64[np.ndarray, "b n"], actions: Int64[np.ndarray, " b"]
-    ) -> Bool[np.ndarray, "b n"]:
+        self, ids: Int64[Array, "b n"], actions: Int64[Array, " b"]
+    ) -> Bool[Array, "b n"]:
         """The tokens of the first `actions` of each chunk."""
         return np.arange(ids.shape[1]) < np.asarray(actions)[:, None] * self.action_dim
 
-    def decode(self, ids: Int64[np.ndarray, "b n"]) -> Float32[np.ndarray, "b h d"]:
+    def decode(self, ids: Int64[Array, "b n"]) -> Float32[Array, "b h d"]:
         """Centers of the bins, in [-1, 1]; ValueError on a wrong shape or an id that has no bin."""
         ids = np.asarray(ids)
         if ids.ndim != 2 or ids.shape[1] != self.n_tokens:
@@ -114,7 +113,7 @@ class _Bins:
             )
         return (self._low + (ids + 0.5) * self._width).astype(np.float32)
 
-    def legal_tokens(self, prefix: Int64[np.ndarray, "b i"]) -> Bool[np.ndarray, "b v"]:
+    def legal_tokens(self, prefix: Int64[Array, "b i"]) -> Bool[Array, "b v"]:
         """Which ids may follow: a bin of the dimension whose turn it is, whatever came before."""
         batch, position = prefix.shape
         if position >= self.n_tokens:
@@ -127,7 +126,7 @@ class _Bins:
 
     def position_tables(
         self,
-    ) -> tuple[Bool[np.ndarray, "n v"], Float32[np.ndarray, "n v"]]:
+    ) -> tuple[Bool[Array, "n v"], Float32[Array, "n v"]]:
         """Which ids are legal at each place, and the number that each stands for (0 if illegal)."""
         dimension = np.arange(self.n_tokens) % self.action_dim
         legal = self._legal[dimension]
@@ -145,7 +144,7 @@ class _Bins:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
+    def from_json(cls, value: dict[str, Any]) -> _Bins:
         """The tokenizer that `to_json` described; ValueError when it is of another kind."""
         if value.get("kind") != cls.kind:
             raise ValueError(
@@ -178,7 +177,7 @@ class UniformBinTokenizer(_Bins):
 
     @classmethod
     def fit(
-        cls, actions: Float[np.ndarray, "N d"], *, horizon: int = 1, n_bins: int = 256, **_: object
+        cls, actions: Float[Array, "N d"], *, horizon: int = 1, n_bins: int = 256, **_: object
     ) -> UniformBinTokenizer:
         """Bins over [-1, 1], whatever the actions are; they tell the number of dimensions."""
         return cls(actions.shape[-1], horizon, n_bins)
@@ -212,7 +211,7 @@ class QuantileBinTokenizer(_Bins):
 
     @classmethod
     def fit(
-        cls, actions: Float[np.ndarray, "N d"], *, horizon: int = 1, n_bins: int = 256, **_: object
+        cls, actions: Float[Array, "N d"], *, horizon: int = 1, n_bins: int = 256, **_: object
     ) -> QuantileBinTokenizer:
         """Take q01 and q99 of each dimension of the data set's actions, in [-1, 1].
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Int64
+from tokenizers_action.arrays import Array, Bool, Int64
 
 # The token that closes a command, and fills it up to n tokens: "go to cabinet 1" begins "go to
 # cabinet 10", so without it the longer command could never be told from the shorter.
@@ -41,11 +40,11 @@ class CommandTokenizer:
         self.words, self.free = tuple(words), free
         self._n = n_tokens
         self._id_of = {word: i + 1 for i, word in enumerate(words)}
-        self._known: dict[str, np.ndarray | None] = {}
-        self._sets: dict[str, np.ndarray] = {}
+        self._known: dict[str, Array | None] = {}
+        self._sets: dict[str, Array] = {}
 
     @classmethod
-    def fit(cls, commands: Iterable[str], *, free: bool = False, **_: object) -> Self:
+    def fit(cls, commands: Iterable[str], *, free: bool = False, **_: object) -> CommandTokenizer:
         """The words of all commands, in alphabetical order, and places for the longest one."""
         split = [command.split() for command in dict.fromkeys(commands)]
         words = sorted({word for command in split for word in command})
@@ -67,7 +66,7 @@ class CommandTokenizer:
     def action_dim(self) -> int:
         return 0
 
-    def encode(self, actions: np.ndarray) -> Int64[np.ndarray, "b n"]:
+    def encode(self, actions: Array) -> Int64[Array, "b n"]:
         """Ids of commands, object [b, 1] of str; ValueError on a wrong shape, a word that is not in
         the vocabulary, a command that is empty or too long, or spaces that ids would lose."""
         actions = np.asarray(actions)
@@ -82,7 +81,7 @@ class CommandTokenizer:
                 raise ValueError(self._reason(command))
         return np.array(found, np.int64).reshape(len(actions), self._n)
 
-    def decode(self, ids: Int64[np.ndarray, "b n"]) -> np.ndarray:
+    def decode(self, ids: Int64[Array, "b n"]) -> Array:
         """The commands, object [b, 1] of str; ValueError on a wrong shape, an id without a word, or
         ids that are not words, then `END` to the last place."""
         ids = np.asarray(ids)
@@ -104,7 +103,7 @@ class CommandTokenizer:
             found[i, 0] = " ".join(self.words[k - 1] for k in row[:length])
         return found
 
-    def legal_tokens(self, prefix: Int64[np.ndarray, "b i"]) -> Bool[np.ndarray, "b v"]:
+    def legal_tokens(self, prefix: Int64[Array, "b i"]) -> Bool[Array, "b v"]:
         """Which ids may follow where any command may be given: a word first, then words or the end,
         and after the end, or at the last place, only the end."""
         batch, position = self._position(prefix)
@@ -115,8 +114,8 @@ class CommandTokenizer:
         return legal
 
     def real_tokens(
-        self, ids: Int64[np.ndarray, "b n"], actions: Int64[np.ndarray, " b"]
-    ) -> Bool[np.ndarray, "b n"]:
+        self, ids: Int64[Array, "b n"], actions: Int64[Array, " b"]
+    ) -> Bool[Array, "b n"]:
         """The words and the end that closes them; False on what only fills up."""
         closed = np.cumsum(ids == END, axis=1) - (ids == END) > 0
         return ~closed & (np.asarray(actions)[:, None] > 0)
@@ -150,7 +149,7 @@ class CommandTokenizer:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
+    def from_json(cls, value: dict[str, Any]) -> CommandTokenizer:
         """The tokenizer that `to_json` described; ValueError when it is of another kind."""
         if value.get("kind") != cls.kind:
             raise ValueError(
@@ -162,13 +161,13 @@ class CommandTokenizer:
     def __repr__(self) -> str:
         return f"CommandTokenizer({len(self.words)} words, n_tokens={self._n}, free={self.free})"
 
-    def _position(self, prefix: np.ndarray) -> tuple[int, int]:
+    def _position(self, prefix: Array) -> tuple[int, int]:
         batch, position = prefix.shape
         if position >= self._n:
             raise ValueError(f"The prefix has {position} ids, but a decision has {self._n} tokens.")
         return batch, position
 
-    def _ids(self, command: str) -> np.ndarray | None:
+    def _ids(self, command: str) -> Array | None:
         """Ids [n] of a command, or None where it can't be said."""
         if command not in self._known:
             if len(self._known) >= _MAX_SETS:
@@ -192,7 +191,7 @@ class CommandTokenizer:
             f"the command {command!r} is not 1 to {self._n - 1} words with single spaces between."
         )
 
-    def _set(self, text: str) -> np.ndarray:
+    def _set(self, text: str) -> Array:
         """Ids [m, n] of the commands of a text that can be said."""
         if text not in self._sets:
             if len(self._sets) >= _MAX_SETS:
@@ -207,9 +206,7 @@ class BoundCommands:
     """A CommandTokenizer bound to b rows: the same map, and legal sets by each row's own commands
     (their trie, walked by comparing prefixes). `rows[index]` binds to some of them."""
 
-    def __init__(
-        self, tokenizer: CommandTokenizer, sets: Sequence[np.ndarray], index: np.ndarray
-    ) -> None:
+    def __init__(self, tokenizer: CommandTokenizer, sets: Sequence[Array], index: Array) -> None:
         self.tokenizer, self.index = tokenizer, index
         self.vocab_size, self.n_tokens = tokenizer.vocab_size, tokenizer.n_tokens
         self.horizon, self.action_dim = tokenizer.horizon, tokenizer.action_dim
@@ -217,15 +214,15 @@ class BoundCommands:
         self.to_json, self.from_json = tokenizer.to_json, tokenizer.from_json
         self.real_tokens, self.fit = tokenizer.real_tokens, tokenizer.fit
         self._sets = sets
-        self._flat: tuple[np.ndarray, np.ndarray] | None = None
+        self._flat: tuple[Array, Array] | None = None
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, rows: np.ndarray) -> BoundCommands:
+    def __getitem__(self, rows: Array) -> BoundCommands:
         return BoundCommands(self.tokenizer, self._sets, self.index[rows])
 
-    def legal_tokens(self, prefix: Int64[np.ndarray, "b i"]) -> Bool[np.ndarray, "b v"]:
+    def legal_tokens(self, prefix: Int64[Array, "b i"]) -> Bool[Array, "b v"]:
         """Which ids go on from the prefix to a command of the row; ValueError, naming the row, for
         a prefix that none of its commands has."""
         batch, position = self.tokenizer._position(prefix)
@@ -243,7 +240,7 @@ class BoundCommands:
             )
         return legal
 
-    def _commands(self) -> tuple[np.ndarray, np.ndarray]:
+    def _commands(self) -> tuple[Array, Array]:
         """All commands of all rows: the row of each, [m], and its ids, [m, n]."""
         if self._flat is None:
             sets = [self._sets[i] for i in self.index]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Float32, Int64
+from tokenizers_action.arrays import Array, Bool, Float, Float32, Int64
 
 
 @runtime_checkable
@@ -30,27 +29,29 @@ class ActionTokenizer(Protocol):
     @property
     def action_dim(self) -> int: ...
 
-    def encode(self, actions: Float[np.ndarray, "b h d"]) -> Int64[np.ndarray, "b n"]:
+    def encode(self, actions: Float[Array, "b h d"]) -> Int64[Array, "b n"]:
         """Ids of action chunks in [-1, 1]; ValueError on NaN or a value outside."""
         ...
 
-    def decode(self, ids: Int64[np.ndarray, "b n"]) -> Float32[np.ndarray, "b h d"]:
+    def decode(self, ids: Int64[Array, "b n"]) -> Float32[Array, "b h d"]:
         """Action chunks in [-1, 1] of legal ids; ValueError on an illegal id."""
         ...
 
-    def legal_tokens(self, prefix: Int64[np.ndarray, "b i"]) -> Bool[np.ndarray, "b v"]:
+    def legal_tokens(self, prefix: Int64[Array, "b i"]) -> Bool[Array, "b v"]:
         """Which ids may follow `prefix` (0 <= i < n); at least one id a row."""
         ...
 
     def real_tokens(
-        self, ids: Int64[np.ndarray, "b n"], actions: Int64[np.ndarray, " b"]
-    ) -> Bool[np.ndarray, "b n"]:
+        self, ids: Int64[Array, "b n"], actions: Int64[Array, " b"]
+    ) -> Bool[Array, "b n"]:
         """Which tokens carry something, where only the first `actions` of each chunk's h are real
         (the rest is past the end of a log); False on what fills a decision up to n tokens."""
         ...
 
     @classmethod
-    def fit(cls, actions: Any, *, horizon: int = 1, n_bins: int = 256, free: bool = False) -> Self:
+    def fit(
+        cls, actions: Any, *, horizon: int = 1, n_bins: int = 256, free: bool = False
+    ) -> ActionTokenizer:
         """A tokenizer for the actions [N, d] in [-1, 1] of all logs, or for all their commands; a
         kind ignores the settings that it has no use for."""
         ...
@@ -60,7 +61,7 @@ class ActionTokenizer(Protocol):
         ...
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
+    def from_json(cls, value: dict[str, Any]) -> ActionTokenizer:
         """The tokenizer that `to_json` described; ValueError when the kind is another."""
         ...
 
@@ -71,7 +72,7 @@ class PositionalTokenizer(ActionTokenizer, Protocol):
 
     def position_tables(
         self,
-    ) -> tuple[Bool[np.ndarray, "n v"], Float32[np.ndarray, "n v"]]:
+    ) -> tuple[Bool[Array, "n v"], Float32[Array, "n v"]]:
         """Which ids are legal at each place, and the number that each stands for (0 if illegal)."""
         ...
 
@@ -91,13 +92,11 @@ class TextTokenizer(ActionTokenizer, Protocol):
 class RowTokenizer(ActionTokenizer, Protocol):
     """A tokenizer bound to b rows: `legal_tokens` takes prefixes of exactly these."""
 
-    def __getitem__(self, rows: np.ndarray) -> RowTokenizer:
+    def __getitem__(self, rows: Array) -> RowTokenizer:
         """The same, bound to some of the rows, int [b']."""
         ...
 
 
-def legal_along(
-    tokenizer: ActionTokenizer, ids: Int64[np.ndarray, "b n"]
-) -> Bool[np.ndarray, "b n v"]:
+def legal_along(tokenizer: ActionTokenizer, ids: Int64[Array, "b n"]) -> Bool[Array, "b n v"]:
     """The legal set at every position of whole decisions: row i is what may follow ids[:, :i]."""
     return np.stack([tokenizer.legal_tokens(ids[:, :i]) for i in range(tokenizer.n_tokens)], axis=1)

@@ -6,9 +6,10 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+
+from vlm.arrays import Array
 
 
 class Context(NamedTuple):
@@ -70,7 +71,7 @@ class ActionModel(nn.Module):
     config: Any  # a ModelShape, with what else the model is made of
 
     @abstractmethod
-    def encode_words(self, instruction: str) -> Int64[np.ndarray, " l"]:
+    def encode_words(self, instruction: str) -> Int64[Array, " l"]:
         """Ids of an instruction, as `text_ids` holds them."""
         raise NotImplementedError
 
@@ -113,13 +114,13 @@ class ActionModel(nn.Module):
     # `encode_steps`.
     reads_frames: bool = False
 
-    def encode_frame(self, command: str, texts: Sequence[str]) -> Int64[np.ndarray, " w"]:
+    def encode_frame(self, command: str, texts: Sequence[str]) -> Int64[Array, " w"]:
         """Ids of a step: the command that led there and its texts."""
         raise NotImplementedError(f"{type(self).__name__} reads its steps in the prompt")
 
     def encode_steps(
         self, instruction: str, steps: Sequence[tuple[str, Sequence[str]]]
-    ) -> Int64[np.ndarray, " l"]:
+    ) -> Int64[Array, " l"]:
         """Ids of a prompt with the last steps, each a command and the texts after it."""
         raise NotImplementedError(f"{type(self).__name__} reads its steps as words")
 

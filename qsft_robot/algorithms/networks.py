@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from vlm.heads import Reading, ValueHeads, VoidHead
 from vlm.model import ActionModel, Context, ModelOutput
 
 
+@runtime_checkable
 class Head(Protocol):
     """A module on theta's hidden states that tells what a state is worth."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -36,6 +36,7 @@ class Scale(NamedTuple):
 WHOLE = Scale()
 
 
+@runtime_checkable
 class Stage(Protocol):
     """One stage: the modules it trains, the steps it draws and the loss on them."""
 

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qsft_robot.config.methods import find_method
 from qsft_robot.policy.onnx_policy import DECISION, FRAME
 from qsft_robot.policy.token_policy import TokenPolicy
 from tokenizers_action.protocol import PositionalTokenizer
@@ -153,7 +152,7 @@ def write_graphs(policy: TokenPolicy, folder: Path) -> dict[str, Any]:
     if config["state_dim"]:
         given["state"] = torch.zeros(batch, k, config["state_dim"])
     given["frame_mask"] = torch.ones(batch, k, dtype=torch.bool)
-    if find_method(description["method"]).conditions_on_return:
+    if description.get("conditions_on_return"):
         given["returns"] = torch.ones(batch)
     given["noise"] = torch.zeros(batch, tokenizer.n_tokens, tokenizer.vocab_size)
     given["temperature"] = torch.tensor(1.0)

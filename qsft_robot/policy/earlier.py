@@ -21,6 +21,7 @@ def upgrade_description(description: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **description,
         "acting": acting,
+        "conditions_on_return": description["method"] == "return_conditioned",
         "return_range": _return_range(description.get("return_range")),
         "networks": [_NETWORKS.get(name, name) for name in description["networks"]],
     }

@@ -14,7 +14,6 @@ from torch import Tensor
 from qsft_robot.algorithms.networks import PolicyNetworks, frame_features
 from qsft_robot.config.acting import ActingConfig
 from qsft_robot.config.json_form import from_json
-from qsft_robot.config.methods import find_method
 from qsft_robot.context import Memory
 from qsft_robot.names import unknown
 from qsft_robot.normalize import NormStats
@@ -156,7 +155,7 @@ class TokenPolicy:
             memory.states.push(row[0])
         empty = torch.zeros(len(observations), 0, device=self.device)
         returns = None
-        if find_method(self.description["method"]).conditions_on_return:
+        if self.description.get("conditions_on_return"):
             returns = torch.full((len(observations),), self.acting.target_return)
         base = TokenBatch(
             state=self._stacked([m.states.window() for m in memories]),

@@ -153,6 +153,7 @@ def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> dict[
     control_hz = (env_args.get("env_kwargs") or {}).get("control_freq", env_args.get("control_hz"))
     return {
         "method": config.method,
+        "conditions_on_return": config.traits.conditions_on_return,
         "model": model,
         "tokenizer": data.tokenizer.to_json(),
         "norm_stats": data.norm_stats.to_json(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ StepPrompt = Callable[[str, Sequence[tuple[str, Sequence[str]]]], np.ndarray]
 FrameWords = Callable[[str, Sequence[str]], np.ndarray]
 
 
+@runtime_checkable
 class FrameSource(Protocol):
     """Frames by row number: log `name` has its frames at `start[name]` and after."""
 

@@ -88,6 +88,7 @@ def describe(
     }
     return {
         "method": method,
+        "conditions_on_return": method == "return_conditioned",
         "model": {"kind": "rt", "config": vars(config)},
         "tokenizer": tokenizer.to_json(),
         "norm_stats": {
