@@ -1,8 +1,9 @@
 """Q-SFT in one file: behavior, value stage and acting on a toy that imitation does not solve.
 
-A corridor of nine cells with the goal at its right end. Logs walk at random, 60 % of the steps to the
-left, for 30 steps; reward 1 on reaching the goal, which ends a log. Imitation of all logs drifts to the
-left. Q-SFT learns V(s) and an improved policy from the same logs by supervised fine-tuning alone.
+A corridor of nine cells with the goal at its right end. Logs walk at random, 60 % of the steps to
+the left, for at most 30 steps; reward 1 on reaching the goal, which ends a log. Imitation of all
+logs drifts to the left. Q-SFT learns V(s) and an improved policy from the same logs by supervised
+fine-tuning alone.
 
 An action is one token (0: left, 1: right). The losses, the targets and the acting rule are those of
 qsft_robot.algorithms; everything else that a run needs is below. A minute on one core:
@@ -83,9 +84,7 @@ def batch_of(cells: Tensor, actions: Tensor) -> TokenBatch:
     )
 
 
-def train(
-    logs: Logs, updates: int, generator: torch.Generator
-) -> tuple[Network, Network, nn.Module]:
+def train(logs: Logs, updates: int, generator: torch.Generator) -> Networks:
     """Behavior phi, then theta and its value head."""
     real = torch.arange(LONGEST) < logs.steps[:, None]
     cells, actions = logs.cells[:, :-1][real], logs.actions[real]  # [N]
@@ -135,7 +134,7 @@ def train(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return phi, theta, value_head
+    return Networks(phi, theta, value_head)
 
 
 @torch.no_grad()
@@ -143,6 +142,7 @@ def policy_of(
     phi: Network, theta: Network, value_head: nn.Module, k: float
 ) -> tuple[Tensor, Tensor]:
     """Probability of "right" and V in each cell: pi_phi (p~ / pi_phi)^k, no cut."""
+    phi, theta, value_head = networks
     cells = torch.arange(CELLS)
     legal = torch.ones(CELLS, 2).bool()
     hidden, logits = theta(cells)
@@ -158,10 +158,10 @@ def main(updates: int = 1500) -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     logs = walk(torch.full((CELLS,), 0.4), 500, generator)
-    phi, theta, value_head = train(logs, updates, generator)
+    networks = train(logs, updates, generator)
     rates = {"logs": float(logs.terminated.float().mean())}
     for name, k in (("imitation (k = 0)", 0.0), ("Q-SFT, k = 1", 1.0), ("Q-SFT, k = 8", 8.0)):
-        go_right, value = policy_of(phi, theta, value_head, k)
+        go_right, value = policy_of(networks, k)
         rates[name] = float(walk(go_right, 2000, generator).terminated.float().mean())
         print(f"{name:<18} right " + " ".join(f"{p:.2f}" for p in go_right[:-1].tolist()))
     print(f"{'V':<18}       " + " ".join(f"{v:.2f}" for v in value[:-1].tolist()))
