@@ -30,12 +30,16 @@ from qsft_robot.presets.look_up import (
     with_settings,
 )
 from qsft_robot.printed_text import one_line, printable, say
+from qsft_robot.trust import ALLOW_DOWNLOADS, TRUST_REMOTE_CODE, Trust
 from qsft_robot.verbs.convert import export_lerobot, import_lerobot, merge, relabel
 from qsft_robot.verbs.data import collect, generate, inspect, playback
 from qsft_robot.verbs.flag_words import acting_changes, env_changes, env_of_recipe, use_threads
 from qsft_robot.verbs.learn import export, info, report
 from qsft_robot.verbs.robot import run
 from qsft_robot.verbs.serve import serve
+
+# What a run folder's own config.json can't decide when the run goes on.
+RESUME_FLAGS = (TRUST_REMOTE_CODE, ALLOW_DOWNLOADS)
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -45,10 +49,16 @@ def train(arguments: Sequence[str]) -> None:
     if resume:
         from qsft_robot.training.train import resume_config
 
-        at = arguments.index("--resume")
-        if len(arguments) != at + 2 or at != 0:
-            raise ValueError("--resume takes the run folder and nothing else: --resume runs/mine")
-        config = resume_config(Path(arguments[1]))
+        given = [word for word in arguments if word not in RESUME_FLAGS]
+        if len(given) != 2 or given[0] != "--resume":
+            raise ValueError(
+                "--resume takes the run folder, and beside it only what the folder can't decide "
+                f"({', '.join(RESUME_FLAGS)}): --resume runs/mine"
+            )
+        if ALLOW_DOWNLOADS not in arguments:
+            os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it
+        trust = Trust(remote_code=TRUST_REMOTE_CODE in arguments)
+        config = resume_config(Path(given[1]), trust)
     else:
         check_flags(arguments)
         names, arguments = _take_presets(arguments)
@@ -61,7 +71,8 @@ def train(arguments: Sequence[str]) -> None:
                 "Train on logs and export the policy to OUT/policy.\n\n"
                 "--preset NAME (repeatable) starts from named settings, which other flags change:\n"
                 f"{', '.join(PRESETS)}.\n\n"
-                "--resume RUN goes on with an interrupted run, to the bit."
+                "--resume RUN goes on with an interrupted run, to the bit. What its config.json "
+                "can't decide stands beside it: --trust-remote-code, --allow-downloads."
             ),
         )
     from qsft_robot.parallel.distributed import processes
@@ -93,6 +104,9 @@ def evaluate(
     device: str = "cpu",
     threads: int = 1,
     strict_versions: bool = False,
+    trust_remote_code: bool = False,
+    allow_downloads: bool = False,
+    import_env: tuple[str, ...] = (),
 ) -> None:
     """Measure a policy's success closed loop in simulation, with a 95 % Wilson interval.
 
@@ -116,13 +130,25 @@ def evaluate(
         device: Where the policy runs.
         threads: Threads of the policy's arithmetic.
         strict_versions: Refuse a simulator of other versions than the logs', which is said else.
+        trust_remote_code: Run code that a pretrained model in the folder brings along. Only for
+            makers that you trust.
+        allow_downloads: Fetch a model that the folder names from the hub, where it is not here yet.
+        import_env: Modules that the simulator's name in the logs may have imported, which runs
+            their code.
     """
     from qsft_robot.parts.simulators import showing
     from qsft_robot.policy.open import open_policy
     from qsft_robot.rollouts.evaluate import evaluate as measure
     from qsft_robot.versions import compare_with_installed, recorded_versions
 
-    policy = open_policy(run, acting_changes(acting), device, threads=threads)
+    policy = open_policy(
+        run,
+        acting_changes(acting),
+        device,
+        threads=threads,
+        trust_remote_code=trust_remote_code,
+        allow_downloads=allow_downloads,
+    )
     env_args = policy.description.get("env_args")
     if env is not None:
         env_args = env_of_recipe(env, policy.description)
@@ -150,7 +176,8 @@ def evaluate(
         accept=accept,
         out=out,
         env_overrides=env_changes(env_kwargs)
-        | ({} if max_steps is None else {"max_steps": max_steps}),
+        | ({} if max_steps is None else {"max_steps": max_steps})
+        | ({"imports": list(import_env)} if import_env else {}),
     )
     say(f"{result}\n{printable(out / 'summary.json')}")
 

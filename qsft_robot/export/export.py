@@ -12,8 +12,9 @@ from qsft_robot.config.run_config import CONFIG, read_config
 from qsft_robot.export.pretrained_folders import self_contained
 from qsft_robot.export.recorded_observations import random_observations, recorded_observations
 from qsft_robot.files import check_replaceable, sha256_of
-from qsft_robot.policy.checkpoint import read_policy_folder, write_checkpoint
-from qsft_robot.policy.token_policy import TokenPolicy, build_networks
+from qsft_robot.policy.checkpoint import write_checkpoint
+from qsft_robot.policy.token_policy import TokenPolicy, read_networks
+from qsft_robot.trust import NOTHING, Trust
 from qsft_robot.types import ADMISSIBLE, Observation
 
 PARITY_OBSERVATIONS = 128
@@ -26,23 +27,23 @@ def export_policy(
     acting: dict[str, Any] | None = None,
     onnx: bool = False,
     data: Path | None = None,
+    trust: Trust = NOTHING,
 ) -> Path:
     """Write the policy of a checkpoint to `out`: weights.safetensors, policy.json, README.md (the
     model card) and SHA256SUMS. `acting` changes entries of the acting rule.
 
     Networks that the rule doesn't run are left out: with k = 1, p~ alone remains. With `onnx` the
     folder also holds the graphs that need no torch, after they were held against this policy on
-    observations of `data` (the run's own data file when not given). Raises ValueError when the
+    observations of `data` (the run's own data file when not given). `trust` is what the caller
+    allows a checkpoint that somebody else may have made. Raises ValueError when the
     checkpoint is damaged or the rule needs a network that isn't there, NotExportable (one, too)
     when the policy has no ONNX form, RuntimeError when the graphs act otherwise, FileExistsError
     when `out` holds something else.
     """
-    description, weights = read_policy_folder(checkpoint)
     check_replaceable(out)
+    description, networks = read_networks(checkpoint, trust)
     description = {**description, "acting": {**description["acting"], **(acting or {})}}
     description.pop("onnx", None)
-    networks = build_networks(description, checkpoint)
-    networks.load_state_dict(weights)
     rule, k = description["acting"]["rule"], description["acting"]["k"]
     if rule == "behavior":
         networks.remove_value()
@@ -55,7 +56,7 @@ def export_policy(
     if onnx:
         description["onnx"], extra = _graphs(policy, checkpoint, data)
     extra["README.md"] = model_card(description, networks)
-    with self_contained(networks, description, out) as (whole, told, folders):
+    with self_contained(networks, description, out, trust) as (whole, told, folders):
         write_checkpoint(out, told, whole, extra_files=extra, folders=folders)
     return out
 

@@ -18,6 +18,7 @@ from qsft_robot.files import temporary_sibling
 from qsft_robot.parts.models import carry_base, load_model, save_processor
 from qsft_robot.parts.tokenizers import load_tokenizer
 from qsft_robot.token_data.batch import TokenBatch
+from qsft_robot.trust import Trust
 from tokenizers_action.protocol import TextTokenizer, legal_along
 
 # Folders inside a checkpoint and an exported policy.
@@ -43,7 +44,7 @@ def processor_beside(checkpoint: Path, networks: PolicyNetworks) -> Iterator[dic
 
 @contextmanager
 def self_contained(
-    networks: PolicyNetworks, description: Mapping[str, Any], out: Path
+    networks: PolicyNetworks, description: Mapping[str, Any], out: Path, trust: Trust
 ) -> Iterator[tuple[PolicyNetworks, dict[str, Any], dict[str, Path]]]:
     """The networks and description of a policy that needs no base elsewhere, and the folders to be
     moved into it.
@@ -60,7 +61,7 @@ def self_contained(
         told = dict(description)
         if len(trunks) == 1:
             told["model"] = carry_base(trunks[0], folder / BASE, merged=True)
-            whole, error = _merged(networks, told, folder)
+            whole, error = _merged(networks, told, folder, trust)
             limit = MERGE_TOLERANCE[trunks[0].config.dtype]
             if error <= limit:
                 told["model"]["merge_error"] = error
@@ -77,11 +78,11 @@ def self_contained(
 
 
 def _merged(
-    networks: PolicyNetworks, description: Mapping[str, Any], folder: Path
+    networks: PolicyNetworks, description: Mapping[str, Any], folder: Path, trust: Trust
 ) -> tuple[PolicyNetworks, float]:
     """The networks on the merged base of a folder, and the largest change of a log-probability."""
     trunk: Any = networks.trunks()[0]
-    model: Any = load_model(description["model"], folder)
+    model: Any = load_model(description["model"], folder, trust)
     model.load_state_dict(trunk.small_state_dict())
     model.to(next(trunk.parameters()).device)
     whole = PolicyNetworks(model if networks.behavior is not None else None)

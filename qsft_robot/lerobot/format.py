@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qsft_robot.files import read_json
+from qsft_robot.files import contained, inside, read_json, regular_file
 
 VERSION = "v3.0"
 INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
@@ -109,11 +109,15 @@ class DataSet:
         FileNotFoundError when it is not there."""
         at = f"videos/{camera}/" if kind == "video" else "data/"
         pattern = self.info.get(f"{kind}_path") or (VIDEOS if kind == "video" else DATA)
-        path = self.folder / pattern.format(
+        where = f"{self.folder / INFO}: {kind}_path"
+        named = filled(
+            pattern,
+            where,
             video_key=camera,
             chunk_index=episode[f"{at}chunk_index"],
             file_index=episode[f"{at}file_index"],
         )
+        path = inside(self.folder, named, where)
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path}: no such file, but {self.folder / 'meta/episodes'} places episode "
@@ -121,6 +125,34 @@ class DataSet:
                 + (" (videos are left out by download_videos=False)." if kind == "video" else ".")
             )
         return path
+
+
+# A field of a path: its name, and the width of its number.
+_FIELD = re.compile(r"\{(\w+)(?::0?(\d)d)?\}")
+
+
+def filled(pattern: Any, where: str, **values: Any) -> str:
+    """A path with its fields filled in, e.g. "chunk-{chunk_index:03d}"; ValueError, beginning with
+    `where`, on any other field, because str.format would look into objects for a stranger."""
+
+    def value(found: re.Match[str]) -> str:
+        name, width = found.groups()
+        if name not in values:
+            raise ValueError(f"{where}: no field {name!r}; there are: {', '.join(values)}.")
+        number = values[name]
+        if width is None:
+            return str(number)
+        if not isinstance(number, int):
+            raise ValueError(f"{where}: {name} is {number!r}, no whole number.")
+        return f"{number:0{width}d}"
+
+    path = _FIELD.sub(value, str(pattern))
+    if "{" in path or "}" in path:
+        raise ValueError(
+            f"{where} is {str(pattern)[:200]!r}; its fields are written {{name}} or {{name:03d}} "
+            f"and named {', '.join(values)}."
+        )
+    return path
 
 
 def read_data_set(folder: str | Path) -> DataSet:
@@ -136,7 +168,7 @@ def read_data_set(folder: str | Path) -> DataSet:
             f"{folder / INFO}: no such file, so {folder} is no LeRobot data set. It holds: "
             f"{', '.join(holds[:20]) or 'nothing'}. Give the folder that has meta, data and videos."
         )
-    info = read_json(folder / INFO)
+    info = read_json(contained(folder, folder / INFO))
     _check_version(folder, str(info.get("codebase_version", "none")))
     features = {name: _feature(name, entry) for name, entry in info.get("features", {}).items()}
     if ACTION not in features:
@@ -144,7 +176,9 @@ def read_data_set(folder: str | Path) -> DataSet:
             f"{folder / INFO}: no feature 'action', so there is nothing to imitate. Features: "
             f"{', '.join(features) or 'none'}."
         )
-    extras = read_json(folder / EXTRAS) if (folder / EXTRAS).is_file() else {}
+    extras: Mapping[str, Any] = {}
+    if (folder / EXTRAS).is_file():
+        extras = read_json(contained(folder, folder / EXTRAS))
     return DataSet(folder, info, features, _read_tasks(folder), _read_episodes(folder), extras)
 
 
@@ -179,7 +213,7 @@ def _read_tasks(folder: Path) -> dict[int, str]:
 
     if not (folder / TASKS).is_file():
         return {}
-    table = pq.read_table(folder / TASKS)
+    table = pq.read_table(contained(folder, folder / TASKS))
     # The words are pandas' index, whose column has one name or another.
     columns = [name for name in table.column_names if name != "task_index"]
     if "task_index" not in table.column_names or not columns:
@@ -202,7 +236,7 @@ def _read_episodes(folder: Path) -> list[dict[str, Any]]:
         )
     rows: list[dict[str, Any]] = []
     for file in files:
-        parquet = pq.ParquetFile(file)
+        parquet = pq.ParquetFile(regular_file(contained(folder, file)))
         columns = [n for n in parquet.schema_arrow.names if not n.startswith("stats/")]
         rows += parquet.read(columns=columns).to_pylist()
     return sorted(rows, key=lambda row: row["episode_index"])

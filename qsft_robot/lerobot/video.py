@@ -16,6 +16,9 @@ from qsft_robot.lerobot.format import FILES_OF_A_CHUNK, VIDEO_MB, VIDEOS
 # Codec -> constant rate factor. LeRobot's own recordings are libsvtav1 at 30; small images lose
 # less with h264 at 18.
 CODECS = {"h264": 18, "libsvtav1": 30}
+# What is read: a playlist under a video's name would have FFmpeg open other files, or addresses.
+_VIDEO = {"format_whitelist": "mov,mp4,matroska,webm,avi", "protocol_whitelist": "file"}
+_IMAGE = {"format_whitelist": "png_pipe,jpeg_pipe", "protocol_whitelist": "file"}
 # Every other frame can be decoded by itself, so that reading at random is fast (as LeRobot has it).
 _KEYFRAME_EVERY = "2"
 
@@ -54,7 +57,7 @@ def iter_video(
 
     following = 0
     try:
-        with av.open(str(path), mode="r") as container:
+        with av.open(str(path), mode="r", options=_VIDEO) as container:
             if not container.streams.video:
                 raise ValueError(f"{path}: holds no video.")
             stream = container.streams.video[0]
@@ -102,7 +105,7 @@ def iter_images(
     for i, image in enumerate(images):
         if not image:
             raise ValueError(f"{where}: frame {i} has no image in it.")
-        with av.open(BytesIO(image), mode="r") as container:
+        with av.open(BytesIO(image), mode="r", options=_IMAGE) as container:
             yield _pixels(next(container.decode(video=0)), size)
 
 

@@ -17,6 +17,8 @@ from typing import Any, TypeAlias
 import h5py
 import numpy as np
 
+from qsft_robot.logs.other_files import check_array, check_link
+
 Member: TypeAlias = h5py.Group | h5py.Dataset
 # Links that lead to links, and groups inside of groups.
 _DEEPEST = 32
@@ -78,7 +80,7 @@ def _linked(group: h5py.Group, part: str, depth: int) -> Member | None:
         return None
     if isinstance(link, h5py.ExternalLink):
         target = f"{link.path} of the file {link.filename}"
-        _check_file(where, group.file.filename, link.filename)
+        check_link(where, group.file.filename, link.filename)
     elif isinstance(link, h5py.SoftLink):
         target = str(link.path)
         if depth >= _DEEPEST:
@@ -94,22 +96,12 @@ def _linked(group: h5py.Group, part: str, depth: int) -> Member | None:
     except Exception as error:  # KeyError, OSError, RuntimeError: it differs by link and damage
         said = f"a link to {target}, which can't be opened" if target else "can't be opened"
         raise ValueError(f"{where}: {said} ({_reason(error)}). {_MEND}") from error
+    if isinstance(found, h5py.Dataset):
+        check_array(found)
     return found if isinstance(found, Member) else None
 
 
 _MEND = "Take the entry out of the file, or bring what it names to where it is looked for."
-
-
-def _check_file(where: str, file: str, name: str) -> None:
-    """ValueError unless another file that `file` names is there, and a file: HDF5 would wait for
-    ever for a pipe."""
-    candidates = [Path(file).parent / name, Path(name)]
-    if not any(path.is_file() for path in candidates):
-        odd = any(path.exists() for path in candidates)
-        raise ValueError(
-            f"{where}: stands in another file, {name}, which is "
-            f"{'no file that can be read' if odd else 'not there'}. {_MEND}"
-        )
 
 
 def has(group: h5py.Group, name: str) -> bool:
@@ -231,13 +223,12 @@ def read_rows(dataset: h5py.Dataset, rows: Any = (), out: np.ndarray | None = No
 def check_written(dataset: h5py.Dataset) -> None:
     """ValueError where parts of a dataset lie in files that are not there, and where it says to be
     far larger than all that was ever written of it: a few bytes could ask for all memory."""
+    check_array(dataset)
     others = [name for name, *_ in dataset.external or ()]
     if dataset.is_virtual:
         others += [source.file_name for source in dataset.virtual_sources()]
     stored = dataset.id.get_storage_size()
     for name in others:
-        if name != ".":
-            _check_file(place(dataset), dataset.file.filename, name)
         path = dataset.file.filename if name == "." else name
         beside = Path(dataset.file.filename).parent / path
         stored += os.path.getsize(beside if beside.is_file() else path)

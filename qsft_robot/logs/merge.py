@@ -23,6 +23,7 @@ from qsft_robot.logs.checks import (
     open_demonstrations,
 )
 from qsft_robot.logs.hdf5_members import arrays, kind_of
+from qsft_robot.logs.other_files import check_log
 from qsft_robot.logs.writer import write_error
 from qsft_robot.versions import VERSIONS, compare_files, joined_versions, recorded_versions
 
@@ -282,6 +283,7 @@ def _free_name(name: str, taken: set[str]) -> str:
 
 def _copy(demo: h5py.Group, data: h5py.Group, name: str, keys: Iterable[str] | None) -> h5py.Group:
     """Copy one demonstration in the file's own form (chunks, compression); some keys, or all."""
+    check_log(demo)
     if keys is None:
         demo.copy(demo, data, name, expand_soft=True, expand_external=True)
         return data[name]

@@ -7,7 +7,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qsft_robot.files import inside
 from qsft_robot.names import unknown
+from qsft_robot.trust import NOTHING, Trust
 
 if TYPE_CHECKING:
     from vlm.model import ActionModel
@@ -32,26 +34,46 @@ def build_model(name: str, **shape: Any) -> ActionModel:
     return getattr(rt, name)(**shape)
 
 
-def load_model(description: Mapping[str, Any], folder: Path | None = None) -> ActionModel:
+def load_model(
+    description: Mapping[str, Any], folder: Path | None = None, trust: Trust = NOTHING
+) -> ActionModel:
     """Build the model that a checkpoint describes, with what was trained still to be loaded.
 
-    `folder` is the policy folder, where a model that carries its base inside finds it.
+    `folder` is the policy folder, where a model that carries its base inside finds it; `trust`
+    comes from whoever opens it. ValueError where the folder asks for more.
     """
     kind = description["kind"]
     if kind == "rt":
         from vlm.rt.model import RTConfig, RTModel
+        from vlm.towers.tower import is_tower
 
-        return RTModel(RTConfig(**description["config"]), load_image_weights=False)
+        settings = RTConfig(**description["config"])
+        for encoder, tower in (
+            (settings.image_encoder, settings.image_tower),
+            (settings.text_encoder, settings.text_tower),
+        ):
+            if is_tower(encoder) and tower is None:
+                raise ValueError(f"the policy does not describe its tower {encoder}.")
+        return RTModel(settings, load_image_weights=False)
     if kind != "pretrained":
         raise unknown("kind of model", kind, MODEL_KINDS)
     from vlm.pretrained.config import PretrainedConfig
+    from vlm.pretrained.files import asks_for_code
     from vlm.pretrained.model import PretrainedModel
 
-    config = PretrainedConfig(**description["config"])
+    config, where = PretrainedConfig(**description["config"]), folder or "the policy"
+    if config.trust_remote_code:
+        trust.require_code(f"{where}: its policy.json (model.config.trust_remote_code)")
+    asked = config.trust_remote_code
     if "inside" in description:
         assert folder is not None
-        config = replace(config, base=str(folder / description["inside"]))
-    return PretrainedModel(config)
+        base = inside(folder, description["inside"], f"{folder}: model.inside of policy.json")
+        if asking := asks_for_code(base):
+            trust.require_code(f"{base}: its {asking}")
+            asked = True
+        config = replace(config, base=str(base))
+    config = replace(config, trust_remote_code=asked and trust.remote_code)
+    return PretrainedModel(config, fetch=trust.downloads)
 
 
 def with_later_settings(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,8 +112,9 @@ def carry_base(model: PretrainedModel, folder: Path, merged: bool) -> dict[str, 
         config = model.merge_to(folder)
         description = {**describe_model(model), "config": asdict(config)}
     else:
-        copy_base(model.config, folder)
+        fingerprint = copy_base(model.config, folder)
         description = describe_model(model)
+        description["config"]["fingerprint"] = fingerprint
     description["config"]["base"] = folder.name
     return {**description, "inside": folder.name}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,8 +39,14 @@ def environment_names() -> list[str]:
 
 
 @naming_extras("the simulator")
-def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
+def build_env(
+    env_args: Mapping[str, Any], *, imports: Collection[str] = (), **overrides: Any
+) -> gymnasium.Env:
     """Build the environment that `env_args` (robomimic's form) names.
+
+    `env_args` stand in logs and policies, which others may have made: a module that they name
+    (gymnasium:<module>:<id>) is imported only where `imports` names it too, or where it belongs to
+    a package that registers its environments with gymnasium.
 
     `overrides` replace or add entries of env_kwargs, e.g. `max_steps=50`,
     `terminate_on_success=False`, `render_mode="rgb_array"`. What else stands beside env_kwargs
@@ -48,8 +54,10 @@ def build_env(env_args: Mapping[str, Any], **overrides: Any) -> gymnasium.Env:
     """
     name = env_args["env_name"]
     if name.startswith(GYMNASIUM_PREFIX):
+        from sim.registered import build_registered
+
         kwargs = {**env_args.get("env_kwargs", {}), **overrides}
-        return _build_gymnasium(name.removeprefix(GYMNASIUM_PREFIX), kwargs)
+        return build_registered(name.removeprefix(GYMNASIUM_PREFIX), kwargs, imports)
     part = _part(name, "env")
     if part is None:
         raise unknown("environment", name, environment_names())
@@ -146,23 +154,6 @@ def _part(env_name: str, part: str) -> Any:
 
 def _with(part: str) -> list[str]:
     return [name for name in SIMULATORS if _part(name, part) is not None]
-
-
-def _build_gymnasium(name: str, kwargs: dict[str, Any]) -> gymnasium.Env:
-    """An installed environment. A step limit that it does not take itself is gymnasium's own;
-    ValueError for another argument that it does not take."""
-    import gymnasium
-
-    try:
-        return gymnasium.make(name, **kwargs)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        if "'max_steps'" in str(error):
-            rest = {key: x for key, x in kwargs.items() if key != "max_steps"}
-            return _build_gymnasium(name, {**rest, "max_episode_steps": kwargs["max_steps"]})
-        flag = " (--run-to-limit)" if "'terminate_on_success'" in str(error) else ""
-        raise ValueError(f"{GYMNASIUM_PREFIX}{name}: {error}{flag}") from error
 
 
 def _known_kwargs(name: str, kind: type, kwargs: dict[str, Any]) -> dict[str, Any]:

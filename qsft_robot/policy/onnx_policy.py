@@ -13,6 +13,7 @@ from qsft_robot.context import Memory
 from qsft_robot.normalize import NormStats
 from qsft_robot.observations import MAX_TEXTS, check_observation, state_vector
 from qsft_robot.policy.folder import read_description
+from qsft_robot.policy.graph_file import read_graph
 from qsft_robot.types import Decision, Observation
 from vlm.words import ASCII_WORDS, hash_words
 
@@ -168,13 +169,14 @@ def open_graph(
             f"{path.parent}: no {path.name}, so this policy was exported without ONNX; export it "
             "with `qsft-robot export RUN`, or run it with torch."
         )
+    graph = read_graph(path)
     options = onnxruntime.SessionOptions()
+    # By its bytes it could pass for onnxruntime's own format, which was not looked through.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(
-            path.read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no base but Exception
         onnx = description.get("onnx", {})
         theirs = onnx.get("versions", {}).get("onnxruntime", "another version")

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from qsft_robot.extras import is_installed, naming_extras
 from qsft_robot.names import unknown
+from qsft_robot.trust import Trust
 from qsft_robot.types import LoadedPolicy
 
 
@@ -17,14 +18,20 @@ def open_policy(
     device: str = "cpu",
     runtime: Literal["auto", "onnx", "torch"] = "auto",
     threads: int = 1,
+    *,
+    trust_remote_code: bool = False,
+    allow_downloads: bool = False,
 ) -> LoadedPolicy:
     """Load the policy of a run folder, a checkpoint or an exported folder.
 
     `acting` changes entries of the acting rule; with torch a run folder is then asked for its
     checkpoint, which holds both networks. "auto" takes the ONNX graphs where the folder has them,
     the device is the CPU and no entry changes, or where torch is not installed; `threads` is for
-    these graphs. ValueError on a changed or partial folder, ImportError where it needs torch and
-    torch is missing, RuntimeError where the installed onnxruntime can't run the graphs.
+    these graphs. The folder is data: `trust_remote_code` lets the code run that a pretrained model
+    in it brings along, `allow_downloads` fetches a model that it names from the hub; without them
+    a folder that needs it is refused. ValueError on a changed or partial folder, ImportError where
+    it needs torch and torch is missing, RuntimeError where the installed onnxruntime can't run the
+    graphs.
     """
     from qsft_robot.policy.onnx_policy import DECISION, load_onnx_policy
 
@@ -50,5 +57,6 @@ def open_policy(
     with naming_extras(f"{exported} is to be run with torch"):
         from qsft_robot.policy.token_policy import load_policy
 
-        policy = load_policy(inner if inner.is_dir() else folder, device)
+        trust = Trust(trust_remote_code, allow_downloads)
+        policy = load_policy(inner if inner.is_dir() else folder, device, trust)
     return policy.with_acting(**changes) if changes else policy

@@ -20,9 +20,12 @@ from qsft_robot.normalize import NormStats
 from qsft_robot.observations import MAX_TEXTS, check_observation, state_vector
 from qsft_robot.parts.models import load_model
 from qsft_robot.parts.tokenizers import load_tokenizer
+from qsft_robot.policy.allocation import GIB, AllocationLimit, check_numbers
 from qsft_robot.policy.checkpoint import read_policy_folder
 from qsft_robot.policy.decider import Decider
+from qsft_robot.policy.folder import POLICY
 from qsft_robot.token_data.batch import TokenBatch
+from qsft_robot.trust import NOTHING, Trust
 from qsft_robot.types import ADMISSIBLE, Decision, Observation
 from tokenizers_action.protocol import ActionTokenizer, TextTokenizer
 from vlm.model import Context
@@ -239,11 +242,13 @@ class TokenPolicy:
             )
 
 
-def build_networks(description: Mapping[str, Any], folder: Path | None = None) -> PolicyNetworks:
+def build_networks(
+    description: Mapping[str, Any], folder: Path | None = None, trust: Trust = NOTHING
+) -> PolicyNetworks:
     """Networks of a description, with random weights to be overwritten where they were trained;
     `folder` is the policy folder, for a model that carries its base inside."""
     parts, model = description["networks"], description["model"]
-    networks = PolicyNetworks(load_model(model, folder))
+    networks = PolicyNetworks(load_model(model, folder, trust))
     if "value" in parts:
         head = next((part for part in parts if part not in ("behavior", "value")), None)
         networks.start_value_stage(head, model["config"]["vocab_size"])
@@ -252,9 +257,25 @@ def build_networks(description: Mapping[str, Any], folder: Path | None = None) -
     return networks
 
 
-def load_policy(folder: str | Path, device: str = "cpu") -> TokenPolicy:
-    """Load a checkpoint or an exported policy. Raises ValueError on a changed or partial folder."""
-    description, weights = read_policy_folder(Path(folder))
-    networks = build_networks(description, Path(folder))
+def read_networks(folder: Path, trust: Trust = NOTHING) -> tuple[dict[str, Any], PolicyNetworks]:
+    """Description and networks of a checkpoint or exported policy, with its weights; ValueError
+    where the description asks for more memory than they could fill."""
+    description, weights = read_policy_folder(folder)
+    where = str(folder / POLICY)
+    for part in ("model", "tokenizer"):
+        check_numbers(description[part], f"{where}: {part}")
+    held = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    base = description["model"]["kind"] == "pretrained" and "inside" not in description["model"]
+    # Image encoders are built whole before what the policy does not need is cut off.
+    limit = 4 * held + (64 if base else 1) * GIB
+    with AllocationLimit(where, limit, 100 * len(weights) + 100_000):
+        networks = build_networks(description, folder, trust)
     networks.load_state_dict(weights)
+    return description, networks
+
+
+def load_policy(folder: str | Path, device: str = "cpu", trust: Trust = NOTHING) -> TokenPolicy:
+    """Load a checkpoint or an exported policy. Raises ValueError on a changed or partial folder,
+    and on one that asks for more than `trust` allows."""
+    description, networks = read_networks(Path(folder), trust)
     return TokenPolicy(description, networks, device)

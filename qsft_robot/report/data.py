@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qsft_robot.files import read_json
+from qsft_robot.files import contained, inside, read_json, read_text
 
 METRICS, CALIBRATION, CONFIG = "metrics.jsonl", "calibration.json", "config.json"
-EVALUATION = "evaluation"
+EVALUATION, EPISODES = "evaluation", "episodes.jsonl"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Training:
         rows = [
             (row["step"], row[key])
             for row in self.metrics
-            if str(row.get("stage", "training")) == stage and row.get(key) is not None
+            if str(row.get("stage", "training")) == stage
+            and all(isinstance(row.get(name), int | float) for name in ("step", key))
         ]
         table = np.array(rows, dtype=float).reshape(-1, 2)
         return table[:, 0], table[:, 1]
@@ -74,7 +76,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         return []
-    lines = [line for line in path.read_text().splitlines() if line.strip()]
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
     rows = []
     for number, line in enumerate(lines, 1):
         try:
@@ -82,6 +84,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             if number < len(lines):
                 raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from error
+        if rows and not isinstance(rows[-1], dict):
+            raise ValueError(f"{path}, line {number}: not a JSON object.")
     return rows
 
 
@@ -93,10 +97,13 @@ def _folders(run: Path) -> Iterator[tuple[str, Path]]:
             yield folder.name, folder
 
 
-def _read_training(name: str, folder: Path) -> Training | None:
-    config, calibration = folder / CONFIG, folder / CALIBRATION
+def _read_training(run: Path, name: str, folder: Path) -> Training | None:
+    # The page shows these files in full: none may be another's, by way of a link.
+    config, calibration, metrics = (
+        contained(run, folder / file) for file in (CONFIG, CALIBRATION, METRICS)
+    )
     # An exported policy also has a config, but neither metrics nor calibration.
-    if not (folder / METRICS).is_file() and (name or not config.is_file()):
+    if not metrics.is_file() and (name or not config.is_file()):
         return None
     pairs = read_json(calibration) if calibration.is_file() else {}
     value = np.asarray(pairs.get("value", []), dtype=float)
@@ -109,18 +116,53 @@ def _read_training(name: str, folder: Path) -> Training | None:
         )
     settings = read_json(config) if config.is_file() else {}
     split = str(pairs.get("split", ""))
-    return Training(name, settings, read_lines(folder / METRICS), value, outcome, success, split)
+    return Training(name, settings, read_lines(metrics), value, outcome, success, split)
 
 
-def _read_evaluation(name: str, folder: Path) -> Evaluation:
-    path = folder / "summary.json"
+def _read_evaluation(run: Path, name: str, folder: Path) -> Evaluation:
+    path = contained(run, folder / "summary.json")
     summary = read_json(path)
+    if not isinstance(summary, dict):
+        raise ValueError(f"{path}: not a JSON object. Evaluate again to mend it.")
     missing = {"n", "success_rate", "low", "high"} - set(summary)
     if missing:
         raise ValueError(
             f"{path}: no {sorted(missing)}; it has {sorted(summary)}. Evaluate again to mend it."
         )
-    return Evaluation(name, folder, summary, read_lines(folder / "episodes.jsonl"))
+    _check_rate(path, "", summary, "success_rate")
+    for key in ("success_last", "refused_commands"):
+        if isinstance(summary.get(key), dict):
+            _check_rate(path, f"{key}.", summary[key], "rate")
+    for kind, rate in _mapping(path, summary, "tasks").items():
+        _check_rate(path, f"tasks.{kind}.", _mapping(path, summary["tasks"], kind), "rate")
+        _number(path, f"tasks.{kind}.successes", rate.get("successes"))
+    for key in ("mean_steps", "median_decision_ms"):
+        if summary.get(key) is not None:
+            _number(path, key, summary[key])
+    for key in ("failure_reasons", "versions"):
+        _mapping(path, summary, key)
+    return Evaluation(name, folder, summary, read_lines(contained(run, folder / EPISODES)))
+
+
+def _check_rate(path: Path, at: str, rate: Mapping[str, Any], name: str) -> None:
+    """ValueError unless the rate and its interval, where there are such, are numbers."""
+    for key in (name, "low", "high", "n"):
+        if key in rate or (key == name):
+            _number(path, f"{at}{key}", rate.get(key))
+
+
+def _number(path: Path, key: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(
+            f"{path}: {key} is {str(value)[:80]!r}, no number. Evaluate again to mend it."
+        )
+
+
+def _mapping(path: Path, holder: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = holder.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{path}: {key} is no table of names. Evaluate again to mend it.")
+    return value
 
 
 def read_run(folder: str | Path) -> Run:
@@ -134,7 +176,7 @@ def read_run(folder: str | Path) -> Run:
         raise FileNotFoundError(f"{folder}: no such run folder.")
     trainings, evaluations = [], []
     for name, part in _folders(folder):
-        training = _read_training(name, part)
+        training = _read_training(folder, name, part)
         if training is not None:
             trainings.append(training)
         for path in sorted((part / EVALUATION).glob("*/summary.json")):
@@ -143,7 +185,7 @@ def read_run(folder: str | Path) -> Run:
             label = (
                 name if name and path.parent.name == "policy" else " / ".join(filter(None, parts))
             )
-            evaluations.append(_read_evaluation(label, path.parent))
+            evaluations.append(_read_evaluation(folder, label, path.parent))
     if not trainings and not evaluations:
         raise ValueError(
             f"{folder}: nothing to report: no {METRICS}, {CONFIG} or "
@@ -166,7 +208,8 @@ def choose_videos(
         bad = [e for e in filmed if not e.get("success_any")]
         both = [e for pair in zip(good, bad, strict=False) for e in pair]
         rest = good[len(both) // 2 :] + bad[len(both) // 2 :]
-        paths = [(e, evaluation.folder / "videos" / e["video"]) for e in both + rest]
+        videos, where = evaluation.folder / "videos", str(evaluation.folder / EPISODES)
+        paths = [(e, inside(videos, e["video"], f"{where}: video")) for e in both + rest]
         queues.append([(evaluation, e, path) for e, path in paths if path.is_file()])
     chosen: list[tuple[Evaluation, dict[str, Any], Path]] = []
     longest = max(map(len, queues), default=0)

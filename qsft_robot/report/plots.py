@@ -169,7 +169,7 @@ def success_bars(bars: Sequence[Bar]) -> str:
             f'<line class="whisker" x1="{low:.1f}" x2="{low:.1f}" y1="{y - 5}" y2="{y + 5}"/>'
             f'<line class="whisker" x1="{high:.1f}" x2="{high:.1f}" y1="{y - 5}" y2="{y + 5}"/>'
             f'<text x="{width - right + 16}" y="{y + 4}">{percent(bar.rate)} <tspan class="soft">'
-            f"[{percent(bar.low)}, {percent(bar.high)}] n = {bar.n}</tspan></text>"
+            f"[{percent(bar.low)}, {percent(bar.high)}] n = {escape(str(bar.n))}</tspan></text>"
         )
     return svg(parts, "success rates with 95 % intervals", width, height, "wide")
 

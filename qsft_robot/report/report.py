@@ -106,8 +106,8 @@ def _success(run: Run) -> Iterator[str]:
         return
     line = (
         f"<strong>{escape(best.name)}</strong> succeeds in "
-        f"<strong>{percent(best.summary['success_rate'])}</strong> of {best.summary['n']} episodes "
-        f"(95 % interval {_interval(best.summary)})"
+        f"<strong>{percent(best.summary['success_rate'])}</strong> of "
+        f"{escape(str(best.summary['n']))} episodes (95 % interval {_interval(best.summary)})"
     )
     task = _task(best.summary.get("env_args"))
     rivals = [
@@ -269,7 +269,7 @@ def _rollouts(run: Run) -> Iterator[str]:
         data = base64.b64encode(path.read_bytes()).decode()
         outcome = _OUTCOMES.get(episode.get("success_any"), "not told")
         caption = f"{evaluation.name}, seed {episode.get('seed')}: {outcome}"
-        if episode.get("value_at_start") is not None:
+        if isinstance(episode.get("value_at_start"), int | float):
             caption += f", V at the start {episode['value_at_start']:.2f}"
         instruction = str(episode.get("instruction") or "")
         yield (

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from qsft_robot.control.robot import Robot
 from qsft_robot.files import SUMS, sha256_of
+from qsft_robot.trust import NOTHING, Trust
 from qsft_robot.types import Policy
 
 RobotKind = Literal["mujoco", "robosuite", "env", "replay", "lerobot", "own"]
@@ -18,7 +19,12 @@ SERVED = ("ws://", "wss://")
 
 
 def open_local_or_remote(
-    name: str, *, acting: Mapping[str, Any], token: str | None, timeout_s: float
+    name: str,
+    *,
+    acting: Mapping[str, Any],
+    token: str | None,
+    timeout_s: float,
+    trust: Trust = NOTHING,
 ) -> tuple[Policy, dict[str, Any]]:
     """The policy of a folder or of a server's address, and its description.
 
@@ -34,7 +40,9 @@ def open_local_or_remote(
     from qsft_robot.policy.open import open_policy
 
     folder = Path(name)
-    policy = open_policy(folder, acting)
+    policy = open_policy(
+        folder, acting, trust_remote_code=trust.remote_code, allow_downloads=trust.downloads
+    )
     if "torch" in sys.modules:
         # More threads wait for each other in busy loops, beside the robot's own work.
         sys.modules["torch"].set_num_threads(1)
@@ -53,12 +61,14 @@ def open_robot(
     filter_key: str | None = None,
     source: str | None = None,
     settings: Mapping[str, str] | None = None,
+    imports: Collection[str] = (),
 ) -> Robot:
     """Build a robot, not yet connected.
 
     `env` (env_args) replaces the environment that the policy's logs name; `log` and `filter_key`
     are the recording of replay; `source` is FILE.py:NAME or module:NAME of one's own robot or
-    LeRobot robot, `settings` are handed to it (or to LeRobot's configuration) by name.
+    LeRobot robot, `settings` are handed to it (or to LeRobot's configuration) by name; `imports`
+    are modules that the environment's name may have imported.
     """
     env_args = dict(env or description.get("env_args") or {})
     if kind in ("mujoco", "robosuite", "env") and "env_name" not in env_args:
@@ -76,7 +86,7 @@ def open_robot(
                 f"--robot robosuite: the policy's logs come from {env_args['env_name']!r}, which "
                 f"is none of {', '.join(ROBOSUITE_TASKS)}; give --env, or use --robot env."
             )
-        return GymRobot(showing(env_args, description["state_keys"]))
+        return GymRobot(showing(env_args, description["state_keys"]), imports=imports)
     if kind == "replay":
         if log is None:
             raise ValueError("--robot replay needs the recording: --log FILE.hdf5.")

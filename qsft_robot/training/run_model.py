@@ -15,6 +15,7 @@ from qsft_robot.parts.models import build_model, describe_model, load_model, wit
 from qsft_robot.policy.checkpoint import read_policy_folder
 from qsft_robot.policy.folder import read_description
 from qsft_robot.token_data.run_data import RunData
+from qsft_robot.trust import OWN
 from tokenizers_action.protocol import TextTokenizer
 from vlm.words import ASCII_WORDS, UNICODE_WORDS, alike, hash_text
 
@@ -162,7 +163,7 @@ def make_whole(networks: PolicyNetworks) -> None:
             plain = copy.deepcopy(networks.behavior)
             assert plain is not None
         else:
-            plain = load_model(describe_model(model))
+            plain = load_model(describe_model(model), trust=OWN)
         plain.load_state_dict(weights)
         setattr(networks, name, plain.to(device))
 

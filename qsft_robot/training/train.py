@@ -49,6 +49,7 @@ from qsft_robot.training.run_model import (
     word_scheme_of,
 )
 from qsft_robot.training.stages import build_stage
+from qsft_robot.trust import NOTHING, Trust
 
 
 class NoLog:
@@ -81,7 +82,8 @@ def train(config: TrainConfig, resume: bool = False, stop_after: int | None = No
     if not _run_stages(config, device, resume, stop_after):
         return run
     if workers.is_main:
-        export_policy(run / "checkpoint", run / "policy")
+        trust = Trust(config.model.trust_remote_code)
+        export_policy(run / "checkpoint", run / "policy", trust=trust)
     workers.wait()
     return run / "policy"
 
@@ -262,11 +264,15 @@ def add_gradients(
     return mean.pop("loss"), mean, data_s
 
 
-def resume_config(run: Path, **changes: Any) -> TrainConfig:
-    """The config of an earlier run, for `train(..., resume=True)`."""
+def resume_config(run: Path, trust: Trust = NOTHING, **changes: Any) -> TrainConfig:
+    """The config of an earlier run, for `train(..., resume=True)`; ValueError where it asks for
+    more than `trust` allows."""
     if not (run / CONFIG).is_file() or not (run / "checkpoint").is_dir():
         raise FileNotFoundError(f"{run}: no run to resume (it needs config.json and checkpoint/).")
-    return replace(read_config(run), out=run, **changes)
+    config = read_config(run)
+    if config.model.trust_remote_code:
+        trust.require_code(f"{run / CONFIG}: its model.trust_remote_code")
+    return replace(config, out=run, **changes)
 
 
 def _saver(

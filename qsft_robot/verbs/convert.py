@@ -16,6 +16,7 @@ def merge(
     env_args_from: Path | None = None,
     common_keys: bool = False,
     strict_versions: bool = False,
+    files_from_anywhere: bool = False,
 ) -> None:
     """Join files of logs into one: earlier logs and those that a policy made since.
 
@@ -25,12 +26,15 @@ def merge(
         env_args_from: The file whose environment is kept, where environments or rates differ.
         common_keys: Keep the observation keys that all files share, where they differ.
         strict_versions: Refuse files whose simulators had different versions, which is said else.
+        files_from_anywhere: Read what the files say lies in other files (links, virtual data sets,
+            external storage) wherever that is on this machine, not below their own folders alone.
     """
     from qsft_robot.logs.merge import merge_files
+    from qsft_robot.logs.other_files import files_from_anywhere as files_from_anywhere_read
     from qsft_robot.logs.reader import read_masks
     from qsft_robot.progress import StepProgress
 
-    with StepProgress("merge", "logs") as tell:
+    with StepProgress("merge", "logs") as tell, files_from_anywhere_read(files_from_anywhere):
         merge_files(
             files,
             out,

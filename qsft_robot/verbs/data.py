@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from qsft_robot.presets.look_up import Recipe, recipe
 from qsft_robot.printed_text import say
+from qsft_robot.trust import Trust
 from qsft_robot.verbs.flag_words import acting_changes, env_changes, shares, use_threads
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def collect(
     acting: tuple[str, ...] = (),
     compress_images: bool = True,
     strict_versions: bool = False,
+    trust_remote_code: bool = False,
+    allow_downloads: bool = False,
 ) -> None:
     """Collect logs with a scripted expert and its named ways to fail, or with a policy, into HDF5.
 
@@ -55,6 +58,9 @@ def collect(
             more slowly.
         strict_versions: Refuse a simulator of other versions than that of the --policy's logs,
             which is said else.
+        trust_remote_code: Run code that a pretrained model of the policy brings along. Only for
+            makers that you trust.
+        allow_downloads: Fetch a model that the folder names from the hub, where it is not here yet.
     """
     from qsft_robot.rollouts.collect import CollectPart
     from qsft_robot.rollouts.collect import collect as run
@@ -65,7 +71,8 @@ def collect(
         if mixture or noise is not None:
             raise ValueError("--mixture and --noise are the expert's; a --policy takes --acting.")
         see = {"cameras": cameras, "image_size": image_size, **env_changes(env_kwargs)}
-        loaded = _open_policy(policy, acting, chosen, strict_versions)
+        trust = Trust(trust_remote_code, allow_downloads)
+        loaded = _open_policy(policy, acting, chosen, strict_versions, trust)
         say(
             _with_policy(
                 loaded, policy.name, chosen, see, total, out, seed, workers, compress_images
@@ -99,12 +106,17 @@ def collect(
 
 
 def _open_policy(
-    folder: Path, acting: tuple[str, ...], chosen: Recipe, strict_versions: bool
+    folder: Path, acting: tuple[str, ...], chosen: Recipe, strict_versions: bool, trust: Trust
 ) -> LoadedPolicy:
     from qsft_robot.policy.open import open_policy
     from qsft_robot.versions import compare_with_installed, recorded_versions
 
-    policy = open_policy(folder, acting_changes(acting))
+    policy = open_policy(
+        folder,
+        acting_changes(acting),
+        trust_remote_code=trust.remote_code,
+        allow_downloads=trust.downloads,
+    )
     trained_in = policy.description.get("env_args") or {}
     if trained_in.get("env_name") == chosen.env_name:
         what = f"the logs that {folder} learned from"
@@ -237,6 +249,7 @@ def playback(
     demo: str = "demo_0",
     video: Path | None = None,
     strict_versions: bool = False,
+    import_env: tuple[str, ...] = (),
 ) -> int:
     """Replay a log by its actions in its own simulator; exit status 1 if it comes out otherwise.
 
@@ -245,9 +258,12 @@ def playback(
         demo: The log.
         video: mp4 file to write.
         strict_versions: Refuse a simulator of other versions than the log's, which is said else.
+        import_env: Modules that the simulator's name in the logs may have imported, which runs
+            their code.
     """
     from qsft_robot.rollouts.playback import playback as run
 
-    report = run(path, demo, video=video, strict_versions=strict_versions)
+    imports = {"imports": list(import_env)} if import_env else None
+    report = run(path, demo, video=video, strict_versions=strict_versions, env_overrides=imports)
     say(report)
     return 0 if report.accepted else 1

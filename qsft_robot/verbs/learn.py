@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from qsft_robot.presets.look_up import PRESETS, RECIPES
 from qsft_robot.printed_text import one_line, printable, say
+from qsft_robot.trust import Trust
 from qsft_robot.verbs.flag_words import acting_changes
 
 
@@ -19,6 +20,8 @@ def export(
     acting: tuple[str, ...] = (),
     onnx: bool = True,
     data: Path | None = None,
+    trust_remote_code: bool = False,
+    allow_downloads: bool = False,
 ) -> None:
     """Export the policy of a run: safetensors, ONNX, JSON, model card and SHA256SUMS in a folder.
 
@@ -29,20 +32,24 @@ def export(
         onnx: Add graphs that run without torch, checked against the policy on recorded
             observations; where they can't be made, the reason is printed.
         data: Data file for that check; the one that the run was trained on when not given.
+        trust_remote_code: Run code that a pretrained model in the folder brings along. Only for
+            makers that you trust.
+        allow_downloads: Fetch a model that the folder names from the hub, where it is not here yet.
     """
     from qsft_robot.export.export import export_policy
     from qsft_robot.export.onnx_graphs import NotExportable
 
     checkpoint = run / "checkpoint" if (run / "checkpoint").is_dir() else run
     target = run / "policy" if out is None else out
-    changes = acting_changes(acting)
+    changes, trust = acting_changes(acting), Trust(trust_remote_code, allow_downloads)
     if onnx:
         try:
-            say(printable(export_policy(checkpoint, target, changes, onnx=True, data=data)))
+            made = export_policy(checkpoint, target, changes, onnx=True, data=data, trust=trust)
+            say(printable(made))
             return
         except NotExportable as reason:
             say(f"no ONNX graphs: {one_line(reason)}", sys.stderr)
-    say(printable(export_policy(checkpoint, target, changes)))
+    say(printable(export_policy(checkpoint, target, changes, trust=trust)))
 
 
 def report(run: Positional[Path]) -> None:

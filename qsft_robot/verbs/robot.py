@@ -9,6 +9,7 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from qsft_robot.robots.choose import RobotKind
+from qsft_robot.trust import Trust
 
 
 def run(
@@ -43,6 +44,9 @@ def run(
     token_file: Path | None = None,
     policy_timeout: float = 1.0,
     strict_versions: bool = False,
+    trust_remote_code: bool = False,
+    allow_downloads: bool = False,
+    import_env: tuple[str, ...] = (),
 ) -> int:
     """Let a policy drive a robot at a fixed rate, under limits; its episodes become logs.
 
@@ -87,6 +91,11 @@ def run(
         policy_timeout: Seconds after which a server's answer is given up.
         strict_versions: Refuse a simulator of other versions than that of the policy's logs, which
             is said else.
+        trust_remote_code: Run code that a pretrained model in the folder brings along. Only for
+            makers that you trust.
+        allow_downloads: Fetch a model that the folder names from the hub, where it is not here yet.
+        import_env: Modules that the simulator's name in the logs may have imported, which runs
+            their code.
     """
     from qsft_robot.control.loop import LoopSettings
     from qsft_robot.control.run import run_robot
@@ -104,7 +113,11 @@ def run(
 
         token = read_token(token_file)
     loaded, description = open_local_or_remote(
-        policy, acting=acting_changes(acting), token=token, timeout_s=policy_timeout
+        policy,
+        acting=acting_changes(acting),
+        token=token,
+        timeout_s=policy_timeout,
+        trust=Trust(trust_remote_code, allow_downloads),
     )
     PolicySpec.of(description)  # ValueError for one that acts by text
     if robot in ("mujoco", "robosuite", "env") and env is None:
@@ -150,6 +163,7 @@ def run(
         filter_key=filter_key,
         source=robot_from,
         settings=_pairs(robot_settings),
+        imports=import_env,
     )
     if robot == "replay":
         from qsft_robot.robots.replay import ReplayRobot, difference_table

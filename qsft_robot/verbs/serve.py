@@ -12,6 +12,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from qsft_robot.printed_text import PrintableLines, printable, say
+from qsft_robot.trust import Trust
 from qsft_robot.types import LoadedPolicy
 from qsft_robot.verbs.flag_words import acting_changes, use_threads
 
@@ -33,6 +34,8 @@ def serve(
     runtime: Literal["auto", "onnx", "torch"] = "auto",
     device: str = "cpu",
     threads: int = 1,
+    trust_remote_code: bool = False,
+    allow_downloads: bool = False,
 ) -> None:
     """Serve a policy over a websocket, in openpi's protocol, until Ctrl-C or SIGTERM.
 
@@ -53,6 +56,9 @@ def serve(
         runtime: What runs the policy; auto takes ONNX where the folder has it.
         device: Where the policy runs, with torch.
         threads: Threads of the policy's arithmetic.
+        trust_remote_code: Run code that a pretrained model in the folder brings along. Only for
+            makers that you trust.
+        allow_downloads: Fetch a model that the folder names from the hub, where it is not here yet.
     """
     from qsft_robot.server.config import ServerConfig, bind
     from qsft_robot.server.running import run_until_signal
@@ -76,7 +82,8 @@ def serve(
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     # Before the policy is loaded: a port in use is told at once.
     bound = bind(config)
-    policy = _open(run, acting, runtime, device, threads)
+    trust = Trust(trust_remote_code, allow_downloads)
+    policy = _open(run, acting, runtime, device, threads, trust)
 
     async def until_signal() -> None:
         server = PolicyServer(policy, config, bound)
@@ -137,9 +144,18 @@ def _open(
     runtime: Literal["auto", "onnx", "torch"],
     device: str,
     threads: int,
+    trust: Trust,
 ) -> LoadedPolicy:
     from qsft_robot.policy.open import open_policy
 
-    policy = open_policy(run, acting_changes(acting), device, runtime, threads)
+    policy = open_policy(
+        run,
+        acting_changes(acting),
+        device,
+        runtime,
+        threads,
+        trust_remote_code=trust.remote_code,
+        allow_downloads=trust.downloads,
+    )
     use_threads(threads)
     return policy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import json
 import os
@@ -33,16 +34,47 @@ _NO_TASK = "UNKNOWN GOAL"
 _TASK = re.compile(r"Your task is to: ([^\"\\]*?)\.\"")
 # A list over a query whose variables an action binds all has one entry: "[{r.name | ...}]" is r.
 _BOUND_LIST = re.compile(r"\[\{(\w+)\.name \|[^}]*\}\]")
+# What an entity says of itself.
+_WORDS = ("name", "id", "type", "definite", "indefinite", "desc", "adj", "noun")
 _MEND = "delete the game's folder, then generate or download it again"
 
 
 def _evaluated(
     symbol: pddl_words.EvalSymbol, context: Mapping[str, Any] | None = None
 ) -> list[pddl_words.TerminalSymbol]:
-    """In place of EvalSymbol.derive, which puts its variables into `locals()`: since Python 3.13
-    they don't arrive there."""
+    """In place of EvalSymbol.derive, which evaluates whatever Python the game's file holds."""
     variables = (context or symbol.context)["variables"]
-    return [pddl_words.TerminalSymbol(eval(symbol.expression, vars(pddl_words), variables))]
+    return [pddl_words.TerminalSymbol(looked_up(symbol.expression, variables))]
+
+
+def looked_up(expression: str, variables: Mapping[str, Any]) -> Any:
+    """What "r.name or r.id" or "o.indefinite + ' ' + o.name" says of entities, which is all that
+    the games' grammars ask.
+
+    ValueError on any other expression: a game is a file that others may have made, and data.
+    """
+    try:
+        return _value(ast.parse(expression.strip(), mode="eval").body, variables)
+    except (SyntaxError, KeyError, TypeError, MemoryError, RecursionError, ValueError):
+        raise ValueError(
+            f"the game's grammar asks for {expression[:80]!r}, which is no word for an entity; "
+            f"entities: {', '.join(variables)}; words: {', '.join(_WORDS)}."
+        ) from None
+
+
+def _value(node: ast.AST, variables: Mapping[str, Any]) -> Any:
+    if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or):
+        values = [_value(part, variables) for part in node.values]
+        return next((value for value in values if value), values[-1])
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _value(node.left, variables) + _value(node.right, variables)
+    if isinstance(node, ast.Attribute) and node.attr in _WORDS:
+        return getattr(_value(node.value, variables), node.attr, None)
+    if isinstance(node, ast.Name):
+        return variables[node.id]
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    raise ValueError(type(node).__name__)
 
 
 pddl_words.EvalSymbol.derive = _evaluated

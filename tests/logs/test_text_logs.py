@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from text_environments import Corridor, play
+from text_environments import TRUSTED, Corridor, play
 
 from qsft_robot.logs.inspection import summarize
 from qsft_robot.logs.merge import merge_files
@@ -76,10 +76,10 @@ def test_an_observation_takes_texts_images_and_state_apart():
 
 
 def test_playback_accepts_the_log_and_tells_a_changed_text(logs):
-    assert playback(logs, "demo_1").accepted
+    assert playback(logs, "demo_1", env_overrides=TRUSTED).accepted
     with h5py.File(logs, "r+") as file:
         file["data/demo_1/obs/feedback"][1] = "Something else."
-    report = playback(logs, "demo_1")
+    report = playback(logs, "demo_1", env_overrides=TRUSTED)
     assert report.text_differences == {"feedback": 1, ADMISSIBLE: 0}
     assert any("feedback differs in 1" in reason for reason in report.reasons)
 
@@ -154,7 +154,16 @@ class Stubborn:
 
 def test_an_evaluation_counts_refused_commands_and_tells_success_by_task(tmp_path):
     args = {**ENV_ARGS, "env_kwargs": {"rooms": 2}}
-    result = evaluate(Stubborn(), args, range(8), workers=1, videos=1, out=tmp_path, progress=False)
+    result = evaluate(
+        Stubborn(),
+        args,
+        range(8),
+        workers=1,
+        videos=1,
+        out=tmp_path,
+        progress=False,
+        env_overrides=TRUSTED,
+    )
     assert result.success_any.rate == 1.0  # with two rooms both things are in room 2
     assert [e.refused_commands for e in result.episodes] == [1] * 8
     assert result.summary["refused_commands"] == {"count": 8, "rate": 8 / 40}
@@ -175,7 +184,11 @@ def test_a_frame_shows_its_command_and_the_value_of_the_decision_made_in_it(tmp_
         return draw_overlay(frame, instruction, values, outcome, command, refused)
 
     monkeypatch.setattr(rollout_worker, "draw_overlay", draw)
-    settings = {"env_args": ENV_ARGS, "env_overrides": {"max_steps": 3}, "reset_options": None}
+    settings = {
+        "env_args": ENV_ARGS,
+        "env_overrides": {**TRUSTED, "max_steps": 3},
+        "reset_options": None,
+    }
     slot = rollout_worker._Slot(
         {**settings, "video_folder": str(tmp_path), "episode_timeout_s": 60.0}
     )

@@ -10,6 +10,10 @@ from qsft_robot.types import ADMISSIBLE, Episode, split_texts
 ITEMS = ("coin", "cup")
 
 
+# What builds it says that its module may be imported.
+TRUSTED = {"imports": ["text_environments"]}
+
+
 class Corridor(gymnasium.Env):
     """Rooms 1 to `rooms` in a row, a coin and a cup in two of them: take the one that the goal
     names and drop it in room 1. A room's content is told on arrival only."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from text_environments import ITEMS, Corridor, play
+from text_environments import ITEMS, TRUSTED, Corridor, play
 from text_runs import settings
 
 from qsft_robot.algorithms.networks import PolicyNetworks, teacher_forced
@@ -131,7 +131,15 @@ def test_the_support_at_the_next_state_is_the_next_row_s_own(text_logs, tmp_path
 
 def rate(policy: TokenPolicy, path: Path) -> float:
     args = {**Corridor().env_args, "env_kwargs": {"image": True}}
-    result = evaluate(policy, args, range(500, 560), workers=1, envs_per_worker=30, progress=False)
+    result = evaluate(
+        policy,
+        args,
+        range(500, 560),
+        workers=1,
+        envs_per_worker=30,
+        progress=False,
+        env_overrides=TRUSTED,
+    )
     return result.success_any.rate
 
 
@@ -198,7 +206,9 @@ def test_free_decoding_says_what_is_not_admissible_and_the_evaluator_counts_it(
     )
     policy = Counted(load_policy(train(config)).with_acting(min_p=0.0))
     args = {**Corridor().env_args, "env_kwargs": {"image": True}}
-    result = evaluate(policy, args, range(6), workers=1, envs_per_worker=6, progress=False)
+    result = evaluate(
+        policy, args, range(6), workers=1, envs_per_worker=6, progress=False, env_overrides=TRUSTED
+    )
     assert result.summary["refused_commands"]["count"] == policy.foreign
     assert (policy.foreign > 0) == free
 

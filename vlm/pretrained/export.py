@@ -11,7 +11,7 @@ import torch
 
 from vlm.pretrained.adapters import merge_lora
 from vlm.pretrained.config import PretrainedConfig
-from vlm.pretrained.files import base_fingerprint
+from vlm.pretrained.files import ask_for_no_code, base_fingerprint
 from vlm.pretrained.vocab import added_tokens
 
 
@@ -36,6 +36,8 @@ def write_merged(model: Any, folder: Path) -> PretrainedConfig:
         head[ids] = model.head_rows.to(head.dtype)
     base.save_pretrained(folder)
     processor.save_pretrained(folder)
+    if not config.trust_remote_code:
+        ask_for_no_code(folder)
     return replace(
         config,
         base=str(folder),

@@ -16,6 +16,11 @@ from typing import Any
 from vlm.pretrained.config import PretrainedConfig
 
 BYTES = {"float32": 4, "bfloat16": 2}
+# Bits of one number, by safetensors' name of its type.
+_BITS = {
+    "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16,
+    "I16": 16, "U16": 16, "I8": 8, "U8": 8, "BOOL": 8,
+}  # fmt: skip
 GIB = 2**30
 # Of every tensor this much is read at its beginning, middle and end: any fine-tuning changes it,
 # and a model of 8 B parameters is told apart in seconds instead of minutes.
@@ -29,6 +34,10 @@ _DECIDING = (
     "config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
     "merges.txt", "preprocessor_config.json", "processor_config.json", "chat_template.jinja",
 )  # fmt: skip
+
+
+# Tables of many megabytes, in which no library looks for settings.
+_TABLES = ("tokenizer.json", "vocab.json", "added_tokens.json", "model.safetensors.index.json")
 
 
 @dataclass(frozen=True)
@@ -50,18 +59,18 @@ class MemoryEstimate:
         )
 
 
-def find_base(config: PretrainedConfig) -> tuple[Path, str | None]:
+def find_base(config: PretrainedConfig, fetch: bool = True) -> tuple[Path, str | None]:
     """The folder that holds the base, and the commit it was resolved to (None for a local folder).
 
-    A hub id is fetched into the hub's own cache (or found there, with HF_HUB_OFFLINE=1), never its
-    pickled weights. FileNotFoundError where there is no such folder or repository, ValueError
-    where the folder is no model or its weights are pickled.
+    A hub id is fetched into the hub's own cache (or found there, without `fetch` or with
+    HF_HUB_OFFLINE=1), never its pickled weights. FileNotFoundError where there is no such folder
+    or repository, ValueError where the folder is no model or its weights are pickled.
     """
     folder, revision = Path(config.base).expanduser(), None
     if not folder.is_dir():
         if folder.is_absolute() or config.base.startswith((".", "~")) or config.base.count("/") > 1:
             raise FileNotFoundError(f"{config.base}: no such folder to take a pretrained model of.")
-        folder = _fetch(config)
+        folder = _fetch(config, fetch)
         revision = folder.name
     if not (folder / "config.json").is_file():
         inside = sorted(f.name for f in folder.iterdir())[:8]
@@ -80,21 +89,70 @@ def find_base(config: PretrainedConfig) -> tuple[Path, str | None]:
     return folder, revision
 
 
-def copy_base(config: PretrainedConfig, folder: Path) -> None:
-    """Copy the files of a base, pickled weights aside; the copy has the same fingerprint."""
+def copy_base(config: PretrainedConfig, folder: Path) -> str:
+    """Copy the files of a base, pickled weights aside; returns the copy's fingerprint."""
     source, _ = find_base(config)
     patterns = [*_FETCHED, "*.py"] if config.trust_remote_code else _FETCHED
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted({file for pattern in patterns for file in source.glob(pattern)}):
         shutil.copyfile(file, folder / file.name)
+    if not config.trust_remote_code:
+        ask_for_no_code(folder)
+    return base_fingerprint(folder)
+
+
+def asks_for_code(folder: Path) -> str | None:
+    """What in a model's folder would have code run that is no part of the installed libraries, in
+    words; None where nothing does."""
+    for file in sorted({*folder.glob("*.json")} - {folder / name for name in _TABLES}):
+        found = _asking(_json(file))
+        if found is not None:
+            return f"{file.name} ({found})"
+    return None
+
+
+def ask_for_no_code(folder: Path) -> None:
+    """Take out of a copy what asks for code that its model was built without."""
+    for file in folder.glob("*.json"):
+        content = _json(file)
+        if isinstance(content, dict) and content.pop("auto_map", None) is not None:
+            file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _asking(value: Any) -> str | None:
+    """The key at which a configuration, or a part of it, asks for code."""
+    if isinstance(value, list):
+        return next((found for x in value if (found := _asking(x))), None)
+    if not isinstance(value, dict):
+        return None
+    for key, x in value.items():
+        # transformers fetches the "implementation" publisher/name from the hub and runs it.
+        kernel = str(key).endswith("_implementation") and "/" in json.dumps(x)
+        if (key in ("auto_map", "trust_remote_code", "custom_generate") and x) or kernel:
+            return str(key)
+        if found := _asking(x):
+            return found
+    return None
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: not valid JSON ({error}).") from error
 
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model folder: those of its index, or all in it."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = set(json.loads(index.read_text())["weight_map"].values())
-        files = [folder / name for name in sorted(names)]
+        try:
+            names = sorted({str(name) for name in _json(index)["weight_map"].values()})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{index}: no weight_map that names files.") from error
+        if outside := [name for name in names if Path(name).name != name]:
+            raise ValueError(f"{index}: {outside[0]!r} is not a file beside it; fetch again.")
+        files = [folder / name for name in names]
         missing = [file.name for file in files if not file.is_file()]
         if missing:
             raise ValueError(
@@ -173,20 +231,35 @@ def _entries(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _header(file: Path) -> tuple[dict[str, Any], int]:
-    """Name -> dtype, shape and data_offsets of a safetensors file, and where its data begins."""
+    """Name -> dtype, shape and data_offsets of a safetensors file, and where its data begins.
+
+    ValueError where it says more than the file holds: sizes are believed before the data is read.
+    """
     try:
+        size = file.stat().st_size
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
-            if length > 100_000_000:
-                raise ValueError("its header is too long")
+            if length > min(size - 8, 100_000_000):
+                raise ValueError(f"a header of {length} bytes in a file of {size}")
             header = json.loads(opened.read(length))
-    except (ValueError, struct.error) as error:
+        if not isinstance(header, dict):
+            raise ValueError("its header is no table")
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            first, last = entry["data_offsets"]
+            if not 0 <= first <= last <= size - 8 - length:
+                raise ValueError(f"{name} lies at {first} to {last}, beyond its end")
+            bits = _BITS.get(entry["dtype"], 0)
+            if min(entry["shape"], default=0) < 0 or (
+                bits and math.prod(entry["shape"]) * bits != 8 * (last - first)
+            ):
+                raise ValueError(f"{name} has {last - first} bytes for {entry['shape']}")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise ValueError(f"{file}: not a readable safetensors file ({error}).") from error
-    header.pop("__metadata__", None)
     return header, 8 + length
 
 
-def _fetch(config: PretrainedConfig) -> Path:
+def _fetch(config: PretrainedConfig, fetch: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     patterns = [*_FETCHED, "*.py"] if config.trust_remote_code else _FETCHED
@@ -196,10 +269,17 @@ def _fetch(config: PretrainedConfig) -> Path:
             revision=config.revision,
             allow_patterns=patterns,
             ignore_patterns=_NOT_FETCHED,
+            local_files_only=not fetch,
         )
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         at = f" at revision {config.revision}" if config.revision else ""
+        if not fetch:
+            raise FileNotFoundError(
+                f"{config.base}{at}: neither a local folder nor in the hub's cache. A folder that "
+                "is opened has nothing fetched unless whoever opens it says so: --allow-downloads "
+                "(open_policy(..., allow_downloads=True))."
+            ) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(
             f"{config.base}{at}: neither a local folder nor a model that the hub gave ({reason})."
         ) from error

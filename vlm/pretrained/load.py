@@ -66,10 +66,12 @@ class LoadedBase:
         return fresh
 
 
-def read_base(config: PretrainedConfig) -> Base:
-    """Find the base, check that it is the one the config was trained on, and read its prompt."""
+def read_base(config: PretrainedConfig, fetch: bool = True) -> Base:
+    """Find the base, check that it is the one the config was trained on, and read its prompt.
+
+    `fetch`: ask the hub for a base that is not in its cache."""
     transformers = _transformers()
-    folder, revision = find_base(config)
+    folder, revision = find_base(config, fetch)
     source = {"trust_remote_code": config.trust_remote_code, "local_files_only": True}
     try:
         hf_config = transformers.AutoConfig.from_pretrained(folder, **source)
@@ -119,10 +121,10 @@ def read_base(config: PretrainedConfig) -> Base:
     return Base(filled, folder, family, prompt, hf_config)
 
 
-def load_base(config: PretrainedConfig) -> LoadedBase:
+def load_base(config: PretrainedConfig, fetch: bool = True) -> LoadedBase:
     """Read the base with its weights, its own dropout off; RuntimeError where memory is short."""
     transformers = _transformers()
-    base = read_base(config)
+    base = read_base(config, fetch)
     check_memory(config, base.folder)
     auto = transformers.AutoModelForCausalLM
     if base.family.reads_images:

@@ -52,9 +52,10 @@ class PretrainedModel(ActionModel):
 
     config: PretrainedConfig
 
-    def __init__(self, config: PretrainedConfig) -> None:
+    def __init__(self, config: PretrainedConfig, fetch: bool = True) -> None:
+        """`fetch`: ask the hub for a base that is not in its cache."""
         super().__init__()
-        loaded = load_base(config)
+        loaded = load_base(config, fetch)
         self.family, self.prompt, self.base = loaded.family, loaded.prompt, loaded.model
         embedding = self.base.get_input_embeddings().weight
         layers = self.base.config.get_text_config().num_hidden_layers

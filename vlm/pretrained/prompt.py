@@ -149,12 +149,17 @@ class Prompt:
             content = [{"type": "image"}] * images + [{"type": "text", "text": _MARK}]
         # A processor warns of arguments that its template does not read.
         read = {n: v for n, v in TEMPLATE_ARGUMENTS.items() if n in str(source.chat_template)}
-        text = source.apply_chat_template(
-            [{"role": "user", "content": content}],
-            tokenize=False,
-            add_generation_prompt=True,
-            **read,
-        )
+        try:
+            # A template is a program: transformers runs it in Jinja's sandbox.
+            text = source.apply_chat_template(
+                [{"role": "user", "content": content}],
+                tokenize=False,
+                add_generation_prompt=True,
+                **read,
+            )
+        except Exception as error:  # Jinja's errors, and whatever a template makes of its data
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"{self.base}: its chat template fails: {reason}") from error
         if text.count(_MARK) != 1 or text.count(family.placeholder or _MARK) != max(images, 1):
             raise ValueError(
                 f"{self.base}: its chat template does not show one user message with {images} "

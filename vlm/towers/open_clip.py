@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vlm.towers.checks import cached_config, check_open_clip, tokenizer_words
 from vlm.towers.timm import choose_map, prune_timm, timm_maps
 from vlm.towers.weights import (
     fetch_from_hub,
@@ -72,7 +73,7 @@ def build_open_clip_images(
 ) -> tuple[Any, dict[str, Any]]:
     """The image half with its weights, not pruned, and its description with the map to read."""
     known = dict(description or describe_open_clip(name, weights, "vision"))
-    visual = _build(known, "vision").visual
+    visual = _build(known, "vision", fetch=description is None).visual
     if load:
         _load(visual, "visual.", name, weights)
     backbone = getattr(visual, "trunk", visual)
@@ -116,20 +117,23 @@ def build_open_clip_text(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The text half with its weights, and its description; token ids [b, l] to [b, embed_dim]."""
     known = dict(description or describe_open_clip(name, weights, "text"))
-    text = _build(known, "text").text
+    text = _build(known, "text", fetch=description is None).text
     if load:
         _load(text, "text.", name, weights)
     return text, known
 
 
-def build_tokenizer(description: Mapping[str, Any]) -> Callable[[str], np.ndarray]:
+def build_tokenizer(
+    description: Mapping[str, Any], fetch: bool = False
+) -> Callable[[str], np.ndarray]:
     """Instruction -> token ids, int64 [l], as the text half's description says.
 
-    The returned function raises ValueError on an instruction that the text half would cut.
+    `fetch`: ask the hub for a tokenizer that is not in its cache. The returned function raises
+    ValueError on an instruction that the text half would cut.
     """
     open_clip = _open_clip(description["name"])
     part = description["text_cfg"]
-    length, words = part.get("context_length", 77), part.get("tokenizer_kwargs") or {}
+    length, words = part.get("context_length", 77), tokenizer_words(description)
     if description["tokenizer"] is None:
         tokenizer = open_clip.SimpleTokenizer(context_length=length, **words)
     else:
@@ -140,6 +144,8 @@ def build_tokenizer(description: Mapping[str, Any]) -> Callable[[str], np.ndarra
                 str(description["tokenizer"]),
                 context_length=length,
                 tokenizer_mode=part.get("tokenizer_mode"),
+                trust_remote_code=False,
+                local_files_only=not fetch,
                 **words,
             )
         except OSError as error:
@@ -177,12 +183,15 @@ def _choose_map(backbone: Any, name: str, known: Mapping[str, Any]) -> dict[str,
     return {"map": index, "norm": last}
 
 
-def _build(description: Mapping[str, Any], half: str) -> Any:
+def _build(description: Mapping[str, Any], half: str, fetch: bool) -> Any:
     open_clip = _open_clip(description["name"])
-    parts = {"vision_cfg": dict(_NO_IMAGES), "text_cfg": dict(_NO_TEXT)}
-    parts[f"{half}_cfg"] = dict(description[f"{half}_cfg"])
+    parts: dict[str, Any] = {"vision_cfg": dict(_NO_IMAGES), "text_cfg": dict(_NO_TEXT)}
+    parts[f"{half}_cfg"] = settings = check_open_clip(description, half)
     if half == "text":
-        parts["text_cfg"]["hf_model_pretrained"] = False
+        settings["hf_model_pretrained"] = False
+        if settings.get("hf_model_name") and not fetch:
+            name = f"open_clip:{description['name']}"
+            settings["hf_model_name"] = cached_config(settings["hf_model_name"], name)
     return open_clip.CustomTextCLIP(
         description["embed_dim"], quick_gelu=description["quick_gelu"], **parts
     )

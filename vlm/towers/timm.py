@@ -9,6 +9,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vlm.towers.checks import check_timm
 from vlm.towers.weights import (
     fetch_from_hub,
     fit_weights,
@@ -35,6 +36,7 @@ def build_timm(
     checkpoint is built again, without the hub and without weights.
     """
     if description is not None:
+        check_timm(_timm(name), description)
         backbone = _create(description["architecture"], description["arguments"])
         return backbone, dict(description)
     timm = _timm(name)

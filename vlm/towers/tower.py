@@ -190,11 +190,13 @@ class TextTower(Tower):
         self.length: int = known["text_cfg"].get("context_length", 77)
         self._known: dict[tuple[int, ...], Tensor] = {}
         self._words: Callable[[str], np.ndarray] | None = None
+        # A policy that is opened fetches nothing; whoever trains has named the tower.
+        self._fetch = description is None
 
     def encode_words(self, instruction: str) -> Int64[np.ndarray, " l"]:
         """Token ids of an instruction, as the model's own tokenizer makes them."""
         if self._words is None:
-            self._words = build_tokenizer(self.description)
+            self._words = build_tokenizer(self.description, self._fetch)
         return self._words(instruction)
 
     def forward(self, text_ids: Int64[Tensor, "b l"]) -> Float[Tensor, "b e"]:
