@@ -84,6 +84,14 @@ def batch_of(cells: Tensor, actions: Tensor) -> TokenBatch:
     )
 
 
+class Networks(NamedTuple):
+    """phi, theta and V's head on theta's hidden states."""
+
+    phi: Network
+    theta: Network
+    value_head: nn.Module
+
+
 def train(logs: Logs, updates: int, generator: torch.Generator) -> Networks:
     """Behavior phi, then theta and its value head."""
     real = torch.arange(LONGEST) < logs.steps[:, None]
@@ -138,9 +146,7 @@ def train(logs: Logs, updates: int, generator: torch.Generator) -> Networks:
 
 
 @torch.no_grad()
-def policy_of(
-    phi: Network, theta: Network, value_head: nn.Module, k: float
-) -> tuple[Tensor, Tensor]:
+def policy_of(networks: Networks, k: float) -> tuple[Tensor, Tensor]:
     """Probability of "right" and V in each cell: pi_phi (p~ / pi_phi)^k, no cut."""
     phi, theta, value_head = networks
     cells = torch.arange(CELLS)
