@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from qsft_robot.files import atomic_file
+from qsft_robot.logs.checks import check_finite
 from qsft_robot.types import Episode
 
 _TEXT = h5py.string_dtype()
@@ -183,6 +184,9 @@ def _check(episode: Episode, name: str, data: h5py.Group) -> None:
     for key, rows in {**episode.texts, **texts}.items():
         if wrong := [x for x in np.ravel(rows) if not isinstance(x, str)]:
             raise ValueError(f"{name}: '{key}' is text, but one entry is {wrong[0]!r}.")
+    numbers = {} if episode.has_commands else {"actions": episode.actions}
+    for key, rows in {**numbers, "rewards": episode.rewards}.items():
+        check_finite(f"{name}: {key}", np.asarray(rows))
     for key, rows in {**episode.observations, **episode.texts}.items():
         if len(rows) != steps + 1:
             raise ValueError(

@@ -103,7 +103,7 @@ class _Slot:
         if timed:
             self.seconds += time.monotonic() - started
         self._log(observation)
-        return {"observation": as_mapping(observation), "instruction": self._instruction}
+        return self._seen(observation)
 
     def act(self, actions: np.ndarray, value: float | None) -> dict[str, Any]:
         """Execute actions [h, d]; return the last observation, or how the episode ended."""
@@ -135,8 +135,16 @@ class _Slot:
                 break
         self.seconds += time.monotonic() - started
         if over is None:
-            return {"observation": as_mapping(observation), "instruction": self._instruction}
+            return self._seen(observation)
         return self._end(None if self._any and over != "timeout" else over, None)
+
+    def _seen(self, observation: Any) -> dict[str, Any]:
+        """What is decided on; ValueError, which ends this episode alone, on NaN or infinity."""
+        seen = as_mapping(observation)
+        for key, x in seen.items():
+            if not isinstance(x, str) and x.dtype.kind == "f" and not np.isfinite(x).all():
+                raise ValueError(f"the environment's observation {key!r} holds NaN or infinity")
+        return {"observation": seen, "instruction": self._instruction}
 
     def fail(self, error: str) -> dict[str, Any]:
         """End the episode after an exception; the environment is built anew for the next one."""

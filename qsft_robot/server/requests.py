@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from qsft_robot.observations import check_state
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.server.wire import WireError, unpack
 from qsft_robot.types import Decision, Observation
@@ -17,8 +18,6 @@ PREFIX = "observation/"
 PROMPT, RESET, SEED, REQUEST_ID = "prompt", "reset", "seed", "request_id"
 MAX_PROMPT = 2000  # characters
 MAX_SEED = 2**63 - 1
-# Beyond any unit's sense, and far from what overflows once it is normalized.
-MAX_STATE = 1e9
 # A text frame instead of an answer is a refusal; its first word says who can mend it.
 BAD_REQUEST, BUSY, FAILED = "bad request: ", "busy: ", "policy failed: "
 # Of policy.json, what only the process that runs the policy needs.
@@ -150,11 +149,8 @@ def _state(message: Mapping[Any, Any], key: str, size: int) -> np.ndarray:
         value = np.asarray(given, np.float64)
     if not isinstance(value, np.ndarray) or value.size != size or value.ndim > 1:
         raise ValueError(f"{key!r} is {_kind(given)}; the policy takes {size} numbers")
-    with np.errstate(over="ignore"):
-        state = value.astype(np.float32).reshape(size)
-    if not (np.abs(state) <= MAX_STATE).all():  # which NaN is not either
-        raise ValueError(f"{key!r} holds a number that is NaN, infinite or beyond {MAX_STATE:g}")
-    return state
+    check_state(key, value)
+    return value.astype(np.float32).reshape(size)
 
 
 def _whole(message: Mapping[Any, Any], key: str) -> int | None:

@@ -100,12 +100,22 @@ def spoiled(observation: Observation, how: str) -> Observation:
         images["front"] = images["front"] / 255
     elif how == "no state":
         del state["gripper"]
+    elif how == "NaN":
+        state["joints"] = np.where(np.arange(len(state["joints"])) == 1, np.nan, state["joints"])
+    elif how == "infinity":
+        state["joints"] = state["joints"] / np.float32(0)
+    elif how == "words":
+        state["gripper"] = np.array(["open"])
     else:
         state["joints"] = state["joints"][:-1]
     return replace(observation, images=images, state=state)
 
 
-@pytest.mark.parametrize("how", ["no camera", "another size", "floats", "no state", "fewer joints"])
+@pytest.mark.filterwarnings("ignore:divide by zero|invalid value")
+@pytest.mark.parametrize(
+    "how",
+    ["no camera", "another size", "floats", "no state", "fewer joints", "NaN", "infinity", "words"],
+)
 def test_a_wrong_observation_is_answered_in_the_words_of_torch(exported, how):
     checkpoint, folder, logs = exported("pixels and state, ratio")
     said = []

@@ -186,6 +186,9 @@ def test_a_refused_observation_leaves_the_episode_as_it_was(policy, observations
     for o in observations[:3]:
         with pytest.raises(ValueError, match="needs the observation key"):
             policy.infer(replace(o, state={}))
+        spoiled = {key: np.full_like(x, np.nan) for key, x in o.state.items()}
+        with pytest.raises(ValueError, match="NaN, infinite or beyond"):
+            policy.infer(replace(o, state=spoiled))
         found.append(policy.infer(o))
     assert np.array_equal(np.stack(found), expected)
 

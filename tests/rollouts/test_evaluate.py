@@ -356,3 +356,10 @@ def test_success_is_what_the_info_says(info, told):
 def test_success_that_is_neither_true_nor_false_is_refused(value):
     with pytest.raises(ValueError, match="true or false"):
         told_success({"success": value})
+
+
+def test_an_episode_whose_observation_is_not_finite_is_lost_alone():
+    args = point(bad_seeds=(3,), misbehave="nan")
+    result = evaluate(Walker(), args, [2, 3], workers=1, progress=False)
+    assert [e.failure_reason == "error" for e in result.episodes] == [False, True]
+    assert "'position' holds NaN" in result.episodes[1].error

@@ -50,6 +50,9 @@ class Point(gymnasium.Env):
         return abs(self.x - self.goal) < 0.3
 
     def _misbehave(self) -> None:
+        if self.misbehave == "nan":
+            self.x = float("nan")
+            return
         if self.misbehave == "raise":
             raise ArithmeticError("the simulation became unstable")
         if self.misbehave == "die":
