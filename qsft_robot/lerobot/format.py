@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qsft_robot.files import contained, inside, read_json, regular_file
+from qsft_robot.logs.checks import truth
 
 VERSION = "v3.0"
 INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
@@ -23,10 +24,11 @@ DATA_MB, VIDEO_MB = 100, 200
 
 STATE, ACTION = "observation.state", "action"
 IMAGES = "observation.images."
+TIMESTAMP = "timestamp"
 REWARD, DONE, SUCCESS, TRUNCATED = "next.reward", "next.done", "next.success", "next.truncated"
 # Columns of every data set, each one number a frame.
 COUNTERS = {
-    "timestamp": "float32",
+    TIMESTAMP: "float32",
     "frame_index": "int64",
     "episode_index": "int64",
     "index": "int64",
@@ -202,9 +204,8 @@ def _feature(name: str, entry: Mapping[str, Any]) -> Feature:
         names = inside[0] if len(inside) == 1 and isinstance(inside[0], list) else list(names)
     shape = tuple(int(x) for x in entry["shape"])
     told = {**(entry.get("info") or {}), **(entry.get("video_info") or {})}
-    depth = bool(told.get("video.is_depth_map", False)) or (
-        entry["dtype"] in ("video", "image") and 3 not in shape
-    )
+    depth = truth(f"{INFO}: video.is_depth_map of {name}", told.get("video.is_depth_map", False))
+    depth = depth or (entry["dtype"] in ("video", "image") and 3 not in shape)
     return Feature(name, str(entry["dtype"]), shape, tuple(map(str, names or ())), depth)
 
 
@@ -222,7 +223,10 @@ def _read_tasks(folder: Path) -> dict[int, str]:
             f"{', '.join(table.column_names)}."
         )
     words = table.column("task" if "task" in columns else columns[-1]).to_pylist()
-    return dict(zip(table.column("task_index").to_pylist(), map(str, words), strict=True))
+    if wrong := [word for word in words if not isinstance(word, str | None)]:
+        raise ValueError(f"{folder / TASKS}: a task is {wrong[0]!r}, where words are expected.")
+    numbers = table.column("task_index").to_pylist()
+    return dict(zip(numbers, (word or "" for word in words), strict=True))
 
 
 def _read_episodes(folder: Path) -> list[dict[str, Any]]:

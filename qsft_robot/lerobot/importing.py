@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from qsft_robot.lerobot.columns import finite, place, whole
 from qsft_robot.lerobot.format import (
     ACTION,
     COUNTERS,
@@ -17,6 +18,7 @@ from qsft_robot.lerobot.format import (
     STATE,
     SUCCESS,
     TASKS,
+    TIMESTAMP,
     TRUNCATED,
     DataSet,
     Feature,
@@ -26,11 +28,15 @@ from qsft_robot.lerobot.format import (
 )
 from qsft_robot.lerobot.outcomes import Outcomes, SuccessRule
 from qsft_robot.lerobot.parquet import episode_columns
+from qsft_robot.lerobot.timing import check_video_ranges, odd_times
 from qsft_robot.lerobot.video import decode_images, read_frames
 from qsft_robot.logs.checks import unknown
 from qsft_robot.logs.ends import LogEnd
 from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.types import Episode
+
+# Episodes with odd times that are told one by one.
+_TOLD = 5
 
 
 @dataclass
@@ -47,6 +53,8 @@ class ImportReport:
     keys: dict[str, str] = field(default_factory=dict)
     # feature -> why it was left out
     left_out: dict[str, str] = field(default_factory=dict)
+    # episode -> what is odd about the times of its frames, in words
+    odd_times: dict[int, str] = field(default_factory=dict)
     action_low: np.ndarray | None = None
     action_high: np.ndarray | None = None
 
@@ -58,6 +66,10 @@ class ImportReport:
         ]
         if self.left_out:
             lines.append("left out: " + ", ".join(f"{k} ({w})" for k, w in self.left_out.items()))
+        for number, words in [*self.odd_times.items()][:_TOLD]:
+            lines.append(f"timestamps of episode {number}: {words}")
+        if len(self.odd_times) > _TOLD:
+            lines.append(f"timestamps of {len(self.odd_times) - _TOLD} more episodes are odd")
         if self.action_low is not None and self.action_high is not None:
             low, high = (
                 " ".join(f"{x:.5g}" for x in _outwards(bound, sign))
@@ -69,6 +81,11 @@ class ImportReport:
                     f"--data.action-low {low} --data.action-high {high}"
                 )
         return "\n".join(lines)
+
+    def note_times(self, number: int, timestamps: np.ndarray | None, fps: float) -> None:
+        """Note what is odd about the times [t, 1] of an episode's frames, one `fps`-th apart."""
+        if timestamps is not None and (words := odd_times(timestamps[:, 0], fps)):
+            self.odd_times[number] = "; ".join(words)
 
 
 def _outwards(bound: np.ndarray, sign: int) -> np.ndarray:
@@ -113,15 +130,20 @@ def import_lerobot(
     columns = [ACTION, *numbers, *images, *outcome.columns]
     if task is None:
         columns.append("task_index")
+    if TIMESTAMP in data.features:
+        columns.append(TIMESTAMP)
     episodes = data.episodes[:max_episodes]
+    videos = [f.name for f in kept if f.dtype == "video"]
+    check_video_ranges(data, videos, float(data.info.get("fps") or hz))
     with DemonstrationWriter(out, env_args_of(data, hz)) as writer:
         for row, found in episode_columns(data, columns, episodes):
             number = row["episode_index"]
-            observations = _state(data, numbers, found)
+            observations = _state(data, numbers, found, number)
             for camera in kept:
                 frames = _frames(data, camera, row, found, image_size, hz)
                 observations[report.keys[camera.name]] = frames
-            actions = np.asarray(found[ACTION], np.float32)
+            actions = finite(place(data.folder, ACTION, number), found[ACTION])
+            report.note_times(number, found.get(TIMESTAMP), float(data.info.get("fps") or hz))
             rewards, succeeded, truncated = outcome(number, found)
             episode = Episode(
                 name=f"demo_{report.episodes}",
@@ -164,7 +186,7 @@ def _extra(data: DataSet, key: str, missing: Any) -> Any:
 
 def _control_hz(data: DataSet, given: float | None) -> float:
     hz = given if given is not None else data.info.get("fps")
-    if not isinstance(hz, int | float) or hz <= 0:
+    if isinstance(hz, bool) or not isinstance(hz, int | float) or not 0 < hz < np.inf:
         raise ValueError(
             f"{data.folder / INFO}: fps is {hz!r}, so the rate of the logs is unknown; give it "
             "(--control-hz)."
@@ -181,7 +203,8 @@ def _check_tasks(data: DataSet, task: str | None) -> None:
 
 
 def _instruction(data: DataSet, number: int, found: Mapping[str, Any]) -> str:
-    index = int(found["task_index"][0, 0])
+    where = place(data.folder, "task_index", number)
+    index = int(whole(where, found["task_index"])[0])
     if index not in data.tasks:
         raise ValueError(
             f"{data.folder / TASKS}: no task {index}, which episode {number} has; there are "
@@ -231,11 +254,13 @@ def _choose(
     return [f for f in there.values() if f.name in chosen], report
 
 
-def _state(data: DataSet, numbers: Sequence[str], found: Mapping[str, Any]) -> dict[str, Any]:
+def _state(
+    data: DataSet, numbers: Sequence[str], found: Mapping[str, Any], number: int
+) -> dict[str, Any]:
     """State keys of one episode: key -> float32 [t, s]; a joined state is cut again."""
     observations: dict[str, Any] = {}
     for name in numbers:
-        rows = np.asarray(found[name], np.float32)
+        rows = finite(place(data.folder, name, number), found[name])
         parts = _extra(data, "state", None) if name == STATE else None
         if parts is None:
             observations[log_key(name)] = rows

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from qsft_robot.lerobot.columns import finite, marks, single
 from qsft_robot.lerobot.format import ACTION, INFO, REWARD, SUCCESS, TRUNCATED, DataSet
 from qsft_robot.logs.ends import LogEnd
 
@@ -19,6 +21,7 @@ SuccessRule = Literal["next.success", "reward", "all", "none"]
 class Outcomes:
     """Rewards, success and end of an episode, from its columns and what the caller said."""
 
+    folder: Path
     columns: tuple[str, ...]
     rule: SuccessRule
     successful: frozenset[int] | None
@@ -48,23 +51,28 @@ class Outcomes:
                 )
         columns = tuple(n for n in (REWARD, SUCCESS, TRUNCATED) if n in data.features)
         chosen = None if successful is None else frozenset(successful)
-        return cls(columns, rule, chosen, failure_end == "truncated")
+        return cls(data.folder, columns, rule, chosen, failure_end == "truncated")
 
     def __call__(self, number: int, found: Mapping[str, Any]) -> tuple[np.ndarray, bool, bool]:
         """Rewards float32 [t], success, and whether the log was cut."""
         steps = len(found[ACTION])
+        where = f"{self.folder}: {{}} of episode {number}"
+        rewards = None
+        if REWARD in found:
+            rewards = finite(where.format(REWARD), found[REWARD])
+            rewards = single(where.format(REWARD), rewards)
         if self.successful is not None:
             succeeded = number in self.successful
         elif self.rule == "next.success":
-            succeeded = bool(found[SUCCESS].any())
+            succeeded = bool(marks(where.format(SUCCESS), found[SUCCESS]).any())
         elif self.rule == "reward":
-            succeeded = bool((found[REWARD] > 0).any())
+            succeeded = rewards is not None and bool((rewards > 0).any())
         else:
             succeeded = self.rule == "all"
-        if REWARD in found:
-            rewards = np.asarray(found[REWARD][:, 0], np.float32)
-        else:
+        if rewards is None:
             rewards = np.zeros(steps, np.float32)
             rewards[-1] = succeeded
-        cut = bool(found[TRUNCATED][-1, 0]) if TRUNCATED in found else self.truncates
+        cut = self.truncates
+        if TRUNCATED in found:
+            cut = bool(marks(where.format(TRUNCATED), found[TRUNCATED])[-1])
         return rewards, succeeded, cut and not succeeded

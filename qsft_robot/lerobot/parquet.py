@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from qsft_robot.lerobot.columns import numbers, place
 from qsft_robot.lerobot.format import DATA_MB, FILES_OF_A_CHUNK, INFO, DataSet
 
 
@@ -71,15 +72,13 @@ def _columns(
     found: dict[str, Any] = {}
     for name in columns:
         column = table.column(name).combine_chunks()
+        where = place(file, name, row["episode_index"])
         if column.null_count:
-            raise ValueError(f"{file}: {name} of episode {row['episode_index']} has empty entries.")
+            raise ValueError(f"{where} has empty entries.")
         if pa.types.is_struct(column.type):
             found[name] = column.field("bytes").to_pylist()
             continue
-        while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
-            column = column.flatten()
-        values = column.to_numpy(zero_copy_only=False)
-        found[name] = values.reshape(table.num_rows, -1)
+        found[name] = numbers(where, column)
     return found
 
 
