@@ -341,18 +341,43 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+# Attributes that say in words what a log, or every log of a file, does. LIBERO's files have theirs
+# in the JSON of problem_info.
+_WORDS = ("lang", "language_instruction", "task_description")
+DATA_WORDS = (*_WORDS, "problem_info")
+
+
 def language_of(demo: h5py.Group, env_args: Mapping[str, Any]) -> str:
-    """The instruction of one log: its `lang`, else ep_meta's, else the environment's, else ""."""
-    lang = attribute_text(demo, "lang")
-    if lang is not None:
-        return lang
-    text = attribute_text(demo, "ep_meta")
-    if text is not None:
-        try:
-            meta = parse_json(text, "")
-        except ValueError:
-            meta = {}
-        if isinstance(meta, dict) and meta.get("lang"):
-            return str(meta["lang"])
+    """The instruction of one log: its own words, else ep_meta's, else those of the file's data,
+    else the environment's, else ""; ValueError on what is no text."""
+    own = [_words(demo, name) for name in _WORDS]
+    own.append(_words_inside(demo, "ep_meta", "lang"))
+    data = demo.parent
+    own += [_words(data, name) for name in _WORDS]
+    own.append(_words_inside(data, "problem_info", "language_instruction"))
+    found = next((words for words in own if words is not None), None)
+    if found is not None:
+        return found
     inside = env_args.get("env_kwargs") or {}
     return str(env_args.get("language") or inside.get("language") or "")
+
+
+def _words(item: h5py.Group, name: str) -> str | None:
+    return attribute_text(item, name)
+
+
+def _words_inside(item: h5py.Group, name: str, key: str) -> str | None:
+    """The text under `key` of an attribute that is JSON; None where there is none."""
+    text = attribute_text(item, name)
+    if text is None:
+        return None
+    try:
+        value = parse_json(text, "")
+    except ValueError:
+        return None
+    words = value.get(key) if isinstance(value, dict) else None
+    if words is None or words == "":
+        return None
+    if not isinstance(words, str):
+        raise ValueError(f"{place(item)}: {key} of {name} is {words!r}, where text is expected.")
+    return words.strip('"')

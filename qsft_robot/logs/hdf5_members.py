@@ -227,6 +227,7 @@ def check_written(dataset: h5py.Dataset) -> None:
     others = [name for name, *_ in dataset.external or ()]
     if dataset.is_virtual:
         others += [source.file_name for source in dataset.virtual_sources()]
+        _check_sources(dataset)
     stored = dataset.id.get_storage_size()
     for name in others:
         path = dataset.file.filename if name == "." else name
@@ -238,6 +239,23 @@ def check_written(dataset: h5py.Dataset) -> None:
             f"{place(dataset)}: {dataset.dtype} {dataset.shape} would take {size / 2**30:.3g} GiB, "
             f"but {stored} bytes of it were written; write it in full or leave it out."
         )
+
+
+def _check_sources(dataset: h5py.Dataset) -> None:
+    """ValueError where a virtual dataset names a dataset that its file lacks: HDF5 reads zeros."""
+    file = Path(dataset.file.filename)
+    for source in dataset.virtual_sources():
+        if source.file_name == ".":
+            there = source.dset_name in dataset.file
+        else:
+            path = check_link(place(dataset), str(file), source.file_name)
+            with damage_named(path), h5py.File(path, "r") as other:
+                there = source.dset_name in other
+        if not there:
+            raise ValueError(
+                f"{place(dataset)}: is put together from {source.dset_name} of {source.file_name}, "
+                f"which is not there. {_MEND}"
+            )
 
 
 def room_for(where: str, size: int) -> None:

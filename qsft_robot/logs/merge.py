@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from qsft_robot.files import atomic_file
 from qsft_robot.logs.checks import (
+    DATA_WORDS,
     check_demo,
     demo_group,
     demo_names,
@@ -22,8 +24,8 @@ from qsft_robot.logs.checks import (
     masks_of,
     open_demonstrations,
 )
-from qsft_robot.logs.hdf5_members import arrays, kind_of
-from qsft_robot.logs.other_files import check_log
+from qsft_robot.logs.copying import copy_log
+from qsft_robot.logs.hdf5_members import arrays, attribute, kind_of
 from qsft_robot.logs.writer import write_error
 from qsft_robot.versions import VERSIONS, compare_files, joined_versions, recorded_versions
 
@@ -32,8 +34,8 @@ SOURCE_MASK = "from_"
 # Entries of env_args that change what an action does or what is seen. What else stands there
 # (`type`, `env_version`, `language`, the name of a policy) describes how the logs came about.
 _SAME = ("env_name", "env_kwargs", "control_hz")
-# What a demonstration holds beside obs and next_obs is copied as it is.
-_OBSERVED = ("obs", "next_obs")
+# Attributes of data that are made anew.
+_OWN = ("env_args", "total")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class _Source:
     env_args: dict[str, Any]
     # observation key -> (its kind of numbers, shape of one row), as every log of the file has it
     keys: dict[str, tuple[str, tuple[int, ...]]]
+    # attributes of data, but for env_args and total
+    attributes: dict[str, Any]
     # Numbers of one action; 0 where actions are text commands.
     action_dim: int
 
@@ -114,7 +118,8 @@ def _look_through(path: Path) -> _Source:
                     f"{path}: data/{name}/actions have {_action_dim(demo)} dimensions (text "
                     f"commands 0), those of {names[0]} {action_dim}."
                 )
-        return _Source(path, names, masks_of(file), env_args_of(file), keys or {}, action_dim)
+        told = {n: attribute(file["data"], n) for n in file["data"].attrs if n not in _OWN}
+        return _Source(path, names, masks_of(file), env_args_of(file), keys or {}, told, action_dim)
 
 
 def _action_dim(demo: h5py.Group) -> int:
@@ -235,20 +240,21 @@ def _copy_all(
     data = merged.create_group("data")
     masks: dict[str, list[str]] = {}
     taken = {mask for source in sources for mask in source.masks}
+    for name, value in _agreed_attributes(sources).items():
+        data.attrs[name] = value
     of = sum(len(source.names) for source in sources)
     total = done = 0
     for source in sources:
         with open_demonstrations(source.path) as file:
-            for holder, kept in ((file, merged), (file["data"], data)):
-                for name, value in holder.attrs.items():
-                    if name not in kept.attrs and name not in ("env_args", "total"):
-                        kept.attrs[name] = value
+            for name, value in file.attrs.items():
+                if name not in merged.attrs:
+                    merged.attrs[name] = value
             renamed: dict[str, str] = {}
             for name in source.names:
                 renamed[name] = f"demo_{done}"
-                demo = _copy(file["data"][name], data, renamed[name], keys)
+                demo = copy_log(demo_group(file, name), data, renamed[name], keys)
                 # The file's own instruction has to go with the log when another's env_args stay.
-                lang = language_of(file["data"][name], source.env_args)
+                lang = language_of(demo_group(file, name), source.env_args)
                 if lang != language_of(demo, env_args):
                     demo.attrs["lang"] = lang
                 total += len(demo["actions"])
@@ -271,6 +277,26 @@ def _copy_all(
         merged[f"mask/{mask}"] = np.array(names, dtype="S")
 
 
+def _agreed_attributes(sources: Sequence[_Source]) -> dict[str, Any]:
+    """The attributes of `data` to keep: the first file's of each name, told where another differs.
+    Words that not all files share go into the logs, not to those of the other files."""
+    kept: dict[str, Any] = {}
+    for name in dict.fromkeys(name for source in sources for name in source.attributes):
+        there = [source for source in sources if name in source.attributes]
+        first = there[0].attributes[name]
+        other = next((s for s in there if not np.array_equal(s.attributes[name], first)), None)
+        if name in DATA_WORDS and (other is not None or len(there) < len(sources)):
+            continue
+        kept[name] = first
+        if other is not None:
+            warnings.warn(
+                f"{there[0].path} and {other.path} differ in the attribute {name} of data "
+                f"({str(first)[:80]} and {str(other.attributes[name])[:80]}); the first stays.",
+                stacklevel=4,
+            )
+    return kept
+
+
 def _free_name(name: str, taken: set[str]) -> str:
     """`name`, or name_2, name_3, ... where it is taken; it is taken from now on."""
     free = name
@@ -279,24 +305,3 @@ def _free_name(name: str, taken: set[str]) -> str:
         free, number = f"{name}_{number}", number + 1
     taken.add(free)
     return free
-
-
-def _copy(demo: h5py.Group, data: h5py.Group, name: str, keys: Iterable[str] | None) -> h5py.Group:
-    """Copy one demonstration in the file's own form (chunks, compression); some keys, or all."""
-    check_log(demo)
-    if keys is None:
-        demo.copy(demo, data, name, expand_soft=True, expand_external=True)
-        return data[name]
-    copied = data.create_group(name)
-    for attribute, value in demo.attrs.items():
-        copied.attrs[attribute] = value
-    for item in demo:
-        if item not in _OBSERVED:
-            demo.copy(item, copied)
-    for group in _OBSERVED:
-        if group in demo:
-            inside = copied.create_group(group)
-            for key in keys:
-                if key in demo[group]:
-                    demo.copy(f"{group}/{key}", inside, key)
-    return copied

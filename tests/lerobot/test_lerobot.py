@@ -426,15 +426,15 @@ def spoil_column(folder, name, make_column):
 @pytest.mark.parametrize(
     ("name", "column", "words"),
     [
-        ("action", lambda x: pa.array([[float("nan"), 0.0]] + x[1:]), "NaN or infinity at frame 0"),
-        ("action", lambda x: pa.array([[1e300, 0.0]] + x[1:]), "NaN or infinity at frame 0"),
+        ("action", lambda x: pa.array([[float("nan"), 0.0], *x[1:]]), "NaN or infinity at frame 0"),
+        ("action", lambda x: pa.array([[1e300, 0.0], *x[1:]]), "NaN or infinity at frame 0"),
         ("action", lambda x: pa.array([[str(v) for v in row] for row in x]), "holds string"),
-        ("action", lambda x: pa.array([[1.0], [1.0, 2.0, 3.0]] + x[2:]), "rows of 1 to 3 numbers"),
-        ("observation.state", lambda x: pa.array([[None] + x[0][1:]] + x[1:]), "empty entries"),
+        ("action", lambda x: pa.array([[1.0], [1.0, 2.0, 3.0], *x[2:]]), "rows of 1 to 3 numbers"),
+        ("observation.state", lambda x: pa.array([[None, *x[0][1:]], *x[1:]]), "empty entries"),
         ("next.success", lambda x: pa.array(["false"] * len(x)), "holds string"),
         ("next.success", lambda x: pa.array([2] * len(x)), "true or false"),
         ("next.truncated", lambda x: pa.array([[v, v] for v in x]), "2 numbers a frame"),
-        ("next.reward", lambda x: pa.array([float("nan")] + x[1:]), "NaN or infinity"),
+        ("next.reward", lambda x: pa.array([float("nan"), *x[1:]]), "NaN or infinity"),
         ("task_index", lambda x: pa.array([0.5] * len(x)), "not whole"),
     ],
 )
