@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from lerobot_logs import ENV, KINDS, make, rewrite, smooth_frames
 
 from qsft_robot.cli import main
 from qsft_robot.files import check_sums
@@ -22,50 +23,9 @@ from qsft_robot.lerobot.format import camera_feature, log_key
 from qsft_robot.lerobot.importing import import_lerobot
 from qsft_robot.lerobot.stats import JoinedStatistics, image_statistics, row_statistics
 from qsft_robot.logs.reader import read_env_args, read_episodes, read_masks
-from qsft_robot.logs.writer import DemonstrationWriter
-from qsft_robot.types import Episode
 
-ENV = {"env_name": "tabletop", "type": 2, "env_kwargs": {"task": "place"}, "control_hz": 12.5}
-# (steps, success, terminated, instruction)
-KINDS = [
-    (7, True, True, "lift the cube"),
-    (4, False, True, "open the drawer"),
-    (9, False, False, "lift the cube"),
-    (1, True, True, "lift the cube"),
-]
 # Mean difference in gray levels that a codec may leave on the smooth frames below.
 LOSS = {"png": 0.0, "h264": 4.0, "libsvtav1": 8.0}
-
-
-def smooth_frames(rng, steps, height, width):
-    """Gradients that move: what a camera sees, not noise that no codec keeps."""
-    y, x, t = np.meshgrid(np.arange(height), np.arange(width), np.arange(steps), indexing="ij")
-    phase = rng.uniform(0, 6, 3)
-    waves = [127 + 100 * np.sin(0.2 * x + 0.1 * y + 0.5 * t + p) for p in phase]
-    return np.stack(waves, axis=-1).transpose(2, 0, 1, 3).astype(np.uint8)
-
-
-def make(path, rng, kinds=KINDS, cameras=("front_image", "wrist_image"), size=(24, 32), **env):
-    with DemonstrationWriter(path, {**ENV, **env}) as writer:
-        for i, (steps, success, terminated, lang) in enumerate(kinds):
-            rewards = np.zeros(steps, np.float32)
-            rewards[-1] = success
-            rows = {key: smooth_frames(rng, steps + 1, *size) for key in cameras}
-            rows |= {
-                "proprio": rng.normal(size=(steps + 1, 3)).astype(np.float32),
-                "target": rng.normal(size=(steps + 1, 2)).astype(np.float32),
-                "grip": rng.normal(size=(steps + 1, 1)).astype(np.float32),
-            }
-            actions = rng.uniform(-30, 30, (steps, 2)).astype(np.float32)
-            masks = ["valid" if i == 2 else "train"]
-            writer.append(
-                Episode(
-                    "", rows, actions, rewards, terminated, not terminated, success, lang,
-                    {"seed": i, "reset_options": {"phase": "open"}},
-                ),
-                masks,
-            )  # fmt: skip
-    return path
 
 
 def logs(path):
@@ -257,11 +217,6 @@ def drop_file(pattern):
     return lambda folder: next(folder.rglob(pattern)).unlink()
 
 
-def rewrite(folder, name, change):
-    path = next(folder.glob(name))
-    pq.write_table(change(pq.read_table(path)), path)
-
-
 def cut_rows(folder, rows):
     rewrite(folder, "data/*/*.parquet", lambda table: table.slice(0, table.num_rows - rows))
 
@@ -373,89 +328,3 @@ def test_a_key_that_the_joined_state_would_hide_is_named(tmp_path, rng):
     folder = export_lerobot(file, tmp_path / "set", codec="png")
     import_lerobot(folder, tmp_path / "back.hdf5")
     assert logs(file)[0].observations.keys() == logs(tmp_path / "back.hdf5")[0].observations.keys()
-
-
-def move(folder, episode, begin, end):
-    """Shift where an episode stands in the video of the front camera, seconds."""
-    at = "videos/observation.images.front/"
-
-    def change(table):
-        rows = table.to_pylist()
-        rows[episode][f"{at}from_timestamp"] += begin
-        rows[episode][f"{at}to_timestamp"] += end
-        return pa.Table.from_pylist(rows, schema=table.schema)
-
-    rewrite(folder, "meta/episodes/*/*.parquet", change)
-
-
-@pytest.mark.parametrize(
-    ("moves", "words"),
-    [
-        ([(1, -0.3, -0.3)], "episodes 0 and 1 overlap"),
-        ([(2, -2.0, -2.0)], "frames"),
-        ([(1, 0.0, 0.24)], "episode 1 has 4 frames"),
-        ([(0, 0.0, 0.035), (1, 0.035, 0.07), (2, 0.07, 0.07), (3, 0.07, 0.07)], "drift"),
-    ],
-)
-def test_videos_whose_places_overlap_or_drift_are_refused(tmp_path, rng, moves, words):
-    logs_file = make(tmp_path / "logs.hdf5", rng, cameras=("front_image",))
-    folder = export_lerobot(logs_file, tmp_path / "set", codec="h264")
-    for episode, begin, end in moves:
-        move(folder, episode, begin, end)
-    with pytest.raises(ValueError, match=words):
-        import_lerobot(folder, tmp_path / "back.hdf5")
-    assert not (tmp_path / "back.hdf5").exists()
-
-
-@pytest.fixture(scope="module")
-def numbers_set(tmp_path_factory):
-    """A data set without cameras."""
-    folder = tmp_path_factory.mktemp("numbers")
-    logs_file = make(folder / "logs.hdf5", np.random.default_rng(0), cameras=())
-    return export_lerobot(logs_file, folder / "set")
-
-
-def spoil_column(folder, name, make_column):
-    def change(table):
-        i = table.column_names.index(name)
-        return table.set_column(i, name, make_column(table.column(i).to_pylist()))
-
-    rewrite(folder, "data/*/*.parquet", change)
-
-
-@pytest.mark.parametrize(
-    ("name", "column", "words"),
-    [
-        ("action", lambda x: pa.array([[float("nan"), 0.0], *x[1:]]), "NaN or infinity at frame 0"),
-        ("action", lambda x: pa.array([[1e300, 0.0], *x[1:]]), "NaN or infinity at frame 0"),
-        ("action", lambda x: pa.array([[str(v) for v in row] for row in x]), "holds string"),
-        ("action", lambda x: pa.array([[1.0], [1.0, 2.0, 3.0], *x[2:]]), "rows of 1 to 3 numbers"),
-        ("observation.state", lambda x: pa.array([[None, *x[0][1:]], *x[1:]]), "empty entries"),
-        ("next.success", lambda x: pa.array(["false"] * len(x)), "holds string"),
-        ("next.success", lambda x: pa.array([2] * len(x)), "true or false"),
-        ("next.truncated", lambda x: pa.array([[v, v] for v in x]), "2 numbers a frame"),
-        ("next.reward", lambda x: pa.array([float("nan"), *x[1:]]), "NaN or infinity"),
-        ("task_index", lambda x: pa.array([0.5] * len(x)), "not whole"),
-    ],
-)
-def test_columns_of_the_wrong_kind_are_refused_by_name(tmp_path, numbers_set, name, column, words):
-    folder = shutil.copytree(numbers_set, tmp_path / "set")
-    spoil_column(folder, name, column)
-    with pytest.raises(ValueError, match=words) as caught:
-        import_lerobot(folder, tmp_path / "back.hdf5")
-    assert name in str(caught.value)
-    assert not (tmp_path / "back.hdf5").exists()
-
-
-def test_times_that_step_back_or_leave_gaps_are_told(tmp_path, numbers_set):
-    folder = shutil.copytree(numbers_set, tmp_path / "set")
-    assert not import_lerobot(folder, tmp_path / "back.hdf5").odd_times
-
-    def odd(times):
-        return pa.array([*times[:3], 0.1, times[4] + 1.0, *times[5:]], pa.float32())
-
-    spoil_column(folder, "timestamp", odd)
-    report = import_lerobot(folder, tmp_path / "again.hdf5")
-    assert "steps back" in report.odd_times[0]
-    assert "gap at frame 4" in report.odd_times[0]
-    assert "timestamps of episode 0" in str(report)
