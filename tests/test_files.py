@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -324,3 +325,68 @@ def test_a_folder_of_someone_else_is_not_replaced(tmp_path):
     with atomic_folder(tmp_path / "empty") as folder:
         (folder / "a").write_text("a")
     check_sums(tmp_path / "empty")
+
+
+def edit_sums(folder: Path, edit) -> None:
+    lines = (folder / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (folder / "SHA256SUMS").write_text("".join(edit(lines)))
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda lines: lines[1:], "not listed in SHA256SUMS"),
+        (lambda lines: [*lines, lines[0]], "is listed twice"),
+        (lambda lines: [*lines, "no digest\n"], "line 5: 'no digest' is not a SHA-256 digest"),
+        (lambda lines: [*lines, f"{'0' * 64}  ../a\n"], "not a path inside of"),
+        (lambda lines: [*lines, f"{'0' * 64}  /etc/passwd\n"], "not a path inside of"),
+    ],
+)
+def test_sums_list_every_file_once_and_nothing_else(checkpoint, edit, said):
+    edit_sums(checkpoint, edit)
+    with pytest.raises(ValueError, match=said):
+        read_policy_folder(checkpoint)
+
+
+@pytest.mark.parametrize("kind", ["file", "link out", "link to a folder", "pipe"])
+def test_what_was_added_to_a_folder_is_refused(checkpoint, tmp_path, kind):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a").write_text("a")
+    added = checkpoint / "added"
+    if kind == "file":
+        added.write_text("a")
+    elif kind == "link out":
+        added.symlink_to(tmp_path / "elsewhere" / "a")
+    elif kind == "link to a folder":
+        added.symlink_to(tmp_path / "elsewhere")
+    else:
+        os.mkfifo(added)
+    with pytest.raises(ValueError, match=r"added"):
+        read_policy_folder(checkpoint)
+
+
+def test_hidden_files_and_links_into_the_hubs_blobs_are_no_additions(checkpoint, tmp_path):
+    snapshot = tmp_path / "hub" / "models--a--b" / "snapshots" / "0123"
+    blobs = snapshot.parents[1] / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for file in checkpoint.iterdir():
+        shutil.copy(file, blobs / file.name)
+        (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
+    (snapshot / ".gitattributes").write_text("*.safetensors filter=lfs\n")
+    assert read_policy_folder(snapshot)[0]["method"] == "sft"
+
+
+def test_every_file_of_a_folder_may_be_read_by_whom_the_umask_allows(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_checkpoint(tmp_path / "p", {}, layer(1.0), {}, {})
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "p").iterdir()} == {0o644}
+
+
+def test_a_pipe_in_a_files_place_is_named_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(ValueError, match=r"a\.json: not a regular file"):
+        read_json(tmp_path / "a.json")

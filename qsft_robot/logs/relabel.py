@@ -54,12 +54,6 @@ def relabel(
         with atomic_file(out) as temporary:
             shutil.copyfile(path, temporary)
             with h5py.File(temporary, "r+") as file:
-                for name in (*good, *bad):
-                    if file["data"][name].file.filename != file.filename:
-                        raise ValueError(
-                            f"{path}: data/{name} is a link into another file, which would be "
-                            "changed too: merge it into one file first (qsft-robot merge)."
-                        )
                 for name in good:
                     _write(demo_group(file, name), reward, terminated=True)
                 for name in bad:
