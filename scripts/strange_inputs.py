@@ -32,7 +32,7 @@ from qsft_robot import cli
 from qsft_robot.printed_text import printable
 
 _TINY = (
-    "--optim.behaviour-steps", "2", "--optim.value-steps", "1", "--optim.batch-size", "4",
+    "--optim.behavior-steps", "2", "--optim.value-steps", "1", "--optim.batch-size", "4",
     "--model.width", "16", "--model.depth", "1",
 )  # fmt: skip
 
@@ -272,7 +272,7 @@ def _policy(bases: Bases, folder: Path, rng: random.Random) -> Made:
         "run": (path, "--robot", "replay", "--log", log, "--out", out, "--seconds", "1"),
         "serve": (path, "--port", "0"),
         "evaluate": (path, "--episodes", "1", "--max-steps", "2", "--workers", "1"),
-        "train": ("--data.path", log, "--out", out, "--behaviour-from", path, *_TINY),
+        "train": ("--data.path", log, "--out", out, "--behavior-from", path, *_TINY),
     }
     return changed, verb, words[verb], [path], lambda answer: None
 
