@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import shutil
@@ -88,13 +89,18 @@ def change_policy(folder: Path, rng: random.Random) -> list[str]:
         else:
             change_bytes(path, rng)
     if rng.random() < 0.8:
-        write_sums(folder)
+        _make_good(folder)
     elif (folder / SUMS).is_file() and rng.random() < 0.5:
         changed.append(SUMS)
         text = (folder / SUMS).read_text()
         rows = ("no sums", f"{'0' * 64}  ../x\n", f"{'0' * 64}  {word(rng)}\n", text[:70], "\n\n")
         (folder / SUMS).write_text(rng.choice(rows), errors="replace")
     return changed
+
+
+def _make_good(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # the sums may have become a folder themselves
+        write_sums(folder)
 
 
 def _change_tensors(path: Path, rng: random.Random) -> None:
@@ -135,7 +141,7 @@ def change_run(folder: Path, rng: random.Random) -> list[str]:
         else:
             change_bytes(path, rng)
         if path.parent.name == "checkpoint" and path.parent.is_dir():
-            write_sums(path.parent)
+            _make_good(path.parent)
     episodes = folder / "evaluation/policy/episodes.jsonl"
     if rng.random() < 0.3 and episodes.is_file():
         lines = episodes.read_text(errors="replace").splitlines()

@@ -29,7 +29,7 @@ from strange_files import (
 from strange_folders import change_lerobot, change_policy, change_run
 
 from qsft_robot import cli
-from qsft_robot.printed_text import printable
+from qsft_robot.printed_text import one_line, printable
 
 _TINY = (
     "--optim.behavior-steps", "2", "--optim.value-steps", "1", "--optim.batch-size", "4",
@@ -119,7 +119,10 @@ def serve_and_stop(words: tuple[Any, ...]) -> Answer:
 def try_input(kind: str, bases: Bases, folder: Path, rng: random.Random) -> dict[str, Any]:
     """Make one input in `folder`, run a verb on it, and judge the answer; Failure where it is
     bad."""
-    changed, verb, words, given, check = KINDS[kind](bases, folder, rng)
+    try:
+        changed, verb, words, given, check = KINDS[kind](bases, folder, rng)
+    except (OSError, ValueError) as error:  # a change that its file did not bear
+        return {"kind": kind, "verb": "none", "status": "unmade", "said": str(error)}
     told = {"kind": kind, "verb": verb, "changed": changed, "words": [str(w) for w in words]}
     os.environ.pop("QSFT_DEBUG", None)
     os.environ["QSFT_CACHE"] = str(folder / "cache")
@@ -156,7 +159,7 @@ def _judge(answer: Answer, given: list[Path], folder: Path, before: set[Path]) -
         errors = [line for line in lines if line.startswith("error: ")]
         if len(errors) != 1 or lines[-1] != errors[0]:
             raise Failure({"what": "not one line of error", "said": text[-2000:]})
-        if not any(printable(path) in errors[0] for path in given):
+        if not any(one_line(path) in errors[0] for path in given):
             raise Failure({"what": f"names no file: {errors[0][:200]}", "said": errors[0]})
         left = {p for p in folder.rglob("*") if not p.is_relative_to(folder / "cache")} - before
         whole = [p for p in left if p.is_file() and p.name != "config.json"]
@@ -266,6 +269,8 @@ def _policy(bases: Bases, folder: Path, rng: random.Random) -> Made:
     # evaluate is slow: its workers start as processes
     verb = rng.choice(("info",) * 8 + ("export", "run", "serve", "train") * 2 + ("evaluate",))
     log = bases.folder / "sound.hdf5"
+    if verb == "train":  # takes a run
+        path = path.rename(folder / "checkpoint").parent
     words: dict[str, tuple[Any, ...]] = {
         "info": (path,),
         "export": (path, "--out", out, "--no-onnx"),

@@ -14,4 +14,11 @@ CONFIG = "config.json"
 
 def read_config(run: Path) -> TrainConfig:
     """The settings that a run was started with."""
-    return from_json(TrainConfig, upgrade_settings(read_json(run / CONFIG)))
+    path = run / CONFIG
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: no object of settings, but {type(value).__name__}.")
+    try:
+        return from_json(TrainConfig, upgrade_settings(value))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: no settings of a run: {error}") from error

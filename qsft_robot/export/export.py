@@ -13,6 +13,7 @@ from qsft_robot.export.pretrained_folders import self_contained
 from qsft_robot.export.recorded_observations import random_observations, recorded_observations
 from qsft_robot.files import check_replaceable, sha256_of
 from qsft_robot.policy.checkpoint import write_checkpoint
+from qsft_robot.policy.folder import described_by
 from qsft_robot.policy.token_policy import TokenPolicy, read_networks
 from qsft_robot.trust import NOTHING, Trust
 from qsft_robot.types import ADMISSIBLE, Observation
@@ -51,7 +52,8 @@ def export_policy(
         networks.behavior = None
     parts = [name for name, module in networks.named_children() if module is not None]
     description["networks"] = parts
-    policy = TokenPolicy(description, networks)  # refuses a rule that the networks can't serve
+    with described_by(checkpoint):
+        policy = TokenPolicy(description, networks)  # refuses a rule that they can't serve
     extra: dict[str, str | bytes] = {}
     if onnx:
         description["onnx"], extra = _graphs(policy, checkpoint, data)

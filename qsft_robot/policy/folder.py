@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from qsft_robot.files import check_sums, read_json
+from qsft_robot.policy.description import check_description, check_entries
 from qsft_robot.policy.earlier import EARLIER_FORMATS, upgrade_description
+from qsft_robot.printed_text import one_line
 
 FORMAT = "qsft-robot policy 2"
 POLICY = "policy.json"
@@ -35,13 +38,16 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder}: no {POLICY}, so this is no policy folder. It holds: {inside}")
     check_sums(folder)
     description = read_json(folder / POLICY)
+    check_entries(description, folder / POLICY)
     if description.get("format") in EARLIER_FORMATS:
-        return {**upgrade_description(description), "format": FORMAT}
+        check_entries(description, folder / POLICY, "acting", "networks")
+        description = {**upgrade_description(description), "format": FORMAT}
     if description.get("format") != FORMAT:
         raise ValueError(
             f"{folder / POLICY}: format {description.get('format')!r}, but this version reads "
             f"{', '.join(map(repr, (FORMAT, *EARLIER_FORMATS)))}."
         )
+    check_description(description, folder / POLICY)
     return description
 
 
@@ -58,6 +64,21 @@ def count_parameters(folder: Path) -> int:
         return sum(math.prod(int(side) for side in shape) for shape in tensors)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error}).") from error
+
+
+@contextmanager
+def described_by(folder: Path) -> Iterator[None]:
+    """Whatever is raised inside, where networks and tokenizers are made of a description that was
+    checked, becomes a ValueError that names the folder: it contradicts itself or its weights."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        if str(folder) in str(e):
+            raise
+        what = f"{type(e).__name__} " if isinstance(e, LookupError | AttributeError) else ""
+        raise ValueError(
+            f"{folder}: {POLICY} contradicts itself or the weights beside it: {what}{one_line(e)}"
+        ) from e
 
 
 @dataclass(frozen=True)

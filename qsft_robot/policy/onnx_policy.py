@@ -12,7 +12,7 @@ import onnxruntime
 from qsft_robot.context import Memory
 from qsft_robot.normalize import NormStats
 from qsft_robot.observations import MAX_TEXTS, check_observation, state_vector
-from qsft_robot.policy.folder import read_description
+from qsft_robot.policy.folder import described_by, read_description
 from qsft_robot.policy.graph_file import read_graph
 from qsft_robot.types import Decision, Observation
 from vlm.words import ASCII_WORDS, hash_words
@@ -192,4 +192,6 @@ def load_onnx_policy(folder: str | Path, threads: int = 1) -> OnnxPolicy:
     """Load an exported policy without torch. ValueError on a changed or partial folder, or one
     without graphs; RuntimeError where this onnxruntime can't run them."""
     folder = Path(folder)
-    return OnnxPolicy(folder, read_description(folder), threads)
+    description = read_description(folder)
+    with described_by(folder):
+        return OnnxPolicy(folder, description, threads)

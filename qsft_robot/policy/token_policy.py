@@ -23,7 +23,7 @@ from qsft_robot.parts.tokenizers import load_tokenizer
 from qsft_robot.policy.allocation import GIB, AllocationLimit, check_numbers
 from qsft_robot.policy.checkpoint import read_policy_folder
 from qsft_robot.policy.decider import Decider
-from qsft_robot.policy.folder import POLICY
+from qsft_robot.policy.folder import POLICY, described_by
 from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.trust import NOTHING, Trust
 from qsft_robot.types import ADMISSIBLE, Decision, Observation
@@ -268,9 +268,10 @@ def read_networks(folder: Path, trust: Trust = NOTHING) -> tuple[dict[str, Any],
     base = description["model"]["kind"] == "pretrained" and "inside" not in description["model"]
     # Image encoders are built whole before what the policy does not need is cut off.
     limit = 4 * held + (64 if base else 1) * GIB
-    with AllocationLimit(where, limit, 100 * len(weights) + 100_000):
-        networks = build_networks(description, folder, trust)
-    networks.load_state_dict(weights)
+    with described_by(folder):
+        with AllocationLimit(where, limit, 100 * len(weights) + 100_000):
+            networks = build_networks(description, folder, trust)
+        networks.load_state_dict(weights)
     return description, networks
 
 
@@ -278,4 +279,5 @@ def load_policy(folder: str | Path, device: str = "cpu", trust: Trust = NOTHING)
     """Load a checkpoint or an exported policy. Raises ValueError on a changed or partial folder,
     and on one that asks for more than `trust` allows."""
     description, networks = read_networks(Path(folder), trust)
-    return TokenPolicy(description, networks, device)
+    with described_by(Path(folder)):
+        return TokenPolicy(description, networks, device)
