@@ -116,11 +116,13 @@ def serve_and_stop(words: tuple[Any, ...]) -> Answer:
     return Answer(status, out.getvalue(), err.getvalue())
 
 
-def try_input(kind: str, bases: Bases, folder: Path, rng: random.Random) -> dict[str, Any]:
-    """Make one input in `folder`, run a verb on it, and judge the answer; Failure where it is
-    bad."""
+def try_input(
+    kind: str, bases: Bases, folder: Path, rng: random.Random, *verbs: Verbs
+) -> dict[str, Any]:
+    """Make one input in `folder`, run a verb (one of `verbs`) on it, and judge the answer; Failure
+    where it is bad."""
     try:
-        changed, verb, words, given, check = KINDS[kind](bases, folder, rng)
+        changed, verb, words, given, check = KINDS[kind](bases, folder, rng, *verbs)
     except (OSError, ValueError) as error:  # a change that its file did not bear
         return {"kind": kind, "verb": "none", "status": "unmade", "said": str(error)}
     told = {"kind": kind, "verb": verb, "changed": changed, "words": [str(w) for w in words]}
@@ -185,18 +187,23 @@ def _require(true: bool, what: str) -> None:
         raise Failure({"what": f"wrong content: {what}"})
 
 
+Verbs = tuple[str, ...]
+_LOG_VERBS = (
+    "inspect", "inspect", "inspect", "merge", "merge", "relabel", "export-lerobot", "playback",
+    "train", "run",
+)  # fmt: skip
+# evaluate is slow: its workers start as processes.
+_POLICY_VERBS = ("info",) * 8 + ("export", "run", "serve", "train") * 2 + ("evaluate",)
+_RUN_VERBS = ("report",) * 5 + ("train", "export")
 Made = tuple[list[str], str, tuple[Any, ...], list[Path], Callable[[Answer], None]]
 
 
-def _logs(bases: Bases, folder: Path, rng: random.Random) -> Made:
+def _logs(bases: Bases, folder: Path, rng: random.Random, verbs: Verbs = _LOG_VERBS) -> Made:
     """A file of logs, by a verb that reads it."""
     path, out = folder / f"{file_name(rng)}.hdf5", folder / "out"
     write_logs(path, rng, images=rng.random() < 0.3)
     changed = change_logs(path, rng)
-    verb = rng.choice(
-        ("inspect", "inspect", "inspect", "merge", "merge", "relabel", "export-lerobot",
-        "playback", "train", "run")
-    )  # fmt: skip
+    verb = rng.choice(verbs)
     name = rng.choice(("demo_0", "demo_1", "train", word(rng)))
     mask = () if rng.random() < 0.7 else ("--filter-key=" + rng.choice(("train", word(rng))),)
 
@@ -253,7 +260,9 @@ def _lerobot(bases: Bases, folder: Path, rng: random.Random) -> Made:
     path, out = folder / file_name(rng), folder / "out.hdf5"
     shutil.copytree(bases.folder / rng.choice(("png", "png", "mp4")), path)
     changed = change_lerobot(path, rng)
-    flags = rng.choice(((), ("--success", "reward"), ("--success", "all"), ("--task", word(rng))))
+    flags = rng.choice(
+        ((), ("--success", "reward"), ("--success", "all"), (f"--task={word(rng)}",))
+    )
 
     def imported(answer: Answer) -> None:
         _require(call(("inspect", out)).status == 0, "what was imported can't be inspected")
@@ -261,13 +270,12 @@ def _lerobot(bases: Bases, folder: Path, rng: random.Random) -> Made:
     return changed, "import-lerobot", (path, "--out", out, *flags), [path], imported
 
 
-def _policy(bases: Bases, folder: Path, rng: random.Random) -> Made:
+def _policy(bases: Bases, folder: Path, rng: random.Random, verbs: Verbs = _POLICY_VERBS) -> Made:
     """A policy folder, or a run folder's checkpoint."""
     path, out = folder / file_name(rng), folder / "out"
     shutil.copytree(bases.run / rng.choice(("policy", "policy", "checkpoint")), path)
     changed = change_policy(path, rng)
-    # evaluate is slow: its workers start as processes
-    verb = rng.choice(("info",) * 8 + ("export", "run", "serve", "train") * 2 + ("evaluate",))
+    verb = rng.choice(verbs)
     log = bases.folder / "sound.hdf5"
     if verb == "train":  # takes a run
         path = path.rename(folder / "checkpoint").parent
@@ -282,12 +290,12 @@ def _policy(bases: Bases, folder: Path, rng: random.Random) -> Made:
     return changed, verb, words[verb], [path], lambda answer: None
 
 
-def _run(bases: Bases, folder: Path, rng: random.Random) -> Made:
+def _run(bases: Bases, folder: Path, rng: random.Random, verbs: Verbs = _RUN_VERBS) -> Made:
     """A run folder."""
     path = folder / file_name(rng)
     shutil.copytree(bases.run, path)
     changed = change_run(path, rng)
-    verb = rng.choice(("report",) * 5 + ("train", "export"))
+    verb = rng.choice(verbs)
 
     def reported(answer: Answer) -> None:
         page = (path / "report.html").read_text(encoding="utf-8")
@@ -317,7 +325,7 @@ def _bytes(bases: Bases, folder: Path, rng: random.Random) -> Made:
     return ["bytes"], verb, words, [path], lambda answer: None
 
 
-KINDS: dict[str, Callable[[Bases, Path, random.Random], Made]] = {
+KINDS: dict[str, Callable[..., Made]] = {
     "logs": _logs,
     "lerobot": _lerobot,
     "policy": _policy,

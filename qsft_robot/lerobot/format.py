@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qsft_robot.files import contained, inside, read_json, regular_file
-from qsft_robot.logs.checks import truth
+from qsft_robot.json_kinds import check_kinds
+from qsft_robot.logs.checks import checked_env_args, truth
+from qsft_robot.printed_text import one_line
 
 VERSION = "v3.0"
 INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
@@ -34,6 +37,29 @@ COUNTERS = {
     "index": "int64",
     "task_index": "int64",
 }
+# Kinds as `check_kinds` takes them.
+_INFO = {
+    "codebase_version?": str,
+    "robot_type?": (str, None),
+    "fps?": (float, None),
+    "data_path?": (str, None),
+    "video_path?": (str, None),
+    "features": {
+        "": {
+            "dtype": str,
+            "shape": [int],
+            "info?": ({"": object}, None),
+            "video_info?": ({"": object}, None),
+        }
+    },
+}
+_EXTRAS = {
+    "env_args?": ({"": object}, None),
+    "state?": {"": int},
+    "cameras?": {"": str},
+    "masks?": {"": [int]},
+    "episodes?": {"": {"": object}},
+}
 CONVERTER = "lerobot/datasets/v30/convert_dataset_v21_to_v30.py"
 
 
@@ -47,6 +73,22 @@ def require_lerobot_files() -> None:
                 f"LeRobot data sets need pyarrow and av ({' '.join(str(error).split())}). "
                 "Install them with: pip install 'qsft-robot[lerobot]'"
             ) from error
+
+
+@contextmanager
+def named_by(path: Path) -> Iterator[None]:
+    """Turn whatever is raised inside, by pyarrow, av or by entries that contradict each other, into
+    a ValueError that names the file or folder, unless it does already."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError,
+            ValueError) as error:  # fmt: skip
+        if str(path) in str(error):
+            raise
+        raise ValueError(
+            f"{path}: can't be read as a part of a LeRobot data set ({type(error).__name__}: "
+            f"{one_line(error)}); download it again."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -111,14 +153,16 @@ class DataSet:
         FileNotFoundError when it is not there."""
         at = f"videos/{camera}/" if kind == "video" else "data/"
         pattern = self.info.get(f"{kind}_path") or (VIDEOS if kind == "video" else DATA)
+        numbers = {}
+        for name in ("chunk_index", "file_index"):
+            if not isinstance(number := episode.get(f"{at}{name}"), int):
+                raise ValueError(
+                    f"{self.folder / 'meta/episodes'}: {at}{name} of episode "
+                    f"{episode['episode_index']} is {number!r}, no number of a file."
+                )
+            numbers[name] = number
         where = f"{self.folder / INFO}: {kind}_path"
-        named = filled(
-            pattern,
-            where,
-            video_key=camera,
-            chunk_index=episode[f"{at}chunk_index"],
-            file_index=episode[f"{at}file_index"],
-        )
+        named = filled(pattern, where, video_key=camera, **numbers)
         path = inside(self.folder, named, where)
         if not path.is_file():
             raise FileNotFoundError(
@@ -171,6 +215,7 @@ def read_data_set(folder: str | Path) -> DataSet:
             f"{', '.join(holds[:20]) or 'nothing'}. Give the folder that has meta, data and videos."
         )
     info = read_json(contained(folder, folder / INFO))
+    check_kinds(info, _INFO, str(folder / INFO))
     _check_version(folder, str(info.get("codebase_version", "none")))
     features = {name: _feature(name, entry) for name, entry in info.get("features", {}).items()}
     if ACTION not in features:
@@ -181,6 +226,8 @@ def read_data_set(folder: str | Path) -> DataSet:
     extras: Mapping[str, Any] = {}
     if (folder / EXTRAS).is_file():
         extras = read_json(contained(folder, folder / EXTRAS))
+    check_kinds(extras, _EXTRAS, str(folder / EXTRAS))
+    checked_env_args(extras.get("env_args"), f"{folder / EXTRAS}: env_args")
     return DataSet(folder, info, features, _read_tasks(folder), _read_episodes(folder), extras)
 
 
@@ -214,7 +261,8 @@ def _read_tasks(folder: Path) -> dict[int, str]:
 
     if not (folder / TASKS).is_file():
         return {}
-    table = pq.read_table(contained(folder, folder / TASKS))
+    with named_by(folder / TASKS):
+        table = pq.read_table(contained(folder, folder / TASKS))
     # The words are pandas' index, whose column has one name or another.
     columns = [name for name in table.column_names if name != "task_index"]
     if "task_index" not in table.column_names or not columns:
@@ -226,6 +274,8 @@ def _read_tasks(folder: Path) -> dict[int, str]:
     if wrong := [word for word in words if not isinstance(word, str | None)]:
         raise ValueError(f"{folder / TASKS}: a task is {wrong[0]!r}, where words are expected.")
     numbers = table.column("task_index").to_pylist()
+    if bad := [x for x in numbers if not isinstance(x, int)]:
+        raise ValueError(f"{folder / TASKS}: task_index {bad[0]!r} is no whole number.")
     return dict(zip(numbers, (word or "" for word in words), strict=True))
 
 
@@ -240,9 +290,19 @@ def _read_episodes(folder: Path) -> list[dict[str, Any]]:
         )
     rows: list[dict[str, Any]] = []
     for file in files:
-        parquet = pq.ParquetFile(regular_file(contained(folder, file)))
-        columns = [n for n in parquet.schema_arrow.names if not n.startswith("stats/")]
-        rows += parquet.read(columns=columns).to_pylist()
+        with named_by(file):
+            parquet = pq.ParquetFile(regular_file(contained(folder, file)))
+            columns = [n for n in parquet.schema_arrow.names if not n.startswith("stats/")]
+            found = parquet.read(columns=columns).to_pylist()
+        for row in found:
+            for name in ("episode_index", "length"):
+                value = row.get(name)
+                if not isinstance(value, int) or value < (name == "length"):
+                    raise ValueError(f"{file}: {name} of an episode is {value!r}.")
+        rows += found
+    numbers = [row["episode_index"] for row in rows]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"{folder / 'meta/episodes'}: an episode is described twice.")
     return sorted(rows, key=lambda row: row["episode_index"])
 
 

@@ -13,6 +13,7 @@ from qsft_robot.lerobot.columns import finite, place, whole
 from qsft_robot.lerobot.format import (
     ACTION,
     COUNTERS,
+    EXTRAS,
     INFO,
     REWARD,
     STATE,
@@ -23,6 +24,7 @@ from qsft_robot.lerobot.format import (
     DataSet,
     Feature,
     log_key,
+    named_by,
     read_data_set,
     require_lerobot_files,
 )
@@ -120,48 +122,49 @@ def import_lerobot(
     FileNotFoundError and ValueError name file, episode and feature; nothing is left half written.
     """
     require_lerobot_files()
-    data = read_data_set(folder)
-    hz = _control_hz(data, control_hz)
-    _check_tasks(data, task)
-    kept, report = _choose(data, cameras, ImportReport(Path(out), hz))
-    outcome = Outcomes.of(data, success, successful, failure_end)
-    numbers = [f.name for f in data.features.values() if f.name in report.keys and f.numeric]
-    images = [f.name for f in kept if f.dtype == "image"]
-    columns = [ACTION, *numbers, *images, *outcome.columns]
-    if task is None:
-        columns.append("task_index")
-    if TIMESTAMP in data.features:
-        columns.append(TIMESTAMP)
-    episodes = data.episodes[:max_episodes]
-    videos = [f.name for f in kept if f.dtype == "video"]
-    check_video_ranges(data, videos, float(data.info.get("fps") or hz))
-    with DemonstrationWriter(out, env_args_of(data, hz)) as writer:
-        for row, found in episode_columns(data, columns, episodes):
-            number = row["episode_index"]
-            observations = _state(data, numbers, found, number)
-            for camera in kept:
-                frames = _frames(data, camera, row, found, image_size, hz)
-                observations[report.keys[camera.name]] = frames
-            actions = finite(place(data.folder, ACTION, number), found[ACTION])
-            report.note_times(number, found.get(TIMESTAMP), float(data.info.get("fps") or hz))
-            rewards, succeeded, truncated = outcome(number, found)
-            episode = Episode(
-                name=f"demo_{report.episodes}",
-                # What was seen after the last action is not recorded.
-                observations={k: np.concatenate([x, x[-1:]]) for k, x in observations.items()},
-                actions=actions,
-                rewards=rewards,
-                terminated=not truncated,
-                truncated=truncated,
-                success=succeeded,
-                instruction=task if task is not None else _instruction(data, number, found),
-                attributes=_extra(data, "episodes", {}).get(str(number), {}),
-            )
-            writer.append(episode, _masks(data, number))
-            _count(report, episode)
-            if tell is not None:
-                tell(report.episodes, len(episodes))
-    return report
+    with named_by(Path(folder)):
+        data = read_data_set(folder)
+        hz = _control_hz(data, control_hz)
+        _check_tasks(data, task)
+        kept, report = _choose(data, cameras, ImportReport(Path(out), hz))
+        outcome = Outcomes.of(data, success, successful, failure_end)
+        numbers = [f.name for f in data.features.values() if f.name in report.keys and f.numeric]
+        images = [f.name for f in kept if f.dtype == "image"]
+        columns = [ACTION, *numbers, *images, *outcome.columns]
+        if task is None:
+            columns.append("task_index")
+        if TIMESTAMP in data.features:
+            columns.append(TIMESTAMP)
+        episodes = data.episodes[:max_episodes]
+        videos = [f.name for f in kept if f.dtype == "video"]
+        check_video_ranges(data, videos, float(data.info.get("fps") or hz))
+        with DemonstrationWriter(out, env_args_of(data, hz)) as writer:
+            for row, found in episode_columns(data, columns, episodes):
+                number = row["episode_index"]
+                observations = _state(data, numbers, found, number)
+                for camera in kept:
+                    frames = _frames(data, camera, row, found, image_size, hz)
+                    observations[report.keys[camera.name]] = frames
+                actions = finite(place(data.folder, ACTION, number), found[ACTION])
+                report.note_times(number, found.get(TIMESTAMP), float(data.info.get("fps") or hz))
+                rewards, succeeded, truncated = outcome(number, found)
+                episode = Episode(
+                    name=f"demo_{report.episodes}",
+                    # What was seen after the last action is not recorded.
+                    observations={k: np.concatenate([x, x[-1:]]) for k, x in observations.items()},
+                    actions=actions,
+                    rewards=rewards,
+                    terminated=not truncated,
+                    truncated=truncated,
+                    success=succeeded,
+                    instruction=task if task is not None else _instruction(data, number, found),
+                    attributes=_extra(data, "episodes", {}).get(str(number), {}),
+                )
+                writer.append(episode, _masks(data, number))
+                _count(report, episode)
+                if tell is not None:
+                    tell(report.episodes, len(episodes))
+        return report
 
 
 def env_args_of(data: DataSet, control_hz: float) -> dict[str, Any]:
@@ -266,6 +269,10 @@ def _state(
             observations[log_key(name)] = rows
             continue
         at = 0
+        if min(parts.values(), default=1) < 1 or sum(parts.values()) != rows.shape[1]:
+            raise ValueError(
+                f"{data.folder / EXTRAS}: state is {parts}, but {STATE} has {rows.shape[1]}."
+            )
         for key, size in parts.items():
             observations[key] = rows[:, at : at + size]
             at += size

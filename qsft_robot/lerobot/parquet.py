@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from qsft_robot.lerobot.columns import numbers, place
-from qsft_robot.lerobot.format import DATA_MB, FILES_OF_A_CHUNK, INFO, DataSet
+from qsft_robot.lerobot.format import DATA_MB, FILES_OF_A_CHUNK, INFO, DataSet, named_by
 
 
 def episode_columns(
@@ -23,12 +23,25 @@ def episode_columns(
     Files are read a few rows at a time. ValueError when an episode's rows are not those that its
     description tells.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     wanted = {row["episode_index"]: row for row in episodes}
     files = dict.fromkeys(data.file("data", row) for row in episodes)
     for file in files:
+        yield from _episodes_of(data, file, columns, wanted)
+    for number, row in wanted.items():
+        raise ValueError(
+            f"{data.file('data', row)}: no rows of episode {number}, which its description places "
+            "there. The data set is damaged; download it again."
+        )
+
+
+def _episodes_of(
+    data: DataSet, file: Path, columns: Sequence[str], wanted: dict[int, Mapping[str, Any]]
+) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
+    """The episodes of one file, each taken out of `wanted`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with named_by(file):
         parquet = pq.ParquetFile(file)
         missing = [name for name in columns if name not in parquet.schema_arrow.names]
         if missing:
@@ -51,11 +64,6 @@ def episode_columns(
         for number in sorted(pieces):
             row = wanted.pop(number)
             yield row, _columns(file, pieces[number], columns, row)
-    for number, row in wanted.items():
-        raise ValueError(
-            f"{data.file('data', row)}: no rows of episode {number}, which its description places "
-            "there. The data set is damaged; download it again."
-        )
 
 
 def _columns(
@@ -80,6 +88,13 @@ def _columns(
             continue
         found[name] = numbers(where, column)
     return found
+
+
+def _is_numeric(kind: Any) -> bool:
+    import pyarrow as pa
+
+    types = pa.types
+    return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
 
 
 class ParquetFiles:

@@ -105,8 +105,13 @@ def iter_images(
     for i, image in enumerate(images):
         if not image:
             raise ValueError(f"{where}: frame {i} has no image in it.")
-        with av.open(BytesIO(image), mode="r", options=_IMAGE) as container:
-            yield _pixels(next(container.decode(video=0)), size)
+        try:
+            with av.open(BytesIO(image), mode="r", options=_IMAGE) as container:
+                pixels = _pixels(next(container.decode(video=0)), size)
+        except (av.error.FFmpegError, LookupError, StopIteration, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{where}: frame {i} is no readable image ({reason}).") from error
+        yield pixels
 
 
 def encode_png(frame: np.ndarray) -> bytes:

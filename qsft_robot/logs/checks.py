@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ import h5py
 import numpy as np
 
 from qsft_robot.files import parse_json
+from qsft_robot.json_kinds import is_number
 from qsft_robot.logs.hdf5_members import (
     Member,
     arrays,
@@ -140,15 +140,15 @@ def masks_of(file: h5py.File) -> dict[str, list[str]]:
     group = member(file, "mask")
     if not isinstance(group, h5py.Group):
         return {}
-    return {key: _names_in(item) for key, item in members(group).items()}
+    return {key: _names_in(item) for key, item in arrays(file, "mask").items()}
 
 
-def _names_in(mask: Member) -> list[str]:
-    if not isinstance(mask, h5py.Dataset) or not (
-        kind_of(mask) == "text" or (mask.size == 0 and kind_of(mask) == "number")
-    ):
-        kind = "a group" if isinstance(mask, h5py.Group) else f"{kind_of(mask)} {mask.shape}"
-        raise ValueError(f"{place(mask)}: {kind}; a mask lists the names of its logs, as strings.")
+def _names_in(mask: h5py.Dataset) -> list[str]:
+    if kind_of(mask) != "text" and (kind_of(mask) != "number" or mask.size):
+        raise ValueError(
+            f"{place(mask)}: {kind_of(mask)} {mask.shape}; a mask lists the names of its logs, as "
+            "strings."
+        )
     return natural_order(map(str, np.ravel(read_rows(mask))))
 
 
@@ -334,11 +334,6 @@ def checked_env_args(value: Any, where: str) -> dict[str, Any]:
         if hz is not None and not (is_number(hz) and 0 < hz < 1e6):
             raise ValueError(f"{where}: {key} is {hz!r}, not a rate in actions a second.")
     return value
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value of JSON is a finite number, no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 # Attributes that say in words what a log, or every log of a file, does. LIBERO's files have theirs

@@ -23,9 +23,10 @@ from qsft_robot.logs.checks import (
     language_of,
     masks_of,
     open_demonstrations,
+    truth,
 )
 from qsft_robot.logs.copying import copy_log
-from qsft_robot.logs.hdf5_members import arrays, attribute, kind_of
+from qsft_robot.logs.hdf5_members import arrays, attribute, kind_of, place
 from qsft_robot.logs.writer import write_error
 from qsft_robot.versions import VERSIONS, compare_files, joined_versions, recorded_versions
 
@@ -108,6 +109,8 @@ def _look_through(path: Path) -> _Source:
         for name in names:
             demo = demo_group(file, name)
             check_demo(demo)
+            if (told := attribute(demo, "success")) is not None:
+                truth(f"{place(demo)}: attribute success", told)
             here = {key: _kind(x) for key, x in arrays(demo, "obs").items()}
             if keys is None:
                 keys, action_dim = here, _action_dim(demo)

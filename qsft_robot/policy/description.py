@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qsft_robot.logs.checks import checked_env_args, is_number
+from qsft_robot.json_kinds import check_kinds
+from qsft_robot.logs.checks import checked_env_args
 
 NETWORKS = ("behavior", "value", "void", "heads")
-# A kind is a type, [kind] a list, {"": kind} an object with any names, {"a": kind} one with these
-# (a name that ends in ? may be missing), and a tuple lists kinds of which one fits.
+# Kinds as `check_kinds` takes them.
 NUMBERS, WORDS = [float], [str]
 _RANGE = {"low": NUMBERS, "high": NUMBERS}
 _ENTRIES: dict[str, Any] = {
@@ -41,13 +40,13 @@ _ENTRIES: dict[str, Any] = {
 
 def check_entries(description: Any, path: Path, *names: str) -> None:
     """ValueError unless the file is an object with good entries of these names."""
-    _check(description, {name: _ENTRIES[name] for name in names}, str(path), "")
+    check_kinds(description, {name: _ENTRIES[name] for name in names}, str(path))
 
 
 def check_description(description: Any, path: Path) -> None:
     """ValueError, naming file and entry, where policy.json lacks an entry that is read, holds
     another kind of value, or contradicts itself."""
-    _check(description, _ENTRIES, str(path), "")
+    check_kinds(description, _ENTRIES, str(path))
     checked_env_args(description.get("env_args"), f"{path}: env_args")
     action, stats = description["action"], description["norm_stats"]
     wrong = [name for name in description["networks"] if name not in NETWORKS]
@@ -78,46 +77,3 @@ def check_description(description: Any, path: Path) -> None:
             raise ValueError(
                 f"{path}: {name} has {len(values)} numbers, action.dim is {action['dim']}."
             )
-
-
-def _check(value: Any, kind: Any, where: str, at: str) -> None:
-    if isinstance(kind, tuple):
-        if value is None and None in kind:
-            return
-        kind = kind[0]
-    place = f"{where}: {at or 'the file'}"
-    if isinstance(kind, list):
-        if not isinstance(value, Sequence) or isinstance(value, str):
-            raise ValueError(f"{place} is {_shown(value)}, where a list is expected.")
-        for inner in value:
-            _check(inner, kind[0], where, at)
-    elif isinstance(kind, Mapping):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{place} is {_shown(value)}, where an object is expected.")
-        _check_entries(value, kind, where, at)
-    elif not _is(value, kind):
-        raise ValueError(f"{place} is {_shown(value)}, where {kind.__name__} is expected.")
-
-
-def _check_entries(value: Mapping[str, Any], kinds: Mapping[str, Any], where: str, at: str) -> None:
-    if "" in kinds:
-        kinds = dict.fromkeys(value, kinds[""])
-    for name, kind in kinds.items():
-        key = name.removesuffix("?")
-        if key in value:
-            _check(value[key], kind, where, f"{at}.{key}" if at else key)
-        elif key == name:
-            raise ValueError(f"{where}: no {at}.{key}." if at else f"{where}: no {key}.")
-
-
-def _is(value: Any, kind: type) -> bool:
-    if kind is float:
-        return is_number(value)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."
