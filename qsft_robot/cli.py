@@ -60,21 +60,7 @@ def train(arguments: Sequence[str]) -> None:
         trust = Trust(remote_code=TRUST_REMOTE_CODE in arguments)
         config = resume_config(Path(given[1]), trust)
     else:
-        check_flags(arguments)
-        names, arguments = _take_presets(arguments)
-        config = tyro.cli(
-            TrainConfig,
-            default=_defaults_for(arguments, names),
-            args=arguments,
-            prog="qsft-robot train",
-            description=(
-                "Train on logs and export the policy to OUT/policy.\n\n"
-                "--preset NAME (repeatable) starts from named settings, which other flags change:\n"
-                f"{', '.join(PRESETS)}.\n\n"
-                "--resume RUN goes on with an interrupted run, to the bit. What its config.json "
-                "can't decide stands beside it: --trust-remote-code, --allow-downloads."
-            ),
-        )
+        config = train_config(arguments)
     from qsft_robot.parallel.distributed import processes
     from qsft_robot.training.train import train as run
 
@@ -83,6 +69,25 @@ def train(arguments: Sequence[str]) -> None:
         folder = printable(config.out)
         say(f"policy: {printable(policy)}\nevaluate it: qsft-robot evaluate {folder}")
         say(f"run it without torch (ONNX graphs beside it): qsft-robot export {folder}")
+
+
+def train_config(arguments: Sequence[str]) -> TrainConfig:
+    """The settings that the words after `qsft-robot train` ask for."""
+    check_flags(arguments)
+    names, arguments = _take_presets(list(arguments))
+    return tyro.cli(
+        TrainConfig,
+        default=_defaults_for(arguments, names),
+        args=arguments,
+        prog="qsft-robot train",
+        description=(
+            "Train on logs and export the policy to OUT/policy.\n\n"
+            "--preset NAME (repeatable) starts from named settings, which other flags change:\n"
+            f"{', '.join(PRESETS)}.\n\n"
+            "--resume RUN goes on with an interrupted run, to the bit. What its config.json "
+            "can't decide stands beside it: --trust-remote-code, --allow-downloads."
+        ),
+    )
 
 
 def evaluate(

@@ -334,8 +334,16 @@ def asked_for(name: str, words: Sequence[str]) -> bool:
     return any(name == word or name.startswith(f"{word}:") for word in words)
 
 
-def main() -> None:
-    """Run the chosen settings and write docs/results.json."""
+SETTING_NAMES = {f"{s.task}:{s.observations}:{s.name}": s for s in SETTINGS}
+
+
+def chosen_settings(words: Sequence[str]) -> list[Setting]:
+    """The settings that one of the words names, or the beginning of their names."""
+    return [s for name, s in SETTING_NAMES.items() if asked_for(name, words)]
+
+
+def options_of(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line; sys.argv's where `words` is None."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("settings", nargs="+", help="task:observations:setting, or part of it")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
@@ -345,14 +353,21 @@ def main() -> None:
     parser.add_argument("--train", default="", help="further words for every `train`")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "study")
-    options = parser.parse_args()
-    names = {f"{s.task}:{s.observations}:{s.name}": s for s in SETTINGS}
-    chosen = [s for name, s in names.items() if asked_for(name, options.settings)]
-    if not chosen:
-        parser.error(f"no setting matches {options.settings}; there are: {', '.join(names)}")
+    options = parser.parse_args(words)
+    options.chosen = chosen_settings(options.settings)
+    if not options.chosen:
+        parser.error(
+            f"no setting matches {options.settings}; there are: {', '.join(SETTING_NAMES)}"
+        )
+    return options
+
+
+def main() -> None:
+    """Run the chosen settings and write docs/results.json."""
+    options = options_of()
     study = Study(options.out.resolve(), options.seeds)
     began = time.monotonic()
-    for setting in chosen:
+    for setting in options.chosen:
         for row in jobs(study, setting, options):
             merge_rows(RESULTS, [row])
             print(f"{time.monotonic() - began:6.0f} s  {row_text(row)}", flush=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,8 +169,8 @@ def add_tenths(path: Path, size: int) -> None:
             file[f"mask/tenth_{i}"] = chosen.astype("S")
 
 
-def main() -> None:
-    """Run the chosen settings and methods, and put their rows into docs/results.json."""
+def options_of(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line; sys.argv's where `words` is None."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("settings", nargs="*", default=list(SETTINGS), help=", ".join(SETTINGS))
     parser.add_argument("--base", type=Path, default=ROOT / "runs" / "vlm_base")
@@ -184,12 +184,18 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "vlm_study")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     unknown = [name for name in options.settings if name not in SETTINGS]
     if unknown:
         parser.error(f"no setting {unknown}; there are: {', '.join(SETTINGS)}")
+    return options
+
+
+def main() -> None:
+    """Run the chosen settings and methods, and put their rows into docs/results.json."""
+    options = options_of()
     if not (options.base / "config.json").exists():
-        parser.error(f"{options.base} holds no model; run scripts/pretrain_captions.py first")
+        raise SystemExit(f"{options.base} holds no model; run scripts/pretrain_captions.py first")
     study = VLMStudy(options)
     began = time.monotonic()
     study.logs()

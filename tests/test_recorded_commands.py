@@ -1,0 +1,45 @@
+"""Every command that docs/results.json records is understood, down to the flags of `train`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from qsft_robot.cli import train_config
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS = json.loads((ROOT / "docs" / "results.json").read_text())
+
+
+def script(name: str) -> ModuleType:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        return import_module(name)
+    finally:
+        sys.path.remove(str(ROOT / "scripts"))
+
+
+@pytest.mark.parametrize("command", sorted({row["command"] for row in ROWS}))
+def test_a_recorded_command_is_understood(command: str) -> None:
+    python, path, *words = shlex.split(command)
+    assert python == "python"
+    options = script(Path(path).stem).options_of(words)
+    assert options.methods
+
+
+def test_the_studies_flags_of_train_are_understood() -> None:
+    study = script("run_study")
+    for setting in study.SETTINGS:
+        methods = [x for name, x in study.METHODS.items() if name != study.FREE or setting.splits]
+        sweep = (f"--method qsft {words}" for words in study.SWEEP.values())
+        for words in (*methods, *sweep):
+            config = train_config(shlex.split(f"{setting.train} {words} --data.path a --out b"))
+            assert config.out == Path("b")
+        if setting.encoder:
+            assert train_config(shlex.split(setting.encoder)).method == "sft"
