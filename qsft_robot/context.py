@@ -1,4 +1,4 @@
-"""What a decision sees: the rows of a log, or the entries of an episode, that stand in its windows.
+"""Windows of a decision: the rows of a log, or the entries of an episode, that it sees.
 
 One rule for the batches of training and for every policy that acts: a window of k holds the present
 decision and the k - 1 decisions before it, newest last. A policy that acts in chunks of h actions
@@ -57,7 +57,7 @@ class History(Generic[Entry]):
 
 
 class Memory:
-    """What a policy remembers of one episode."""
+    """Memory of one episode."""
 
     def __init__(self, history: int, text_history: int, encoders: int, seed: int) -> None:
         self.states: History[np.ndarray] = History(history)  # normalized state vectors

@@ -1,4 +1,4 @@
-"""What a policy does with an observation before any network: checks, and the state vector."""
+"""Checks of observations, and the normalized state vector."""
 
 from __future__ import annotations
 

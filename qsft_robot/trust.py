@@ -1,4 +1,4 @@
-"""What the person who opens a folder allows it: never taken from the folder itself."""
+"""Permissions that the person who opens a folder gives; never taken from the folder."""
 
 from __future__ import annotations
 

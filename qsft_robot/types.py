@@ -21,7 +21,7 @@ ADMISSIBLE = "admissible_commands"
 
 @dataclass(frozen=True)
 class Observation:
-    """What the robot senses at one control step."""
+    """Sensor readings of one control step."""
 
     # camera key -> uint8 [height, width, 3], RGB, row 0 at the top
     images: Mapping[str, np.ndarray]
@@ -108,7 +108,7 @@ class Decision:
 
 
 class Policy(Protocol):
-    """What drives one robot. History and randomness live inside; `reset` starts an episode."""
+    """A policy for one robot. History and randomness live inside; `reset` starts an episode."""
 
     def reset(self, seed: int = 0) -> None: ...
 
@@ -122,11 +122,11 @@ class PolicyChanged(ConnectionError):
 
 
 class EpisodeMemory(Protocol):
-    """What a policy remembers of one episode (frames, random state); opaque to the caller."""
+    """Memory of one episode (frames, random state), opaque to the caller."""
 
 
 class BatchPolicy(Protocol):
-    """What drives many simulated episodes at once; episodes of one batch don't influence each
+    """A policy for many simulated episodes at once; episodes of one batch don't influence each
     other."""
 
     def begin_episode(self, seed: int) -> EpisodeMemory: ...

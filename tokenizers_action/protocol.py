@@ -1,4 +1,4 @@
-"""What an action tokenizer offers: actions to token ids and back, and which ids may follow."""
+"""The protocol of action tokenizers: actions to token ids and back, and legal next ids."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Reading(NamedTuple):
-    """What a head tells of a state."""
+    """A head's reading of a state."""
 
     value: Float[Tensor, "b n"]  # V in [0, 1]
     advantage: Float[Tensor, "b n v"] | None = None  # Q - V of every token, where it has Q

@@ -13,7 +13,7 @@ from vlm.arrays import Array
 
 
 class Context(NamedTuple):
-    """What a decision sees, in the order of the arguments of `ActionModel.prefill`."""
+    """Inputs of a decision, in the order of the arguments of `ActionModel.prefill`."""
 
     features: Float[Tensor, "b k m c"] | None  # image tokens of every frame, newest last
     state: Float[Tensor, "b k s"] | None  # normalized

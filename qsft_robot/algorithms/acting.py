@@ -15,7 +15,7 @@ from qsft_robot.config.acting import ActingConfig
 
 
 class Distributions(NamedTuple):
-    """What the acting networks say of the next token; None where a network or head is missing."""
+    """Distributions of the next token; None where a network or head is missing."""
 
     log_phi: Float[Tensor, "b v"] | None  # the behavior
     log_policy: Float[Tensor, "b v"] | None = None  # p~ of theta

@@ -1,4 +1,4 @@
-"""What a stage of training is, the supervised one, and what value stages share."""
+"""The protocol of a training stage, draws of steps, and the base of value stages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Scale(NamedTuple):
-    """What the means over one part of a batch are multiplied by, so that their mean over all parts
+    """Factors of the means over one part of a batch, with which their mean over all parts
     is the mean over the whole batch. Parts with equally many tokens have 1."""
 
     value: float = 1.0

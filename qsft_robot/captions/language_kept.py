@@ -1,4 +1,4 @@
-"""What a fine-tuned model still knows of the captions that its base was pretrained on."""
+"""Caption loss of a fine-tuned model, before and after."""
 
 from __future__ import annotations
 

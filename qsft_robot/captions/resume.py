@@ -23,7 +23,7 @@ _STATE, _OPTIMIZER = "state.json", "optimizer.safetensors"
 
 @dataclass
 class Progress:
-    """What a pretraining changes as it runs: networks, optimizer, random numbers, curve."""
+    """Mutable state of a pretraining: networks, optimizer, random numbers, curve."""
 
     modules: Mapping[str, nn.Module]
     optimizer: optim.Optimizer

@@ -13,7 +13,7 @@ LogEnd = Literal["terminal", "truncated"]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is read from the logs."""
+    """Settings of the data that is read from the logs."""
 
     # HDF5 file in robomimic's schema.
     path: Path = Path("logs.hdf5")

@@ -21,7 +21,7 @@ RATIO_RULES = ("power", "ratio", "paper", "behavior")
 
 @dataclass(frozen=True)
 class Method:
-    """What the rest of the project has to know of a method; torch-free."""
+    """Traits of a method, without torch."""
 
     # One line for people.
     summary: str

@@ -61,7 +61,7 @@ class Grid:
 
 @dataclass
 class Cadence:
-    """What a run took, stage by stage."""
+    """Durations of a run, by stage."""
 
     control_hz: float
     # stage -> seconds of each tick (decide: of each decision)

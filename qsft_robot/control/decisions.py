@@ -16,7 +16,7 @@ from qsft_robot.types import Observation, Policy
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of asking the policy: actions [h, d], or the error."""
+    """The policy's answer: actions [h, d], or the error."""
 
     tick: int
     actions: np.ndarray | None

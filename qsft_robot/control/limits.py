@@ -1,4 +1,4 @@
-"""What may be sent to a robot: whatever a policy answers, what goes out is within these limits."""
+"""Limits on commands: range, box and rate of change, whatever a policy answers."""
 
 from __future__ import annotations
 

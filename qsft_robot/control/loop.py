@@ -70,7 +70,7 @@ class EpisodeEnd:
 
 
 class Recorder(Protocol):
-    """What is told of every tick."""
+    """Recorder of ticks."""
 
     def step(self, observation: Observation, action: np.ndarray, held: bool) -> None:
         """`action` [d] was sent after `observation`."""

@@ -1,4 +1,4 @@
-"""What a robot is to the control loop: four verbs, a specification, and what it means to hold."""
+"""The robot protocol of the control loop: four verbs, a specification, and the hold."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class EndEffector:
 
 @dataclass(frozen=True)
 class RobotSpec:
-    """What a robot gives and takes; the start-up check compares it with the policy's."""
+    """Interface of a robot; the start-up check compares it with the policy's."""
 
     name: str
     # camera key -> (height, width) in pixels

@@ -21,7 +21,7 @@ PATIENCE_S = 30.0
 
 @dataclass(frozen=True)
 class Found:
-    """What a spool holds of an episode."""
+    """Rows of an episode in a spool."""
 
     # key -> [t, ...], images mapped from the disk
     rows: dict[str, np.ndarray]

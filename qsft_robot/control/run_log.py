@@ -1,4 +1,4 @@
-"""What a robot did becomes logs to train on: one HDF5 file an episode, joined at the end."""
+"""Logs of a robot run: one HDF5 file an episode, joined at the end."""
 
 from __future__ import annotations
 

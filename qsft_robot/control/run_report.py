@@ -1,4 +1,4 @@
-"""What a run is asked for, what it left, and the words in which it tells people."""
+"""Settings and result of a robot run, and how they are printed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STATUS_EVERY_S = 0.25
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run is asked for."""
+    """Settings of a robot run."""
 
     out: Path
     loop: LoopSettings
@@ -55,7 +55,7 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run left."""
+    """Result of a robot run."""
 
     ends: tuple[EpisodeEnd, ...]
     report: dict[str, Any]

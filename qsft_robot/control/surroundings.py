@@ -1,4 +1,4 @@
-"""What a run stands on: a clock, a thread that decides, and those who watch over it."""
+"""Environment of a run: clock, decision thread, and supervisors."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Stance(Enum):
-    """What the loop does at a tick."""
+    """Mode of the loop at a tick."""
 
     ACT = "act"
     HOLD = "hold"

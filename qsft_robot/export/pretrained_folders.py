@@ -1,4 +1,4 @@
-"""What folders of a fine-tuned pretrained model hold beside weights: its base and processor."""
+"""Base model and processor inside the folders of fine-tuned pretrained models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a LeRobot v3 data set is made of: its files, its features, and our names for them."""
+"""Layout of a LeRobot v3 data set: files, features, and our names for them."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ _TOLD = 5
 
 @dataclass
 class ImportReport:
-    """What was imported, and what was left out."""
+    """Report of an import: what was read and what was left out."""
 
     path: Path
     control_hz: float

@@ -1,4 +1,4 @@
-"""What a demonstration file must hold, checked group by group and array by array (h5py, numpy)."""
+"""Checks of a demonstration file, group by group and array by array (h5py, numpy)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the end of a log means: success, a known failure, or a cut where the task could go on."""
+"""Ends of logs: success, a known failure, or a cut where the task could go on."""
 
 from __future__ import annotations
 

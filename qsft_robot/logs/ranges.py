@@ -1,4 +1,4 @@
-"""What actions and states a set of logs saw: the statistics that a robot's limits come from."""
+"""Ranges of actions and states in a set of logs, from which a robot's limits come."""
 
 from __future__ import annotations
 

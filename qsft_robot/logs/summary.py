@@ -33,7 +33,7 @@ class KeySummary:
 
 @dataclass
 class DataSummary:
-    """What a set of logs holds; returns are undiscounted."""
+    """Summary of a set of logs; returns are undiscounted."""
 
     path: str
     environment: str

@@ -1,4 +1,4 @@
-"""What a policy folder says of itself, read without torch: its description and its interface."""
+"""Description and interface of a policy folder, read without torch."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def described_by(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """What a policy needs to see and what it answers."""
+    """Inputs and outputs of a policy."""
 
     # camera key -> (height, width) in pixels
     cameras: Mapping[str, tuple[int, int]]

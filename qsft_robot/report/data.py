@@ -1,4 +1,4 @@
-"""What the report shows of a run folder, read from its JSON files; a missing part stays empty."""
+"""Data of the report, read from the JSON files of a run folder; a missing part stays empty."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from qsft_robot.types import Observation
 
 
 class LeRobotArm(Protocol):
-    """What is used of lerobot's `Robot`: its features and its four verbs."""
+    """The part of lerobot's `Robot` that is used: its features and its four verbs."""
 
     @property
     def observation_features(self) -> dict[str, Any]: ...

@@ -58,7 +58,7 @@ class CollectPart:
 
 @dataclass(frozen=True)
 class CollectReport:
-    """What was collected."""
+    """Report of a collection."""
 
     path: Path
     episodes: int

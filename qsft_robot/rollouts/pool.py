@@ -30,7 +30,7 @@ _BOOT = (
 
 @dataclass(frozen=True)
 class Message:
-    """What worker number `worker` sent."""
+    """A message of worker number `worker`."""
 
     worker: int
     content: Any

@@ -1,4 +1,4 @@
-"""What the server counts, in Prometheus' text form."""
+"""Counters of the server, in Prometheus' text form."""
 
 from __future__ import annotations
 

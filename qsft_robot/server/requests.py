@@ -1,4 +1,4 @@
-"""What server and client say to each other: the metadata, a request, an answer, a refusal."""
+"""Messages of server and client: metadata, request, answer, refusal."""
 
 from __future__ import annotations
 

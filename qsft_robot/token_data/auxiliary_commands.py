@@ -1,4 +1,4 @@
-"""What could be done at each row of logs of text commands, as numbers that image tokens learn."""
+"""Admissible commands at each row of text logs, as targets of an auxiliary task."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """What the model and the losses read: contexts, and the tokens of the decision taken there."""
+    """Contexts and the tokens of the decisions taken there, for models and losses."""
 
     state: Float[Tensor, "b k s"]
     frame_mask: Bool[Tensor, "b k"]  # False: the episode is younger than this history frame

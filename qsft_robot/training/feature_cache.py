@@ -1,4 +1,4 @@
-"""What a frozen image encoder makes of every frame, computed once and kept on disk as float16."""
+"""Features of a frozen image encoder, computed once a frame and kept on disk as float16."""
 
 from __future__ import annotations
 

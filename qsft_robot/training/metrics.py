@@ -1,4 +1,4 @@
-"""What training says: metrics.jsonl, TensorBoard and one progress line."""
+"""Metrics of training: metrics.jsonl, TensorBoard and one progress line."""
 
 from __future__ import annotations
 

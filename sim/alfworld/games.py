@@ -27,7 +27,7 @@ _DRAWS_OF_AN_ENGINE = 200
 
 @dataclass(frozen=True)
 class GenerationReport:
-    """What was made in one run."""
+    """Report of one run of making games."""
 
     folder: Path
     made: int

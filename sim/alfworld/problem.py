@@ -46,7 +46,7 @@ _COPIES = ((1, 0.65), (2, 0.25), (3, 0.1))  # how many of a type lie in a room, 
 
 @dataclass(frozen=True)
 class Task:
-    """What a game asks for, in AI2-THOR's names of types; `receptacle` of a look_at_obj_in_light
+    """The task of a game, in AI2-THOR's names of types; `receptacle` of a look_at_obj_in_light
     is the lamp."""
 
     task_type: str

@@ -1,4 +1,4 @@
-"""What there is to see in an ALFWorld room, read from the facts of its engine."""
+"""Visible state of an ALFWorld room, read from the facts of its engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a robomimic file says of its robosuite environment, mapped to what robosuite 1.5 takes."""
+"""Arguments of robosuite environments in robomimic files, mapped to robosuite 1.5."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is true of a tabletop scene, and where each camera sees it: the ground under captions."""
+"""Ground truth of a tabletop scene, and where each camera sees it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What decides a PretrainedModel: the model it starts from, and how it reads a robot."""
+"""Configuration of a PretrainedModel: the base, and how it reads a robot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differs between families of pretrained models, in one place."""
+"""Differences between families of pretrained models."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _TABLES = ("tokenizer.json", "vocab.json", "added_tokens.json", "model.safetenso
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What the weights of a base need in memory."""
+    """Memory of a base's weights."""
 
     parameters: int
     bytes_per_parameter: int

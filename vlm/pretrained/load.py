@@ -17,7 +17,7 @@ from vlm.pretrained.prompt import Prompt
 
 @dataclass(frozen=True)
 class Base:
-    """What a folder of a pretrained model says without its weights."""
+    """Metadata of a pretrained model's folder, without its weights."""
 
     config: PretrainedConfig
     folder: Path

@@ -1,4 +1,4 @@
-"""What decides the shapes of an RTModel."""
+"""Configuration of an RTModel."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Copyable(NamedTuple):
-    """What a decision may copy; ids are those of action tokens, the vocabulary's size for none."""
+    """Words that a decision may copy; ids are action tokens, the vocabulary's size for none."""
 
     asked: Float[Tensor, "b v"]  # 1 where the instruction has the word
     # Neighbors in the remembered commands, and in the newest step's command and texts.

@@ -1,4 +1,4 @@
-"""What a tower does with pixels first: the resizing and normalization it was trained with."""
+"""Preprocessing of a tower: the resizing and normalization it was trained with."""
 
 from __future__ import annotations
 

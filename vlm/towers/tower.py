@@ -43,7 +43,7 @@ def is_pretrained(encoder: str, weights: str | None) -> bool:
 
 
 class Tower(nn.Module):
-    """What image and text towers share: frozen means frozen, in whatever mode the model is.
+    """The base of image and text towers: frozen means frozen, whatever the model's mode.
 
     A frozen tower computes without gradients, is always in eval mode, and a copy of it is itself:
     behavior and value then hold it once.

@@ -16,7 +16,7 @@ _COARSE = 8
 
 @dataclass(frozen=True)
 class FrameDigests:
-    """What is kept of the t frames of one camera in one log."""
+    """Digests of the t frames of one camera in one log."""
 
     shape: tuple[int, ...]  # of one frame
     hashes: np.ndarray  # uint32 [t], of all pixels
