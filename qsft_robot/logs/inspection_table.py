@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from qsft_robot.logs.doctor.finding import Severity
 from qsft_robot.logs.summary import TEXT, DataSummary
+from qsft_robot.logs.value_ranking import LogValue
 from qsft_robot.printed_text import cell
 
 _COLORS: dict[Severity, str] = {"error": "red", "warning": "yellow", "info": "cyan"}
 _WORDS: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "note"}
+# Logs of a ranking that are listed.
+_RANKED = 40
 # Instructions that are listed.
 _LISTED = 8
 
@@ -61,6 +66,31 @@ def _show_keys(summary: DataSummary, console: Console) -> None:
         shape = "x".join(map(str, x.shape))
         keys.add_row(cell(key), shape, x.dtype, f"{low:.4g} to {high:.4g}{note}")
     console.print(keys)
+
+
+def show_ranking(ranked: Sequence[LogValue], console: Console) -> None:
+    """Print the logs whose V at the end lies farthest from that of their outcome."""
+    table = Table(
+        "log", "outcome", "V at the end", "its peers", "off by", "largest drop", "learned from",
+        title="logs by V, the most suspicious first",
+    )  # fmt: skip
+    for x in ranked[:_RANKED]:
+        table.add_row(
+            cell(x.name),
+            "success" if x.success else "failure",
+            f"{x.last:.2f}",
+            f"{x.peers:.2f}",
+            f"{x.suspicion:.2f}",
+            f"{x.drop:.2f} at step {x.drop_step}",
+            "no" if x.held_out else "perhaps",
+        )
+    console.print(table)
+    if not all(x.held_out for x in ranked):
+        console.print(
+            "V of a log that a policy learned from remembers its outcome: train one policy on the "
+            "mask of each half, and give both.",
+            soft_wrap=True,
+        )
 
 
 def _span(x: np.ndarray, form: str) -> str:

@@ -14,6 +14,7 @@ from qsft_robot.trust import Trust
 from qsft_robot.verbs.flag_words import acting_changes, env_changes, shares, use_threads
 
 if TYPE_CHECKING:
+    from qsft_robot.logs.value_ranking import LogValue
     from qsft_robot.rollouts.collect import CollectReport
     from qsft_robot.types import LoadedPolicy
 
@@ -202,6 +203,7 @@ def inspect(
     success_reward: bool = False,
     json: bool = False,
     fail_on: Literal["warning", "error"] | None = None,
+    policy: tuple[Path, ...] = (),
 ) -> int:
     """Show what logs hold (keys, shapes, ranges, returns, success) and what is wrong with them.
 
@@ -212,6 +214,9 @@ def inspect(
         success_reward: Count rewards as --data.success-reward of train would make them.
         json: Print one JSON object instead of tables.
         fail_on: Exit status 1 where a finding is as severe as this.
+        policy: Run folders or exported policies with values: logs are ranked by how far V at their
+            end lies from that of logs of the same outcome. Two, each trained on the mask of one
+            half, judge every log by the one that never saw it.
     """
     from rich.console import Console
 
@@ -219,11 +224,16 @@ def inspect(
     from qsft_robot.logs.doctor.finding import reaches
     from qsft_robot.logs.doctor.hdf5_logs import hdf5_source
     from qsft_robot.logs.inspection import refuse, summarize_source
-    from qsft_robot.logs.inspection_table import show
+    from qsft_robot.logs.inspection_table import show, show_ranking
 
     if path.is_dir():
         from qsft_robot.lerobot.logs import lerobot_source
 
+        if policy:
+            raise ValueError(
+                f"{path}: --policy ranks the logs of an HDF5 file: import the data set first "
+                "(qsft-robot import-lerobot)."
+            )
         if filter_key is not None or log_end or success_reward:
             raise ValueError(
                 f"{path}: --filter-key, --log-end and --success-reward are for HDF5 files; a "
@@ -236,12 +246,25 @@ def inspect(
             path, filter_key=filter_key, log_end=ends, success_reward=success_reward
         )
     summary = summarize_source(source, success_reward)
+    ranked = _ranked(path, policy, filter_key)
     if json:
-        say(dumps(summary.to_json(), indent=2, allow_nan=False))
+        values = {"values": [x.to_json() for x in ranked]} if policy else {}
+        say(dumps(summary.to_json() | values, indent=2, allow_nan=False))
     else:
         show(summary, Console())
+        if policy:
+            show_ranking(ranked, Console())
     refuse(summary)
     return int(fail_on is not None and reaches(summary.findings, fail_on))
+
+
+def _ranked(path: Path, folders: tuple[Path, ...], filter_key: str | None) -> list[LogValue]:
+    if not folders:
+        return []
+    from qsft_robot.build import open_policy
+    from qsft_robot.logs.value_ranking import rank_by_value
+
+    return rank_by_value(path, [open_policy(folder) for folder in folders], filter_key)
 
 
 def playback(
