@@ -33,7 +33,13 @@ from qsft_robot.printed_text import one_line, printable, say
 from qsft_robot.trust import ALLOW_DOWNLOADS, TRUST_REMOTE_CODE, Trust
 from qsft_robot.verbs.convert import export_lerobot, import_lerobot, merge, relabel
 from qsft_robot.verbs.data import collect, generate, inspect, playback
-from qsft_robot.verbs.flag_words import acting_changes, env_changes, env_of_recipe, use_threads
+from qsft_robot.verbs.flag_words import (
+    acting_changes,
+    env_changes,
+    env_of_recipe,
+    say_device,
+    use_threads,
+)
 from qsft_robot.verbs.learn import export, info, report
 from qsft_robot.verbs.robot import run
 from qsft_robot.verbs.serve import serve
@@ -106,7 +112,7 @@ def evaluate(
     execute_steps: int | None = None,
     max_steps: int | None = None,
     accept: tuple[Literal["range"], ...] = (),
-    device: str = "cpu",
+    device: str = "auto",
     threads: int = 1,
     strict_versions: bool = False,
     trust_remote_code: bool = False,
@@ -132,7 +138,7 @@ def evaluate(
         execute_steps: Actions of a chunk that are executed before the next decision.
         max_steps: Step limit; the simulator's own when not given.
         accept: range: let actions pass that the simulator clips.
-        device: Where the policy runs.
+        device: Where the policy runs: auto (cuda, mps or cpu, the first that is here), cuda:1, ...
         threads: Threads of the policy's arithmetic.
         strict_versions: Refuse a simulator of other versions than the logs', which is said else.
         trust_remote_code: Run code that a pretrained model in the folder brings along. Only for
@@ -166,6 +172,7 @@ def evaluate(
     if env is None:
         compare_with_installed(recorded_versions(env_args), f"the logs of {run}", strict_versions)
     use_threads(threads)
+    say_device(device, policy)
     env_args = showing(env_args, policy.description["state_keys"])
     out = _evaluation_folder(run) / name
     result = measure(
@@ -196,17 +203,20 @@ def _evaluation_folder(run: Path) -> Path:
     return run.parent / ("evaluation" if inside else f"{run.name}.evaluation")
 
 
-def demo(out: Path = Path("runs/demo"), quick: bool = False, seed: int = 0) -> None:
+def demo(
+    out: Path = Path("runs/demo"), quick: bool = False, seed: int = 0, device: str = "auto"
+) -> None:
     """Run the whole job on the embedded simulator: collect, train three ways, evaluate, report.
 
     Args:
         out: Folder of the results; an earlier demo there is replaced.
         quick: A minute's walk through every step; too short to learn anything.
         seed: Seed of the logs and of training.
+        device: Where to train: auto (cuda, mps or cpu, the first that is here), cpu, cuda, ...
     """
     from qsft_robot.verbs.demo import run_demo
 
-    run_demo(out, quick, seed)
+    run_demo(out, quick, seed, device)
 
 
 VERBS: dict[str, Callable[..., Any]] = {
@@ -236,6 +246,9 @@ UNEXPECTED = "something unexpected"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb. Bad input is answered in one line and with exit status 2; QSFT_DEBUG=1 in the
     environment shows the traceback instead."""
+    # Before torch is loaded: threads that wait in busy loops take the cores of others, which took
+    # five times the processor time where cores were shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):

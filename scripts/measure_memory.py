@@ -38,7 +38,7 @@ class Case:
 CASES = [
     Case("the program, a tiny RT-style model", "--model.width 32 --model.depth 1", 1, False),
     Case("LoRA", ""),
-    Case("LoRA, bfloat16", "--model.dtype bfloat16 --optim.bf16"),
+    Case("LoRA, bfloat16", "--model.dtype bfloat16 --optim.precision bfloat16"),
     Case("LoRA, 2 processes", "", 2),
     Case("all weights", "--model.lora-rank 0"),
     Case("all weights, 2 processes", "--model.lora-rank 0", 2),

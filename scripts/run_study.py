@@ -46,7 +46,7 @@ _PIXELS = "--preset tabletop/pixels"
 _ENCODER = f"{_PIXELS} --method sft --optim.behavior-steps 1499 --optim.value-steps 1"
 _ON_FEATURES = (
     f"{_PIXELS} --optim.learning-rate 2e-3 --optim.value-learning-rate 2e-3 "
-    "--optim.batch-size 256 --optim.no-bf16"
+    "--optim.batch-size 256 --optim.precision float32"
 )
 # Many updates on few logs leave every method too sure of itself.
 _OF_FEW = f"{_ON_FEATURES} --optim.behavior-steps 200 --optim.value-steps 400 --model.dropout 0.3"

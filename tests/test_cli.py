@@ -326,3 +326,12 @@ def test_a_policy_of_logs_without_a_simulator_is_told_how_to_evaluate_it(ran, ca
     write_sums(folder)
     error = assert_refused(["evaluate", str(folder)], "name no simulator", capsys)
     assert "--env" in error
+
+
+def test_no_verbs_threads_wait_in_busy_loops_unless_they_are_told_to(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    main(["--help"])
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    main(["--help"])
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"

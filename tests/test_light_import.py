@@ -11,6 +11,7 @@ LIGHT = [
     "qsft_robot",
     "qsft_robot.types",
     "qsft_robot.extras",
+    "qsft_robot.hardware",
     "qsft_robot.versions",
     "qsft_robot.files",
     "qsft_robot.printed_text",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,12 +22,14 @@ from qsft_robot.captions.questions import converse
 from qsft_robot.captions.resume import (
     Progress,
     load_progress,
+    precision_kept,
     save_progress,
     unfinished_folder,
 )
 from qsft_robot.captions.scenes import CaptionScene, sample_scenes
 from qsft_robot.captions.scores import evaluate_captions, held_out
 from qsft_robot.files import atomic_folder, check_replaceable, write_json
+from qsft_robot.hardware import AUTO, choose_precision
 
 REPORT = "pretraining.json"
 SIDE = math.isqrt(IMAGE_TOKENS)  # image tokens in a row
@@ -61,8 +63,8 @@ class PretrainConfig:
     vision_depth: int = 3
     # Weight of the head by which image tokens learn what is in their cell.
     cell_weight: float = 1.0
-    # Train in bfloat16 autocast.
-    bf16: bool = True
+    # float32, bfloat16 (autocast), or auto: bfloat16 where this processor computes faster in it.
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     # Updates between two validations, each followed by a checkpoint.
     valid_every: int = 500
     # The same seed and settings give the same weights, to the bit, on one machine.
@@ -105,7 +107,14 @@ def pretrain(config: PretrainConfig, say: Callable[[str], None] = print) -> dict
     something else is at `out`.
     """
     check_replaceable(config.out)
-    began = time.monotonic()
+    began, kept = time.monotonic(), unfinished_folder(config.out)
+    if config.precision == AUTO:
+        # What was left unfinished goes on as it began, on another machine too.
+        taken, why = precision_kept(kept), "as it began"
+        if taken is None:
+            taken, why = choose_precision(AUTO, "cpu")
+        say(f"precision: {taken} ({why})")
+        config = dataclasses.replace(config, precision=taken)
     settings = {**dataclasses.asdict(config), "out": str(config.out)}
     rng = np.random.default_rng(config.seed)
     torch.manual_seed(config.seed)
@@ -116,7 +125,6 @@ def pretrain(config: PretrainConfig, say: Callable[[str], None] = print) -> dict
     names = sorted({name for scene in scenes for name in scene.truth.positions})
     head = CellHead(config.width, names)
     progress = Progress({"model": model, "head": head}, build_optimizer(model, head, config), rng)
-    kept = unfinished_folder(config.out)
     if kept.is_dir():
         load_progress(kept, settings, progress)
         began -= progress.seconds
@@ -132,7 +140,7 @@ def pretrain(config: PretrainConfig, say: Callable[[str], None] = print) -> dict
         examples = next(batches)
         places = cell_targets([example.scene for example in examples], names, SIDE)
         image_tokens.clear()
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
             loss = mean_answer_loss(model, encode(processor, examples))
         cells = head(image_tokens[0], places)
         progress.optimizer.zero_grad()

@@ -57,11 +57,25 @@ def save_progress(folder: Path, settings: Mapping[str, Any], progress: Progress)
         write_json(temporary / _STATE, state)
 
 
+def precision_kept(folder: Path) -> Any:
+    """The precision of a pretraining that was left unfinished; None where there is none."""
+    state = folder / _STATE
+    return _upgraded(read_json(state)["settings"])["precision"] if state.is_file() else None
+
+
+def _upgraded(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an earlier version under the names of today."""
+    found = dict(settings)
+    if "bf16" in found:
+        found["precision"] = "bfloat16" if found.pop("bf16") else "float32"
+    return found
+
+
 def load_progress(folder: Path, settings: Mapping[str, Any], progress: Progress) -> None:
     """Put back what `save_progress` wrote; ValueError if other settings wrote it."""
     check_sums(folder)
     state = read_json(folder / _STATE)
-    begun = state["settings"]
+    begun = _upgraded(state["settings"])
     changed = [
         f"{name} was {begun.get(name)}, is {settings.get(name)}"
         for name in sorted({*begun, *settings})

@@ -17,11 +17,18 @@ RENAMED_VALUES = {
     "acting.rule": {"behaviour": "behavior"},
     "tokenizer.kind": {"quantile": "quantile_bins", "uniform": "uniform_bins"},
 }
+# Switch of an earlier version -> the setting in its place, and its values for on and off.
+SWITCHES = {"optim.bf16": ("optim.precision", "bfloat16", "float32")}
+# What a run's config.json records beside its settings: what "auto" took.
+TAKEN = "taken"
 
 
 def upgrade_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a config.json under the names of today."""
-    flat = dict(_flattened(values))
+    flat = dict(_flattened({name: x for name, x in values.items() if name != TAKEN}))
+    for old, (new, on, off) in SWITCHES.items():
+        if old in flat:
+            flat.setdefault(new, on if flat.pop(old) else off)
     for old, new in RENAMED.items():
         if old in flat:
             flat.setdefault(new, flat.pop(old))
@@ -34,6 +41,12 @@ def upgrade_settings(values: Mapping[str, Any]) -> dict[str, Any]:
 def check_flags(words: Sequence[str]) -> None:
     """ValueError, with the name of today, for a flag or value of an earlier version."""
     flags = {_flag(old): _flag(new) for old, new in RENAMED.items()}
+    for old, (new, on, off) in SWITCHES.items():
+        group, _, name = old.rpartition(".")
+        flags |= {
+            _flag(old): f"{_flag(new)} {on}",
+            _flag(f"{group}.no-{name}"): f"{_flag(new)} {off}",
+        }
     values = {_flag(name): renamed for name, renamed in RENAMED_VALUES.items()}
     for word, following in zip(words, [*words[1:], ""], strict=True):
         flag, equals, value = word.replace("_", "-").partition("=")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from qsft_robot.config.acting import ActingConfig
 from qsft_robot.config.data import DataConfig
@@ -34,11 +34,16 @@ class OptimConfig:
     weight_decay: float = 0.05
     # Largest norm of the gradient.
     clip_norm: float = 1.0
-    # Train in bfloat16 autocast.
-    bf16: bool = False
+    # float32, bfloat16 (autocast), or auto: bfloat16 where this machine computes faster in it. A
+    # run keeps what was taken, also where it is resumed on another machine.
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
     # Parts that each batch is cut into on every process, one after the other, to save memory: the
     # gradients add up to those of the whole batch.
     accumulate: int = 1
+    # Parts of each batch that are computed at the same time, each by one thread of a CPU. The
+    # threads wait for each other once an update instead of inside of every operation, which other
+    # programs on the same cores slow down by far less.
+    parallel: int = 1
     # Compile the models with torch.compile: minutes of start-up, faster updates on a GPU.
     compile: bool = False
     # Spread parameters, gradients and optimizer state over the processes (FSDP) instead of a copy
@@ -50,6 +55,16 @@ class OptimConfig:
         require(self.behavior_steps >= 1, "--optim.behavior-steps must be at least 1.")
         require(self.value_steps >= 1, "--optim.value-steps must be at least 1.")
         require(self.accumulate >= 1, "--optim.accumulate must be at least 1.")
+        require(self.parallel >= 1, "--optim.parallel must be at least 1.")
+        require(
+            self.precision in ("auto", "float32", "bfloat16"),
+            f"--optim.precision {self.precision}: there are auto, float32 and bfloat16.",
+        )
+        require(
+            self.parallel == 1 or not (self.compile or self.shard),
+            "--optim.parallel is for a model in one piece on a CPU: not with --optim.compile or "
+            "--optim.shard.",
+        )
 
 
 @dataclass(frozen=True)
@@ -81,8 +96,8 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     # The same seed, data and settings give the same weights, to the bit, on one machine.
     seed: int = 0
-    # Where to train: cpu, cuda, cuda:1, ...
-    device: str = "cpu"
+    # Where to train: auto (cuda, mps or cpu, the first that is here), cpu, cuda, cuda:1, ...
+    device: str = "auto"
     # Take the behavior stage of this run folder (same data, model, seed) instead of training it.
     # A method of one stage then goes on from it for --optim.value-steps updates.
     behavior_from: Path | None = None
@@ -97,6 +112,16 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require(self.log_every >= 1, "--log-every must be at least 1.")
         require(self.checkpoint_every >= 1, "--checkpoint-every must be at least 1.")
+        require(
+            self.optim.parallel == 1
+            or (
+                self.model.dropout == 0
+                and self.model.pretrained is None
+                and self.qsft.targets == "table"
+            ),
+            "--optim.parallel needs what its threads don't share: --model.dropout 0, "
+            "--qsft.targets table and no --model.pretrained.",
+        )
         require(
             self.qsft.balance == "weighted" or self.optim.batch_size * self.qsft.policy_share >= 1,
             f"--qsft.policy-share {self.qsft.policy_share} of --optim.batch-size "

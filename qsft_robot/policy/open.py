@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qsft_robot.extras import is_installed, naming_extras
+from qsft_robot.hardware import choose_device
 from qsft_robot.names import unknown
 from qsft_robot.trust import Trust
 from qsft_robot.types import LoadedPolicy
@@ -15,7 +16,7 @@ from qsft_robot.types import LoadedPolicy
 def open_policy(
     folder: str | Path,
     acting: Mapping[str, Any] | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     runtime: Literal["auto", "onnx", "torch"] = "auto",
     threads: int = 1,
     *,
@@ -25,19 +26,20 @@ def open_policy(
     """Load the policy of a run folder, a checkpoint or an exported folder.
 
     `acting` changes entries of the acting rule; with torch a run folder is then asked for its
-    checkpoint, which holds both networks. "auto" takes the ONNX graphs where the folder has them,
-    the device is the CPU and no entry changes, or where torch is not installed; `threads` is for
-    these graphs. The folder is data: `trust_remote_code` lets the code run that a pretrained model
-    in it brings along, `allow_downloads` fetches a model that it names from the hub; without them
-    a folder that needs it is refused. ValueError on a changed or partial folder, ImportError where
-    it needs torch and torch is missing, RuntimeError where the installed onnxruntime can't run the
-    graphs.
+    checkpoint, which holds both networks. Device "auto" is cuda, mps or cpu, the first that is
+    here. Runtime "auto" takes the ONNX graphs where the folder has them, the device is the CPU and
+    no entry changes, or where torch is not installed; `threads` is for these graphs. The folder is
+    data: `trust_remote_code` lets the code run that a pretrained model in it brings along,
+    `allow_downloads` fetches a model that it names from the hub; without them a folder that needs
+    it is refused. ValueError on a changed or partial folder, ImportError where it needs torch and
+    torch is missing, RuntimeError where the installed onnxruntime can't run the graphs.
     """
     from qsft_robot.policy.onnx_policy import DECISION, load_onnx_policy
 
     folder, changes = Path(folder), dict(acting or {})
     exported = folder / "policy" if (folder / "policy").is_dir() else folder
     has_torch = is_installed("torch")
+    device, _ = choose_device(device)
     if runtime == "auto":
         has_graphs = (exported / DECISION).is_file()
         wanted = has_graphs and not changes and device == "cpu"

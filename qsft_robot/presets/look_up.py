@@ -76,7 +76,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optim.value_steps": 1200,
         "optim.learning_rate": 1.5e-3,
         "optim.value_learning_rate": 1e-3,
-        "optim.bf16": True,
+        "optim.precision": "auto",
     },
     # A small pretrained VLM on two cores, all of its language model fine-tuned, on image features
     # that are computed once.
@@ -94,7 +94,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optim.value_steps": 900,
         "optim.learning_rate": 1e-3,
         "optim.value_learning_rate": 1e-3,
-        "optim.bf16": True,
+        "optim.precision": "auto",
     },
     # 80 steps at most, in logs that are stitched: the discount keeps gamma ** 80 at .3.
     "tabletop/drawer": {"discount": 0.985, "qsft.lam": 1.0},
@@ -143,7 +143,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optim.value_steps": 1200,
         "optim.learning_rate": 1.5e-3,
         "optim.value_learning_rate": 1e-3,
-        "optim.bf16": True,
+        "optim.precision": "auto",
     },
 }
 

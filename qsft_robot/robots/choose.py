@@ -24,6 +24,7 @@ def open_local_or_remote(
     acting: Mapping[str, Any],
     token: str | None,
     timeout_s: float,
+    device: str = "auto",
     trust: Trust = NOTHING,
 ) -> tuple[Policy, dict[str, Any]]:
     """The policy of a folder or of a server's address, and its description.
@@ -41,7 +42,7 @@ def open_local_or_remote(
 
     folder = Path(name)
     policy = open_policy(
-        folder, acting, trust_remote_code=trust.remote_code, allow_downloads=trust.downloads
+        folder, acting, device, trust_remote_code=trust.remote_code, allow_downloads=trust.downloads
     )
     if "torch" in sys.modules:
         # More threads wait for each other in busy loops, beside the robot's own work.

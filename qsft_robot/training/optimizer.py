@@ -36,14 +36,15 @@ def schedule(update: int, steps: int, warmup: int) -> float:
     return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def check_parts(optim: OptimConfig, count: int) -> None:
-    """ValueError where a batch can't be cut into equal parts for `count` processes."""
-    parts = count * optim.accumulate
+def check_parts(optim: OptimConfig, count: int, together: int = 1) -> None:
+    """ValueError where a batch can't be cut into equal parts for `count` processes that compute
+    `together` at the same time."""
+    parts = count * optim.accumulate * together
     if parts > 1 and optim.batch_size % (2 * parts):
         raise ValueError(
             f"--optim.batch-size {optim.batch_size} can't be shared out: each half of a batch is "
-            f"cut into {count} process(es) x {optim.accumulate} (--optim.accumulate) equal parts, "
-            f"so it has to be a multiple of {2 * parts}."
+            f"cut into {count} process(es) x {optim.accumulate} (--optim.accumulate) x {together} "
+            f"(--optim.parallel) equal parts, so it has to be a multiple of {2 * parts}."
         )
     if optim.shard and count == 1:
         raise ValueError(

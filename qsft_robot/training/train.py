@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qsft_robot.algorithms.log_probs import Metrics
 from qsft_robot.algorithms.networks import PolicyNetworks
 from qsft_robot.algorithms.stage import Stage
+from qsft_robot.config.earlier import TAKEN
 from qsft_robot.config.json_form import to_json
 from qsft_robot.config.run_config import CONFIG, read_config
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.export.export import export_policy
 from qsft_robot.export.pretrained_folders import processor_beside
 from qsft_robot.files import check_replaceable, write_json
-from qsft_robot.parallel.distributed import join, processes
+from qsft_robot.parallel.distributed import processes
 from qsft_robot.parallel.sharding import clip_norm_, shard, spread_state, whole, whole_state
 from qsft_robot.parts.models import describe_model
 from qsft_robot.policy.checkpoint import (
@@ -36,6 +36,8 @@ from qsft_robot.printed_text import say
 from qsft_robot.token_data.run_data import describe, discount_note, read_run_data
 from qsft_robot.training.calibration import write_calibration
 from qsft_robot.training.feature_cache import image_tokens_of, on_features, on_tower_features
+from qsft_robot.training.gradients import add_gradients, parts_together
+from qsft_robot.training.machine import on_this_machine
 from qsft_robot.training.metrics import MetricsLog
 from qsft_robot.training.optimizer import build_optimizer, check_parts, schedule, trainable
 from qsft_robot.training.plan import BEHAVIOR, StagePlan, plan_stages
@@ -76,10 +78,10 @@ def train(config: TrainConfig, resume: bool = False, stop_after: int | None = No
     `stop_after` ends the run after so many updates in all, with a checkpoint. Raises ValueError on
     bad data or settings, TrainingStopped on a loss that is not finite.
     """
-    device, config = config.device, replace(config, device=join(config.device))
+    asked, config = config, on_this_machine(config, resume)
     workers, run = processes(), config.out
     # A function of its own, so that its networks are gone when the exporter loads them again.
-    if not _run_stages(config, device, resume, stop_after):
+    if not _run_stages(config, asked, resume, stop_after):
         return run
     if workers.is_main:
         trust = Trust(config.model.trust_remote_code)
@@ -88,10 +90,13 @@ def train(config: TrainConfig, resume: bool = False, stop_after: int | None = No
     return run / "policy"
 
 
-def _run_stages(config: TrainConfig, device: str, resume: bool, stop_after: int | None) -> bool:
-    """Everything before the export; whether all updates are done. `device` is the one asked for."""
+def _run_stages(
+    config: TrainConfig, asked: TrainConfig, resume: bool, stop_after: int | None
+) -> bool:
+    """Everything before the export; whether all updates are done. `asked` are the settings before
+    "auto" was taken for this machine's."""
     workers, run = processes(), config.out
-    check_parts(config.optim, workers.count)
+    check_parts(config.optim, workers.count, parts_together(config))
     checkpoint = run / "checkpoint"
     if not resume and checkpoint.exists():
         raise ValueError(
@@ -115,7 +120,9 @@ def _run_stages(config: TrainConfig, device: str, resume: bool, stop_after: int 
         if note := discount_note(config, data):
             say(note, sys.stderr)
         run.mkdir(parents=True, exist_ok=True)
-        write_json(run / CONFIG, {**to_json(config), "device": device})
+        # The precision that was taken, so that a resume is exact anywhere; the device as asked.
+        taken = {"device": config.device, "asked_precision": asked.optim.precision}
+        write_json(run / CONFIG, {**to_json(config), "device": asked.device, TAKEN: taken})
     saved: tuple[dict[str, Any], dict[str, Tensor]] | None = None
     if resume:
         check_resumes(checkpoint, description)
@@ -237,31 +244,6 @@ def _what_stands(config: TrainConfig, stage: str) -> str:
     if stage != BEHAVIOR:
         retry += f" and --behavior-from {config.out}"
     return f"The last good checkpoint stands in {checkpoint}: look at those logs, or {retry}."
-
-
-def add_gradients(
-    stage: Stage, drawn: Tensor, generator: torch.Generator, config: TrainConfig
-) -> tuple[Tensor, Metrics, float]:
-    """Add the gradients of this process's share of a drawn batch, in `accumulate` passes; mean
-    loss and metrics over all processes, and the seconds spent on reading."""
-    workers, passes = processes(), config.optim.accumulate
-    parts, found, data_s = workers.count * passes, list[Metrics](), 0.0
-    for i in range(passes):
-        clock = time.perf_counter()
-        steps, scale = stage.part(drawn, workers.rank * passes + i, parts)
-        batch = stage.read(steps, generator)
-        data_s += time.perf_counter() - clock
-        device = config.device.split(":")[0]
-        with torch.autocast(device, torch.bfloat16, enabled=config.optim.bf16):
-            loss, metrics = stage.loss(batch, steps, scale)
-        (loss if passes == 1 else loss / passes).backward()
-        found.append({"loss": loss.detach(), **metrics})
-    mean = found[0]
-    if parts > 1:
-        sums = sum(torch.stack([x.float() for x in one.values()]) for one in found)
-        assert isinstance(sums, Tensor)
-        mean = dict(zip(mean, (workers.sum_(sums) / parts).unbind(), strict=True))
-    return mean.pop("loss"), mean, data_s
 
 
 def resume_config(run: Path, trust: Trust = NOTHING, **changes: Any) -> TrainConfig:

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from qsft_robot.presets.look_up import Recipe, recipe
 from qsft_robot.printed_text import say
 from qsft_robot.trust import Trust
-from qsft_robot.verbs.flag_words import acting_changes, env_changes, shares, use_threads
+from qsft_robot.verbs.flag_words import acting_changes, env_changes, say_device, shares, use_threads
 
 if TYPE_CHECKING:
     from qsft_robot.logs.value_ranking import LogValue
@@ -33,6 +33,7 @@ def collect(
     policy: Path | None = None,
     acting: tuple[str, ...] = (),
     compress_images: bool = True,
+    device: str = "auto",
     strict_versions: bool = False,
     trust_remote_code: bool = False,
     allow_downloads: bool = False,
@@ -57,6 +58,7 @@ def collect(
         acting: Changes of the policy's acting rule, e.g. min_p=0.1 to explore more.
         compress_images: Without loss (gzip); every reader of HDF5 reads them as before, single rows
             more slowly.
+        device: Where the policy runs: auto (cuda, mps or cpu, the first that is here), cuda:1, ...
         strict_versions: Refuse a simulator of other versions than that of the --policy's logs,
             which is said else.
         trust_remote_code: Run code that a pretrained model of the policy brings along. Only for
@@ -73,7 +75,7 @@ def collect(
             raise ValueError("--mixture and --noise are the expert's; a --policy takes --acting.")
         see = {"cameras": cameras, "image_size": image_size, **env_changes(env_kwargs)}
         trust = Trust(trust_remote_code, allow_downloads)
-        loaded = _open_policy(policy, acting, chosen, strict_versions, trust)
+        loaded = _open_policy(policy, acting, chosen, device, strict_versions, trust)
         say(
             _with_policy(
                 loaded, policy.name, chosen, see, total, out, seed, workers, compress_images
@@ -107,7 +109,12 @@ def collect(
 
 
 def _open_policy(
-    folder: Path, acting: tuple[str, ...], chosen: Recipe, strict_versions: bool, trust: Trust
+    folder: Path,
+    acting: tuple[str, ...],
+    chosen: Recipe,
+    device: str,
+    strict_versions: bool,
+    trust: Trust,
 ) -> LoadedPolicy:
     from qsft_robot.policy.open import open_policy
     from qsft_robot.versions import compare_with_installed, recorded_versions
@@ -115,6 +122,7 @@ def _open_policy(
     policy = open_policy(
         folder,
         acting_changes(acting),
+        device,
         trust_remote_code=trust.remote_code,
         allow_downloads=trust.downloads,
     )
@@ -123,6 +131,7 @@ def _open_policy(
         what = f"the logs that {folder} learned from"
         compare_with_installed(recorded_versions(trained_in), what, strict_versions)
     use_threads(1)  # beside the simulators
+    say_device(device, policy)
     return policy
 
 

@@ -12,9 +12,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from qsft_robot.config.run_config import read_config
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.extras import EXTRAS, require_packages
 from qsft_robot.files import write_json
+from qsft_robot.hardware import choose_device
 from qsft_robot.intervals import wilson
 from qsft_robot.logs.inspection import inspect
 from qsft_robot.presets.look_up import EVALUATION_SEED, apply_presets, recipe, with_settings
@@ -32,7 +34,7 @@ FULL = {"logs": 600, "behavior": 1500, "value": 800, "episodes": 100}
 QUICK = {"logs": 12, "behavior": 4, "value": 4, "episodes": 4}
 
 
-def run_demo(out: Path, quick: bool = False, seed: int = 0) -> None:
+def run_demo(out: Path, quick: bool = False, seed: int = 0, device: str = "auto") -> None:
     """Collect mixed logs, train SFT, filtered SFT and Q-SFT from pixels and words, evaluate all
     three on the same episodes, export, reload, film and report, everything under `out`."""
     require_packages("the demo", *EXTRAS["train"])  # before minutes of collecting
@@ -54,9 +56,9 @@ def run_demo(out: Path, quick: bool = False, seed: int = 0) -> None:
     inspect(logs)
     print(playback(logs, "demo_0", video=out / "demo_0.mp4"))
     say("3/6 train: the same model, data and number of updates for each method")
-    policies = {method: _train(method, out, logs, size, seed) for method in METHODS}
+    policies = {method: _train(method, out, logs, size, seed, device) for method in METHODS}
     say(f"4/6 evaluate: {size['episodes']} episodes, the same seeds for every policy")
-    results = {name: _evaluate(name, folder, size) for name, folder in policies.items()}
+    results = {name: _evaluate(name, folder, size, device) for name, folder in policies.items()}
     say("5/6 export and reload")
     _export(out, policies["qsft"])
     say("6/6 report")
@@ -68,6 +70,9 @@ def run_demo(out: Path, quick: bool = False, seed: int = 0) -> None:
     page = write_report(out)
     console.print(_table(rows))
     print(f"policy   {out / 'policy'}")
+    print(
+        f"graphs   qsft-robot export {out / 'qsft'} --out {out / 'policy'}  (to run without torch)"
+    )
     print(f"summary  {out / 'summary.json'}")
     print(f"report   {page}")
     for video in results["qsft"].videos:
@@ -93,7 +98,9 @@ def _is_ours(name: str) -> bool:
     return name in _WRITES or (name.startswith(".") and ".tmp" in name)
 
 
-def _train(method: str, out: Path, logs: Path, size: dict[str, int], seed: int) -> Path:
+def _train(
+    method: str, out: Path, logs: Path, size: dict[str, int], seed: int, device: str
+) -> Path:
     from qsft_robot.training.train import train
 
     config = apply_presets(TrainConfig(), [PRESET])
@@ -105,20 +112,26 @@ def _train(method: str, out: Path, logs: Path, size: dict[str, int], seed: int) 
             "data.valid_key": "valid",
             "optim.behavior_steps": size["behavior"],
             "optim.value_steps": size["value"],
+            # Two threads that meet once an update, whatever else the two cores do.
+            "optim.parallel": 2,
+            "device": device,
         },
     )
     if method != METHODS[0]:
+        # Timed once: all methods compute in the precision that the first one took.
+        taken = read_config(out / METHODS[0]).optim.precision
+        config = with_settings(config, {"optim.precision": taken})
         config = replace(config, behavior_from=out / METHODS[0])
     print(f"\n{method}:")
     return train(replace(config, method=method, out=out / method, seed=seed))
 
 
-def _evaluate(name: str, policy: Path, size: dict[str, int]) -> EvaluationResult:
+def _evaluate(name: str, policy: Path, size: dict[str, int], device: str) -> EvaluationResult:
     import torch
 
     from qsft_robot.policy.token_policy import load_policy
 
-    loaded = load_policy(policy)
+    loaded = load_policy(policy, choose_device(device)[0])
     print(f"\n{name}:")
     seeds = range(EVALUATION_SEED, EVALUATION_SEED + size["episodes"])
     videos = 4 if name == "qsft" else 1

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qsft_robot.config.acting import ActingConfig
+from qsft_robot.hardware import choose_device
 from qsft_robot.names import unknown
 from qsft_robot.presets.look_up import recipe
+from qsft_robot.printed_text import say
 
 
 def _number(word: str, flag: str) -> float:
@@ -65,6 +67,14 @@ def env_of_recipe(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
     for size in cameras.values():
         kwargs["image_size"] = list(size)
     return {"env_name": chosen.env_name, "env_kwargs": kwargs}
+
+
+def say_device(asked: str, policy: Any) -> None:
+    """Say in one line where a policy runs, and why there."""
+    if getattr(policy, "device", None) is None:
+        say("device: cpu (its ONNX graphs)", sys.stderr)
+    else:
+        say(f"device: {policy.device} ({choose_device(asked)[1]})", sys.stderr)
 
 
 def use_threads(count: int) -> None:

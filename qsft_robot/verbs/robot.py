@@ -43,6 +43,7 @@ def run(
     limits_off: tuple[str, ...] = (),
     token_file: Path | None = None,
     policy_timeout: float = 1.0,
+    device: str = "auto",
     strict_versions: bool = False,
     trust_remote_code: bool = False,
     allow_downloads: bool = False,
@@ -89,6 +90,7 @@ def run(
         limits_off: Limits to leave out: range, change, velocity, workspace.
         token_file: File with the server's token, instead of QSFT_TOKEN.
         policy_timeout: Seconds after which a server's answer is given up.
+        device: Where the policy runs: auto (cuda, mps or cpu, the first that is here), cuda:1, ...
         strict_versions: Refuse a simulator of other versions than that of the policy's logs, which
             is said else.
         trust_remote_code: Run code that a pretrained model in the folder brings along. Only for
@@ -104,7 +106,7 @@ def run(
     from qsft_robot.policy.folder import PolicySpec
     from qsft_robot.printed_text import one_line, printable, say
     from qsft_robot.robots.choose import SERVED, open_local_or_remote, open_robot
-    from qsft_robot.verbs.flag_words import acting_changes, env_of_recipe
+    from qsft_robot.verbs.flag_words import acting_changes, env_of_recipe, say_device
     from qsft_robot.versions import compare_with_installed, recorded_versions
 
     token = None
@@ -117,8 +119,11 @@ def run(
         acting=acting_changes(acting),
         token=token,
         timeout_s=policy_timeout,
+        device=device,
         trust=Trust(trust_remote_code, allow_downloads),
     )
+    if not policy.startswith(SERVED):
+        say_device(device, loaded)
     PolicySpec.of(description)  # ValueError for one that acts by text
     if robot in ("mujoco", "robosuite", "env") and env is None:
         recorded = recorded_versions(description.get("env_args") or {})

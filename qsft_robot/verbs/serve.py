@@ -14,7 +14,7 @@ from tyro.conf import Positional
 from qsft_robot.printed_text import PrintableLines, printable, say
 from qsft_robot.trust import Trust
 from qsft_robot.types import LoadedPolicy
-from qsft_robot.verbs.flag_words import acting_changes, use_threads
+from qsft_robot.verbs.flag_words import acting_changes, say_device, use_threads
 
 TOKEN_VARIABLE = "QSFT_TOKEN"
 
@@ -32,7 +32,7 @@ def serve(
     max_connections: int = 64,
     max_waiting: int = 64,
     runtime: Literal["auto", "onnx", "torch"] = "auto",
-    device: str = "cpu",
+    device: str = "auto",
     threads: int = 1,
     trust_remote_code: bool = False,
     allow_downloads: bool = False,
@@ -54,7 +54,7 @@ def serve(
         max_connections: Clients at once.
         max_waiting: Requests that may wait; more are refused as busy.
         runtime: What runs the policy; auto takes ONNX where the folder has it.
-        device: Where the policy runs, with torch.
+        device: Where the policy runs: auto (cuda, mps or cpu, the first that is here), cuda:1, ...
         threads: Threads of the policy's arithmetic.
         trust_remote_code: Run code that a pretrained model in the folder brings along. Only for
             makers that you trust.
@@ -158,4 +158,5 @@ def _open(
         allow_downloads=trust.downloads,
     )
     use_threads(threads)
+    say_device(device, policy)
     return policy

@@ -28,6 +28,25 @@ def test_settings_of_an_earlier_version_are_read_under_todays_names() -> None:
     assert read.acting.rule == "behavior"
 
 
+def test_runs_that_said_bf16_compute_as_they_did() -> None:
+    for old, new in ((True, "bfloat16"), (False, "float32")):
+        settings = to_json(TrainConfig())
+        del settings["optim"]["precision"]
+        settings["optim"]["bf16"] = old
+        assert from_json(TrainConfig, upgrade_settings(settings)).optim.precision == new
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("--optim.bf16", "bfloat16"), ("--optim.no-bf16", "float32"), ("--optim.no_bf16", "float32")],
+)
+def test_the_switch_of_bf16_is_answered_with_the_precision(
+    old: str, new: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", old]) == 2
+    assert capsys.readouterr().err == f"error: {old} is called --optim.precision {new} now.\n"
+
+
 @pytest.mark.parametrize("old", RENAMED)
 def test_a_flag_of_an_earlier_version_is_answered_with_todays_name(
     old: str, capsys: pytest.CaptureFixture[str]

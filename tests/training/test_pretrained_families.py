@@ -80,7 +80,9 @@ def test_the_command_line_trains_and_evaluates_a_pretrained_model(
 
 
 def test_a_model_in_bfloat16_is_merged_within_its_own_rounding(pretrained, pixel_observations):
-    setting = pretrained("smolvlm", pixels=True, model__dtype="bfloat16", optim__bf16=True)
+    setting = pretrained(
+        "smolvlm", pixels=True, model__dtype="bfloat16", optim__precision="bfloat16"
+    )
     policy = train(setting)
     description, weights = read_policy_folder(policy)
     assert 0 < description["model"]["merge_error"] < 0.1

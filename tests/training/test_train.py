@@ -141,7 +141,7 @@ def test_another_seed_gives_another_policy(config, tmp_path):
 
 @pytest.mark.parametrize("method", ["qsft", "ilql", "sft"])
 def test_bfloat16_trains_to_finite_weights(config, method):
-    policy = train(settings(config, method, optim__bf16=True))
+    policy = train(settings(config, method, optim__precision="bfloat16"))
     assert all(x.isfinite().all() for x in read_policy_folder(policy)[1].values())
     assert all(math.isfinite(row["loss/total"]) for row in rows(policy.parent))
 
