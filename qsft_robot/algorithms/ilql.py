@@ -1,4 +1,4 @@
-"""The value stage of the value-head rival (ILQL)."""
+"""The value stage of the value-head baseline (ILQL)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ilql_loss(
     expectile: float,
     conservatism: float,
 ) -> tuple[Float[Tensor, ""], Metrics]:
-    """Implicit language Q-learning, the value-head rival (Snell et al., arXiv 2206.11871; the
+    """Implicit language Q-learning, the value-head baseline (Snell et al., arXiv 2206.11871; the
     expectile of IQL, Kostrikov et al., arXiv 2110.06169).
 
     Q of an inner token regresses on V of the next token, Q of the last token on `step_target`
@@ -63,7 +63,7 @@ def ilql_loss(
 
 
 class ILQLStage(ValueStage):
-    """The value-head rival: Q and V heads on a copy of phi; phi acts, shifted by Q - V."""
+    """The value-head baseline: Q and V heads on a copy of phi; phi acts, shifted by Q - V."""
 
     def __init__(
         self,

@@ -160,7 +160,7 @@ class QSFTConfig:
 
 @dataclass(frozen=True)
 class ILQLConfig:
-    """The value-head rival."""
+    """The value-head baseline."""
 
     # Expectile of the value regression.
     expectile: float = 0.7

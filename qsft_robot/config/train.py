@@ -86,7 +86,7 @@ class TrainConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     # The value stage of Q-SFT.
     qsft: QSFTConfig = field(default_factory=QSFTConfig)
-    # The value-head rival.
+    # The value-head baseline.
     ilql: ILQLConfig = field(default_factory=ILQLConfig)
     # Settings of a method from another package, e.g. temperature=0.5.
     method_settings: tuple[str, ...] = ()

@@ -26,7 +26,7 @@ class Difference:
 
     kind: str
     what: str
-    mend: str
+    fix: str
 
 
 def check_start(
@@ -38,7 +38,7 @@ def check_start(
     observation: Observation | None = None,
     accept: Collection[str] = (),
 ) -> list[Difference]:
-    """Refuse with one ValueError that names every difference and its mend; return the accepted.
+    """Refuse with one ValueError that names every difference and its fix; return the accepted.
 
     `description` (policy.json) adds the units and the range of states that the logs had,
     `observation` the robot's first one.
@@ -62,7 +62,7 @@ def check_start(
     if refused:
         raise ValueError(
             f"robot {robot.name} and policy differ: "
-            + "; ".join(f"({i}) {d.what} -> {d.mend}" for i, d in enumerate(refused, 1))
+            + "; ".join(f"({i}) {d.what} -> {d.fix}" for i, d in enumerate(refused, 1))
         )
     return found
 
@@ -155,14 +155,14 @@ def _actions(robot: RobotSpec, policy: PolicySpec) -> list[Difference]:
 
 def _rate(robot: RobotSpec, policy: PolicySpec, control_hz: float) -> list[Difference]:
     found = []
-    mend = "run at the logs' rate (--control-hz), or pass --accept rate"
+    fix = "run at the logs' rate (--control-hz), or pass --accept rate"
     if policy.control_hz is not None and abs(policy.control_hz - control_hz) > 0.01 * control_hz:
         found.append(
             Difference(
                 "rate",
                 f"the loop runs at {control_hz:g} Hz, the policy's logs at {policy.control_hz:g} "
                 "Hz",
-                mend,
+                fix,
             )
         )
     if robot.control_hz is not None and abs(robot.control_hz - control_hz) > 0.01 * control_hz:
@@ -171,7 +171,7 @@ def _rate(robot: RobotSpec, policy: PolicySpec, control_hz: float) -> list[Diffe
                 "rate",
                 f"the loop runs at {control_hz:g} Hz, the robot is made for {robot.control_hz:g} "
                 "Hz",
-                mend,
+                fix,
             )
         )
     return found
@@ -194,7 +194,7 @@ def _units(robot: RobotSpec, description: Mapping[str, Any]) -> list[Difference]
 def _observed(robot: RobotSpec, policy: PolicySpec, seen: Observation) -> list[Difference]:
     """Whether the first observation is what the robot's own specification says."""
     found = []
-    mend = f"mend get_observation or the spec of the robot {robot.name}"
+    fix = f"fix get_observation or the spec of the robot {robot.name}"
     for key, size in policy.cameras.items():
         image = seen.images.get(key)
         if key in robot.cameras and (
@@ -202,9 +202,7 @@ def _observed(robot: RobotSpec, policy: PolicySpec, seen: Observation) -> list[D
         ):
             is_now = "is missing" if image is None else f"is {image.dtype} {image.shape}"
             said = f"uint8 ({_size(size)}, 3)"
-            found.append(
-                Difference("shape", f"camera {key!r} {is_now}, the spec says {said}", mend)
-            )
+            found.append(Difference("shape", f"camera {key!r} {is_now}, the spec says {said}", fix))
     for key in policy.state:
         row = seen.state.get(key)
         if key not in robot.state:
@@ -212,9 +210,9 @@ def _observed(robot: RobotSpec, policy: PolicySpec, seen: Observation) -> list[D
         if row is None or np.shape(row) != (robot.state[key],):
             is_now = "is missing" if row is None else f"has shape {np.shape(row)}"
             said = f"({robot.state[key]},)"
-            found.append(Difference("shape", f"state {key!r} {is_now}, the spec says {said}", mend))
+            found.append(Difference("shape", f"state {key!r} {is_now}, the spec says {said}", fix))
         elif not np.isfinite(row).all():
-            found.append(Difference("shape", f"state {key!r} reads {_numbers(row)}", mend))
+            found.append(Difference("shape", f"state {key!r} reads {_numbers(row)}", fix))
     return found
 
 

@@ -40,7 +40,7 @@ def finite(where: str, rows: np.ndarray) -> np.ndarray:
     if not np.isfinite(rows).all():
         frame = int(np.argwhere(~np.isfinite(rows))[0][0])
         raise ValueError(
-            f"{where}: NaN or infinity at frame {frame}. Take the episode out of the set, or mend "
+            f"{where}: NaN or infinity at frame {frame}. Take the episode out of the set, or fix "
             "the number."
         )
     return rows

@@ -266,7 +266,7 @@ def check_finite(where: str, array: np.ndarray) -> None:
         step = int(np.argwhere(~np.isfinite(array))[0][0])
         raise ValueError(
             f"{where}: NaN or Inf at step {step}. Drop this demonstration (a mask of your own and "
-            "--data.filter-key) or mend the file."
+            "--data.filter-key) or fix the file."
         )
 
 

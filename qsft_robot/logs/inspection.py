@@ -30,7 +30,7 @@ def inspect(
 ) -> DataSummary:
     """Read a whole demonstration file, print its table and findings, and return them.
 
-    What no reader could mend raises ValueError (structure, lengths, NaN, sizes), after everything
+    What no reader could fix raises ValueError (structure, lengths, NaN, sizes), after everything
     else was printed; all that depends on how the data is used becomes a finding.
     """
     source = hdf5_source(

@@ -111,12 +111,12 @@ def read_episodes(
 
 def no_reward(path: str | Path, success_reward: bool) -> str:
     """What to say when all rewards are zero."""
-    mend = (
+    fix = (
         "no success was found in the file either."
         if success_reward
         else "if the file marks success elsewhere (success, dones), pass --data.success-reward."
     )
-    return f"{path}: all rewards are zero, so there is nothing to tell good from bad; {mend}"
+    return f"{path}: all rewards are zero, so there is nothing to tell good from bad; {fix}"
 
 
 def iter_episodes(

@@ -123,11 +123,11 @@ def _read_evaluation(run: Path, name: str, folder: Path) -> Evaluation:
     path = contained(run, folder / "summary.json")
     summary = read_json(path)
     if not isinstance(summary, dict):
-        raise ValueError(f"{path}: not a JSON object. Evaluate again to mend it.")
+        raise ValueError(f"{path}: not a JSON object. Evaluate again to fix it.")
     missing = {"n", "success_rate", "low", "high"} - set(summary)
     if missing:
         raise ValueError(
-            f"{path}: no {sorted(missing)}; it has {sorted(summary)}. Evaluate again to mend it."
+            f"{path}: no {sorted(missing)}; it has {sorted(summary)}. Evaluate again to fix it."
         )
     _check_rate(path, "", summary, "success_rate")
     for key in ("success_last", "refused_commands"):
@@ -154,14 +154,14 @@ def _check_rate(path: Path, at: str, rate: Mapping[str, Any], name: str) -> None
 def _number(path: Path, key: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(
-            f"{path}: {key} is {str(value)[:80]!r}, no number. Evaluate again to mend it."
+            f"{path}: {key} is {str(value)[:80]!r}, no number. Evaluate again to fix it."
         )
 
 
 def _mapping(path: Path, holder: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = holder.get(key) or {}
     if not isinstance(value, Mapping):
-        raise ValueError(f"{path}: {key} is no table of names. Evaluate again to mend it.")
+        raise ValueError(f"{path}: {key} is no table of names. Evaluate again to fix it.")
     return value
 
 

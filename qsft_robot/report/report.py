@@ -110,13 +110,13 @@ def _success(run: Run) -> Iterator[str]:
         f"{escape(str(best.summary['n']))} episodes (95 % interval {_interval(best.summary)})"
     )
     task = _task(best.summary.get("env_args"))
-    rivals = [
+    baselines = [
         e
         for e in run.evaluations[1:]
         if _task(e.summary.get("env_args")) == task and e.summary["success_rate"] is not None
     ]
-    if rivals:
-        second = rivals[0]
+    if baselines:
+        second = baselines[0]
         apart = best.summary["low"] > second.summary["high"]
         line += (
             f"; next is {escape(second.name)} with {percent(second.summary['success_rate'])} "

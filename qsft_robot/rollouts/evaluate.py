@@ -156,8 +156,8 @@ def evaluate(
         ready = time.monotonic()
         try:
             with _progress_bar(len(seeds), progress) as tell:
-                films = seeds[:videos] if video_of == "first" else []
-                episodes = batches.run(seeds, films, tell)
+                filmed = seeds[:videos] if video_of == "first" else []
+                episodes = batches.run(seeds, filmed, tell)
         except BaseException:
             # Hours of rollouts are not lost to Ctrl-C or to a policy that raises.
             if folder is not None and batches.finished:
@@ -191,8 +191,8 @@ def evaluate(
     }
     result = EvaluationResult(tuple(episodes), summary, folder)
     if folder is not None:
-        for torso in (folder / VIDEO_FOLDER).glob(".*.tmp.mp4"):
-            torso.unlink()  # of episodes whose worker died
+        for leftover in (folder / VIDEO_FOLDER).glob(".*.tmp.mp4"):
+            leftover.unlink()  # of episodes whose worker died
         _write_episodes(folder / EPISODES_FILE, episodes)
         write_json(folder / SUMMARY_FILE, summary)
         (folder / f"partial_{EPISODES_FILE}").unlink(missing_ok=True)

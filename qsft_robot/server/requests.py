@@ -18,7 +18,7 @@ PREFIX = "observation/"
 PROMPT, RESET, SEED, REQUEST_ID = "prompt", "reset", "seed", "request_id"
 MAX_PROMPT = 2000  # characters
 MAX_SEED = 2**63 - 1
-# A text frame instead of an answer is a refusal; its first word says who can mend it.
+# A text frame instead of an answer is a refusal; its first word says who can fix it.
 BAD_REQUEST, BUSY, FAILED = "bad request: ", "busy: ", "policy failed: "
 # Of policy.json, what only the process that runs the policy needs.
 KEPT_BACK = ("model", "tokenizer", "networks")

@@ -52,7 +52,7 @@ def run(
     """Let a policy drive a robot at a fixed rate, under limits; its episodes become logs.
 
     Keys while it runs: s ends the episode, q the run, y: it succeeded, n: it failed. Ctrl-C, Ctrl-Z
-    and SIGTERM end the run orderly. Exit status 1: the watchdog stopped it; 3: the arm could not be
+    and SIGTERM end the run cleanly. Exit status 1: the watchdog stopped it; 3: the arm could not be
     left holding and disconnected.
 
     Args:

@@ -1,4 +1,4 @@
-"""The start-up check refuses a robot that is not the policy's, in one message with the mend."""
+"""The start-up check refuses a robot that is not the policy's, in one message with the fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that fine-tune a pretrained model: resumed, refused on another base, and their rivals."""
+"""Runs that fine-tune a pretrained model: resumed, refused on another base, and their baselines."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_the_behavior_of_another_base_is_refused(pretrained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "rival",
+    "baseline",
     [
         {"model__reinitialize": "head"},
         {"model__from_scratch": True, "model__lora_rank": 0},
@@ -139,13 +139,13 @@ def test_the_behavior_of_another_base_is_refused(pretrained, tmp_path):
         {"method": "return_conditioned"},
         {"preset": "paper"},
     ],
-    ids=lambda rival: " ".join(f"{k} {x}" for k, x in rival.items()),
+    ids=lambda baseline: " ".join(f"{k} {x}" for k, x in baseline.items()),
 )
-def test_a_rival_trains_resumes_and_is_exported_alike(pretrained, observations, tmp_path, rival):
-    rival = dict(rival)
-    presets = [rival.pop("preset")] if "preset" in rival else []
+def test_a_rival_trains_resumes_and_is_exported_alike(pretrained, observations, tmp_path, baseline):
+    baseline = dict(baseline)
+    presets = [baseline.pop("preset")] if "preset" in baseline else []
     few = {"optim__behavior_steps": 2, "optim__value_steps": 2, "out": tmp_path / "run"}
-    setting = pretrained("gpt2", *presets, **few, **rival)
+    setting = pretrained("gpt2", *presets, **few, **baseline)
     train(setting, stop_after=3 if setting.two_stages else 2)
     policy = train(resume_config(setting.out), resume=True)
     expected = actions(setting.out / "checkpoint", observations)

@@ -177,10 +177,10 @@ def check_memory(config: PretrainedConfig, folder: Path) -> None:
         print(f"loading {config.base}: {estimate}", file=sys.stderr)
     free = free_memory()
     if free is not None and estimate.total_bytes > free:
-        mend = "use dtype bfloat16, or " if config.dtype == "float32" else ""
+        fix = "use dtype bfloat16, or " if config.dtype == "float32" else ""
         raise RuntimeError(
             f"{config.base} needs about {estimate.total_bytes / GIB:.1f} GiB ({estimate}) and "
-            f"{free / GIB:.1f} GiB are free: {mend}take a smaller model or a larger machine."
+            f"{free / GIB:.1f} GiB are free: {fix}take a smaller model or a larger machine."
         )
 
 
