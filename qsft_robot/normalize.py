@@ -36,6 +36,14 @@ class NormStats:
                 f"Statistics need mean and std of the same keys, got {sorted(self.mean)} and "
                 f"{sorted(self.std)}."
             )
+        for what, rows in (("mean", self.mean), ("std", self.std)):
+            if wrong := [key for key, x in rows.items() if not np.isfinite(x).all()]:
+                raise ValueError(
+                    f"Statistics: the {what} of {wrong[0]!r} holds NaN or Inf; the policy was "
+                    "trained on broken readings, or policy.json was changed."
+                )
+        if not (np.isfinite(self.action_low).all() and np.isfinite(self.action_high).all()):
+            raise ValueError("Statistics: the action scale holds NaN or Inf.")
         low, high = self.action_low, self.action_high
         if low.shape != high.shape or low.ndim != 1 or not (low < high).all():
             raise ValueError(

@@ -117,6 +117,16 @@ class Policy(Protocol):
         ...
 
 
+class NotFinite(RuntimeError):
+    """A network gave NaN or Inf, from which no command may be made."""
+
+    def __init__(self, where: str = "the policy's networks") -> None:
+        super().__init__(
+            f"{where} gave NaN or Inf, from which no command is made: look at the readings it got, "
+            "and at its weights."
+        )
+
+
 class PolicyChanged(ConnectionError):
     """Another policy answers than the one that began the episode; the next `reset` takes it."""
 

@@ -88,7 +88,8 @@ class ReadingCheck:
 
     def sent(self, action: np.ndarray) -> None:
         """Tell of every command that went out, float32 [d]."""
-        before = action if self._last_sent is None else self._last_sent
+        # A first command may move the arm: it stands on a reading, not on a command.
+        before = action - 1 if self._last_sent is None else self._last_sent
         moves = np.where(self._robot.is_displacement, np.abs(action), np.abs(action - before))
         moves[list(self._robot.switches)] = 0.0
         self._moved += bool((moves > 1e-6).any())

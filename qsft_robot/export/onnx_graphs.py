@@ -67,7 +67,8 @@ class DecisionGraph(nn.Module):
         self.register_buffer("action_table", torch.from_numpy(numbers.copy()))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Actions [b, h, d], token ids [b, n], and V(s) [b] where the policy has one."""
+        """Actions [b, h, d], token ids [b, n], whether all was finite [b], and V(s) [b] where the
+        policy has one."""
         given = dict(zip(self.names, inputs, strict=True))
 
         def context(i: int) -> Context:
@@ -79,9 +80,11 @@ class DecisionGraph(nn.Module):
             return self.legal_table[prefix.shape[1]].expand(prefix.shape[0], -1)
 
         contexts = [context(i) for i in range(len(self.decider.trunks))]
-        ids, value = self.decider.decide(contexts, legal, given["noise"], given["temperature"])
+        ids, value, finite = self.decider.decide(
+            contexts, legal, given["noise"], given["temperature"]
+        )
         actions = self.action_table.gather(1, ids.t()).t().reshape(-1, *self.chunk)
-        return (actions, ids) if value is None else (actions, ids, value)
+        return (actions, ids, finite) if value is None else (actions, ids, finite, value)
 
 
 def feature_trunks(policy: TokenPolicy) -> list[Any]:
@@ -156,7 +159,7 @@ def write_graphs(policy: TokenPolicy, folder: Path) -> dict[str, Any]:
         given["returns"] = torch.ones(batch)
     given["noise"] = torch.zeros(batch, tokenizer.n_tokens, tokenizer.vocab_size)
     given["temperature"] = torch.tensor(1.0)
-    outputs = ["actions", "token_ids", *(["value"] if policy.decider.has_value else [])]
+    outputs = ["actions", "token_ids", "finite", *(["value"] if policy.decider.has_value else [])]
     _write(DecisionGraph(policy, list(given)), given, outputs, folder / DECISION)
     packages = ("torch", "onnx", "onnxscript", "onnxruntime")
     # Hashed words need no list. A pretrained model's tokenizer is not at hand without torch.

@@ -66,7 +66,7 @@ def measure(
                 seen = [group[i][t] for i in rows]
                 contexts = ours.contexts(seen, [ours_memories[i] for i in rows])
                 noise = ours.noise([ours_memories[i] for i in rows])
-                ids, value = ours.decider.decide(contexts, ours.legal, noise)
+                ids, value, _ = ours.decider.decide(contexts, ours.legal, noise)
                 actions, their_ids, their_value = theirs.decide(
                     seen, [their_memories[i] for i in rows]
                 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn, optim
@@ -60,7 +61,14 @@ def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def read_policy_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Description and weights of a checkpoint or exported policy, its checksums verified."""
-    return read_description(folder), upgrade_weights(read_tensors(folder / WEIGHTS))
+    description, weights = read_description(folder), read_tensors(folder / WEIGHTS)
+    for name, x in weights.items():
+        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+            raise ValueError(
+                f"{folder / WEIGHTS}: {name} holds NaN or Inf, so the training broke down or the "
+                "file was changed; use an earlier checkpoint, or train again."
+            )
+    return description, upgrade_weights(weights)
 
 
 def read_training(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -38,23 +38,30 @@ class Decider:
         legal: Legal,
         noise: Float[Tensor, "b n v"],
         temperature: float | Tensor | None = None,
-    ) -> tuple[Int64[Tensor, "b n"], Float[Tensor, " b"] | None]:
-        """Token ids and V(s); the networks step through their caches side by side.
+    ) -> tuple[Int64[Tensor, "b n"], Float[Tensor, " b"] | None, Bool[Tensor, " b"]]:
+        """Token ids, V(s), and whether every number behind them was finite: the argmax of NaN is
+        token 0, a command at full speed. The networks step through their caches side by side.
 
         `legal(prefix ids [b, i]) -> bool [b, v]`; `noise` is standard Gumbel noise; `temperature`
         replaces that of the acting rule.
         """
         temperature = self.acting.temperature if temperature is None else temperature
         state_value: list[Tensor] = []
+        finite: list[Tensor] = []
 
         def pick(outputs: Sequence[ModelOutput], allowed: Tensor, i: int) -> Tensor:
             log_probs, value = self._log_probs(self.acting, outputs, allowed)
+            for output in outputs:
+                finite.append((torch.isfinite(output.logits[:, 0]) | ~allowed).all(-1))
+            finite.append(torch.isfinite(log_probs).all(-1))
+            if value is not None:
+                finite.append(torch.isfinite(value))
             if i == 0 and value is not None and self.has_value:
                 state_value.append(value)
             return choose(log_probs, temperature, noise[:, i])
 
         ids = decide_together(self.trunks, contexts, legal, pick)
-        return ids, state_value[0] if state_value else None
+        return ids, state_value[0] if state_value else None, torch.stack(finite).all(0)
 
     def shortfall(
         self,

@@ -14,7 +14,7 @@ from qsft_robot.normalize import NormStats
 from qsft_robot.observations import MAX_TEXTS, check_observation, state_vector
 from qsft_robot.policy.folder import described_by, read_description
 from qsft_robot.policy.graph_file import read_graph
-from qsft_robot.types import Decision, Observation
+from qsft_robot.types import Decision, NotFinite, Observation
 from vlm.words import ASCII_WORDS, hash_words
 
 if TYPE_CHECKING:
@@ -108,6 +108,11 @@ class OnnxPolicy:
         given = self.inputs(observations, memories)
         found = self._decision.run(None, {name: np.asarray(given[name]) for name in self._inputs})
         outputs = dict(zip(self._outputs, found, strict=True))
+        # Graphs of older folders tell no "finite": what can be seen is looked at here.
+        seen = [given[name] for name in ("state", *self._feature_inputs)]
+        seen += [outputs[name] for name in ("actions", "value") if name in outputs]
+        if not np.all(outputs.get("finite", True)) or not all(np.isfinite(x).all() for x in seen):
+            raise NotFinite("the graphs")
         return outputs["actions"], outputs["token_ids"], outputs.get("value")
 
     def inputs(

@@ -26,7 +26,7 @@ from qsft_robot.policy.decider import Decider
 from qsft_robot.policy.folder import POLICY, described_by
 from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.trust import NOTHING, Trust
-from qsft_robot.types import ADMISSIBLE, Decision, Observation
+from qsft_robot.types import ADMISSIBLE, Decision, NotFinite, Observation
 from tokenizers_action.protocol import ActionTokenizer, TextTokenizer
 from vlm.model import Context
 
@@ -94,7 +94,9 @@ class TokenPolicy:
         """One decision an observation. ValueError names a missing or wrong-sized input."""
         contexts = self.contexts(observations, memories)
         legal = self._legal_of(self._tokenizer_for(observations))
-        ids, values = self.decider.decide(contexts, legal, self.noise(memories))
+        ids, values, finite = self.decider.decide(contexts, legal, self.noise(memories))
+        if not bool(finite.all()):
+            raise NotFinite()
         decoded = self.tokenizer.decode(ids.cpu().numpy())
         if self._commands is not None:
             for memory, (command,) in zip(memories, decoded, strict=True):

@@ -168,8 +168,9 @@ def evaluate(
             if folder is not None:  # filming may be broken off too
                 _write_episodes(folder / f"partial_{EPISODES_FILE}", episodes)
             failed = [e.seed for e in episodes if not e.success_any][:videos]
-            filmed = {e.seed: e.video for e in batches.run(failed, failed, None)} if failed else {}
-            episodes = [e.with_video(filmed.get(e.seed)) for e in episodes]
+            again = batches.run(failed, failed, None) if failed else []
+            shown = {e.seed: e.video for e in again}
+            episodes = [e.with_video(shown.get(e.seed)) for e in episodes]
         described, backend = pool.greeting["env_args"], batches.backend
     summary = _summarize(episodes) | {
         "env_args": described,

@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.server.requests import BAD_REQUEST, BUSY, REQUEST_ID, request_message
 from qsft_robot.server.wire import WireError, pack, unpack
-from qsft_robot.types import Observation
+from qsft_robot.types import Observation, PolicyChanged
 
 # Bytes of one answer or of the metadata; the actions of a chunk are a few KiB.
 MAX_ANSWER = 16 << 20
@@ -74,6 +74,8 @@ class RemotePolicy:
         self._spec: PolicySpec | None = None
         self._seed = 0
         self._begins = True
+        # Whether another policy answers than the one that began the episode.
+        self._changed = False
         self._request_id = 0
         self.last_value: float | None = None
         self.last_timing_ms: dict[str, float] = {}
@@ -93,7 +95,7 @@ class RemotePolicy:
 
     def reset(self, seed: int = 0) -> None:
         """Begin an episode with the next observation; nothing is sent yet."""
-        self._seed, self._begins = seed, True
+        self._seed, self._begins, self._changed = seed, True, False
 
     def infer(self, observation: Observation) -> np.ndarray:
         """The action chunk, float32 [h, d], in the robot's own action units.
@@ -105,6 +107,11 @@ class RemotePolicy:
         if self._closed:
             raise PolicyUnavailable(f"{self.url}: this client was closed")
         connection = self._connected(deadline)
+        if self._changed:
+            raise PolicyChanged(
+                f"{self.url}: the server came back with another policy, so this episode can't go "
+                "on; reset() takes the new one"
+            )
         self._request_id += 1
         seed = self._seed if self._begins else None
         frame = pack(request_message(observation, self.spec, seed, self._request_id))
@@ -253,6 +260,8 @@ class RemotePolicy:
                 "another policy answers now, with other cameras, state keys or actions; make a "
                 "new RemotePolicy for it"
             )
+        if self._description is not None and self._description != message["description"]:
+            self._changed = True
         self._description, self._spec = message["description"], spec
 
     def _drop(self) -> None:

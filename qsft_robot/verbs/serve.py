@@ -146,6 +146,7 @@ def _open(
     threads: int,
     trust: Trust,
 ) -> LoadedPolicy:
+    from qsft_robot.files import SUMS, sha256_of
     from qsft_robot.policy.open import open_policy
 
     policy = open_policy(
@@ -159,4 +160,8 @@ def _open(
     )
     use_threads(threads)
     say_device(device, policy)
+    # Clients tell one policy from another by it, and log it.
+    inner = run / ("checkpoint" if acting else "policy")
+    sums = (inner if inner.is_dir() else run) / SUMS
+    policy.description = {**policy.description, "policy_sha256": sha256_of(sums)}  # type: ignore[misc]
     return policy

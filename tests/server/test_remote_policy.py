@@ -18,6 +18,7 @@ from qsft_robot.server.remote_policy import PolicyUnavailable, RemotePolicy
 from qsft_robot.server.requests import metadata_of
 from qsft_robot.server.running import serving
 from qsft_robot.server.wire import pack, unpack
+from qsft_robot.types import PolicyChanged
 
 
 def infer_until_it_works(remote: RemotePolicy, observation) -> tuple[np.ndarray, int]:
@@ -222,6 +223,23 @@ def test_another_policy_behind_the_same_address_is_not_taken_for_the_old_one(pol
             remote.infer(observations[0])
         with pytest.raises(PolicyUnavailable, match="another policy answers now"):
             remote.infer(observations[0])
+
+
+def test_another_policy_of_the_same_interface_ends_the_episode_and_is_taken_by_the_next(
+    policy, observations
+):
+    with serving(policy, ServerConfig(port=0, max_batch=1)) as server:
+        remote = RemotePolicy(server.url, timeout_s=20)
+        remote.infer(observations[0])
+    policy.description = {**policy.description, "policy_sha256": "ab" * 32}
+    config = ServerConfig(port=port_of(server.url), max_batch=1)
+    with serving(policy, config), remote:
+        for _ in range(2):
+            with pytest.raises(PolicyChanged, match="another policy"):
+                infer_until_it_works(remote, observations[0])
+        remote.reset(2)
+        remote.infer(observations[0])
+        assert remote.description["policy_sha256"] == "ab" * 32
 
 
 @pytest.mark.parametrize("first", ["hello", b"\xc1", pack({"description": {}}), pack({})])
