@@ -61,6 +61,13 @@ def test_each_graph_is_whole_and_of_the_one_opset(exported):
         assert batch != {""}
 
 
+def test_a_graph_names_no_folder_of_the_machine_that_exported_it(exported, repository):
+    for name in ("frame.onnx", "decision.onnx"):
+        graph = (exported("pixels and state, ratio").folder / name).read_bytes()
+        assert str(repository).encode() not in graph
+        assert b".py" not in graph
+
+
 def test_a_low_dimensional_policy_has_no_graph_of_frames(exported):
     assert not (exported("low-dim, k = 3").folder / "frame.onnx").exists()
 
