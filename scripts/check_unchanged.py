@@ -20,10 +20,12 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +43,11 @@ from qsft_robot.types import Observation
 
 # The version that is measured, which need not be the one that this file belongs to.
 ROOT = Path(qsft_robot.cli.__file__).parents[1]
-# Flags whose spelling differs between versions; the first that `train --help` lists is used.
+# Words whose spelling differs between versions; the first that `train --help` has is used.
 SPELLINGS = {
     "behavior_steps": ("--optim.behavior-steps", "--optim.behaviour-steps"),
     "discount": ("--discount", "--qsft.gamma"),
+    "uniform": ("uniform_bins", "uniform"),
 }
 METHODS = {
     "sft": "--method sft",
@@ -56,7 +59,7 @@ METHODS = {
     "ilql": "--method ilql",
 }
 _SMALL = "--model.width 32 --model.depth 1"
-_BINS = "--tokenizer.kind uniform --tokenizer.n-bins 16"
+_BINS = "--tokenizer.kind {uniform} --tokenizer.n-bins 16"
 _VLM = f"{_BINS} --model.lora-rank 4 --model.pretrained"
 _STATE, _CAMERAS, _TEXTS = "--data.state-keys", "--data.cameras", "--data.text-keys"
 _LOW_DIM = {_STATE: ("proprio", "target")}
@@ -104,9 +107,10 @@ def cli(words: str, *more: str | Path) -> str:
     return said.getvalue()
 
 
+@cache
 def spelled() -> dict[str, str]:
-    """The flags of SPELLINGS as the measured version writes them."""
-    known = cli("train --help").split()
+    """The words of SPELLINGS as the measured version writes them."""
+    known = re.findall(r"[\w.-]+", cli("train --help"))
     return {name: next(x for x in each if x in known) for name, each in SPELLINGS.items()}
 
 
@@ -205,15 +209,16 @@ def train(kind: str, method: str, flags: str, folder: str = "runs") -> Path:
     data, reads, model = INPUTS[kind]
     out = Path(folder, kind.replace(" ", "_"), method.replace(" ", "_"))
     keys = " ".join(" ".join((flag, *each)) for flag, each in reads.items())
-    cli(f"train {METHODS[method]} --data.path {data} {keys} {model} {flags} --out", out)
+    words = f"{METHODS[method]} --data.path {data} {keys} {model} {flags}"
+    cli(f"train {words.format(**spelled())} --out", out)
     return out
 
 
-def results(flag: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+def results() -> Iterator[tuple[str, Any]]:
     """Everything that is compared, with its name; works in the current folder."""
     yield from make_logs().items()
     few = (
-        f"{flag['behavior_steps']} 15 --optim.value-steps 15 {flag['discount']} 0.97 "
+        "{behavior_steps} 15 --optim.value-steps 15 {discount} 0.97 "
         "--optim.batch-size 16 --optim.warmup-steps 2 --optim.learning-rate 3e-3 "
         "--optim.value-learning-rate 3e-3 --qsft.refresh-every 5"
     )
@@ -235,9 +240,9 @@ def results(flag: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
                     yield f"{name}/{how}/{what}", value
 
 
-def closed_loop(flag: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+def closed_loop() -> Iterator[tuple[str, Any]]:
     """Outcomes of 20 episodes of a policy that succeeds in some, and the logs of four more."""
-    steps = f"{flag['behavior_steps']} 300 --optim.value-steps 300 --optim.batch-size 32"
+    steps = "{behavior_steps} 300 --optim.value-steps 300 --optim.batch-size 32"
     run = train("low_dim", "sft", f"{steps} --optim.learning-rate 2e-3", "closed_loop")
     cli("evaluate --episodes 20 --workers 1 --envs-per-worker 1", run)
     for line in (run / "evaluation/policy/episodes.jsonl").read_text().splitlines():
@@ -262,9 +267,9 @@ def record(folder: Path) -> dict[str, Any]:
     print(f"measuring {ROOT}", file=sys.stderr)
     with contextlib.chdir(folder):
         os.environ["QSFT_CACHE"] = str(Path("cache").absolute())
-        flag, found = spelled(), dict[str, Any]()
+        found = dict[str, Any]()
         for part in (results, closed_loop):
-            for name, value in part(flag):
+            for name, value in part():
                 print(f"{name}: {value}", file=sys.stderr, flush=True)
                 found[name] = value
     return found
@@ -272,19 +277,14 @@ def record(folder: Path) -> dict[str, Any]:
 
 def main() -> int:
     """Record, and compare with an earlier record; exit status 1 when something differs."""
-    shape = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=shape)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--out", type=Path, help="JSON file to write the record to")
     parser.add_argument("--compare", type=Path, help="an earlier record, made on this machine")
-    parser.add_argument("--runs", type=Path, help="new folder that keeps the runs")
+    parser.add_argument("--runs", type=Path, help="empty folder that keeps the runs")
     options = parser.parse_args()
     before = json.loads(options.compare.read_text()) if options.compare else None
-    if options.runs:
-        options.runs.mkdir(parents=True)
-        after = record(options.runs)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            after = record(Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        after = record(options.runs or Path(folder))
     if options.out:
         options.out.write_text(json.dumps(after, indent=1) + "\n")
     if before is None:
