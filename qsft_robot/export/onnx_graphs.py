@@ -208,7 +208,8 @@ def _write(graph: nn.Module, given: dict[str, Tensor], outputs: list[str], path:
             assert made is not None
             # The exporter notes where in the source each node came from: folders of this machine.
             model = made.model
-            for part in (model, model.graph, *model.graph.all_nodes()):
+            parts: list[Any] = [model, model.graph, *model.graph.all_nodes()]
+            for part in parts:
                 part.metadata_props.clear()
             made.save(path, external_data=False)
     except Exception as error:  # the exporter raises many kinds
