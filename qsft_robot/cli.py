@@ -254,6 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):
             # A terminal that knows no Chinese is no reason to fail.
             stream.reconfigure(errors="backslashreplace")
+    # As qsft_robot.policy.onnx_session does, for other libraries that import onnxruntime first.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return 0

@@ -13,7 +13,6 @@ import onnx
 import torch
 from bench_policy import train_demo_policy
 from bench_rows import Row, compare, in_turns, seconds_of
-from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from qsft_robot.export.export import export_policy
 from qsft_robot.export.recorded_observations import recorded_observations
@@ -36,6 +35,9 @@ def export_demo_policy(folder: Path) -> tuple[Path, Path]:
 def quantize(folder: Path, out: Path) -> OnnxPolicy:
     """A copy of an exported folder whose matrices are 8-bit integers, activations quantized as
     they come."""
+    # After qsft_robot.policy.onnx_session, which turns onnxruntime's telemetry off.
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
     shutil.copytree(folder, out)
     for name in ("frame.onnx", "decision.onnx"):
         model = onnx.load(folder / name)

@@ -22,7 +22,7 @@ class ServerProcess:
     @property
     def address(self) -> tuple[str, int]:
         """Host and port."""
-        host, _, port = self.url.removeprefix("ws://").rpartition(":")
+        host, _, port = self.url.partition("://")[2].rpartition(":")
         return host, int(port)
 
     def resident_mib(self) -> float:
@@ -46,9 +46,10 @@ class ServerProcess:
 
 @contextmanager
 def server_process(
-    run: Path, flags: Sequence[str] = (), token: str | None = None
+    run: Path, flags: Sequence[str] = (), token: str | None = None, code: Path | None = None
 ) -> Iterator[ServerProcess]:
-    """Start the server on a free port of loopback; stop it by SIGTERM at the end.
+    """Start the server on a free port of loopback; stop it by SIGTERM at the end. `code` is the
+    checkout that it runs from, this one when not given.
 
     RuntimeError when it does not come up, or does not end in order.
     """
@@ -56,6 +57,8 @@ def server_process(
     environment = {k: x for k, x in os.environ.items() if k != "QSFT_TOKEN"}
     if token is not None:
         environment["QSFT_TOKEN"] = token
+    if code is not None:
+        environment["PYTHONPATH"] = str(code.resolve())
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stdout is not None
@@ -66,7 +69,7 @@ def server_process(
                 raise RuntimeError(f"the server did not come up (exit status {process.wait()})")
             yield ServerProcess(line.split()[2], process.pid)
             process.send_signal(signal.SIGTERM)
-            if process.wait(30) != 0:
+            if process.wait(60) != 0:
                 raise RuntimeError(f"the server ended with status {process.returncode}")
         finally:
             process.kill()

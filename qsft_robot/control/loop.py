@@ -22,6 +22,9 @@ from qsft_robot.types import Observation, PolicyChanged
 # Attempts at the hold that ends an episode: a bus may fail once.
 HOLD_ATTEMPTS = 3
 
+# What a loop in Python can keep, and how long an arm may be left holding without an action.
+MAX_CONTROL_HZ, MAX_STOP_AFTER_S = 1000.0, 3600.0
+
 
 @dataclass(frozen=True)
 class LoopSettings:
@@ -43,8 +46,16 @@ class LoopSettings:
     max_steps: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.control_hz > 0:
-            raise ValueError(f"--control-hz {self.control_hz}: give actions a second above 0.")
+        if not 0 < self.control_hz <= MAX_CONTROL_HZ:
+            raise ValueError(
+                f"--control-hz {self.control_hz}: give actions a second above 0, at most "
+                f"{MAX_CONTROL_HZ:g}."
+            )
+        if not self.stop_after_s <= MAX_STOP_AFTER_S:
+            raise ValueError(
+                f"--stop-after {self.stop_after_s}: give seconds above 0, at most "
+                f"{MAX_STOP_AFTER_S:g}."
+            )
         for name in ("execute_steps", "max_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:

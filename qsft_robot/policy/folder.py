@@ -20,6 +20,8 @@ from qsft_robot.printed_text import one_line
 FORMAT = "qsft-robot policy 2"
 POLICY = "policy.json"
 WEIGHTS = "weights.safetensors"
+# Instructions that a description lists at most.
+MAX_INSTRUCTIONS = 100
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -97,8 +99,18 @@ class PolicySpec:
     action_high: np.ndarray
     # Actions a second; None where the logs did not tell.
     control_hz: float | None
-    # Instructions that it was trained on (at most 100).
+    # Instructions that it was trained on (at most MAX_INSTRUCTIONS).
     instructions: tuple[str, ...]
+
+    @property
+    def follows_instructions(self) -> bool:
+        """Whether every episode of its logs had an instruction, so that it needs one to act."""
+        return bool(self.instructions) and all(text.strip() for text in self.instructions)
+
+    def knows(self, instruction: str) -> bool:
+        """Whether it was trained on this instruction, as far as the description tells."""
+        listed = self.instructions
+        return not listed or instruction in listed or len(listed) >= MAX_INSTRUCTIONS
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> PolicySpec:

@@ -26,8 +26,11 @@ def open_local_or_remote(
     timeout_s: float,
     device: str = "auto",
     trust: Trust = NOTHING,
+    ca_file: Path | None = None,
+    token_in_clear: bool = False,
 ) -> tuple[Policy, dict[str, Any]]:
-    """The policy of a folder or of a server's address, and its description.
+    """The policy of a folder or of a server's address, and its description; `ca_file` and
+    `token_in_clear` as in RemotePolicy.
 
     FileNotFoundError and ValueError are the folder's, ConnectionError the server's.
     """
@@ -36,8 +39,12 @@ def open_local_or_remote(
 
         if acting:
             raise ValueError("--acting: the acting rule of a served policy is set where it runs.")
-        remote = RemotePolicy(name, token, timeout_s)
+        remote = RemotePolicy(
+            name, token, timeout_s, ca_file=ca_file, token_in_clear=token_in_clear
+        )
         return remote, dict(remote.description)
+    if ca_file is not None or token_in_clear:
+        raise ValueError("--ca-file and --token-in-clear are for a server's policy, ws(s)://...")
     from qsft_robot.policy.open import open_policy
 
     folder = Path(name)

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# Of each setting; a batch is decided at every size up to the largest before the server is ready.
+MOST = {"max_batch": 1024, "max_connections": 1 << 16, "max_waiting": 1 << 16}
+
 
 @dataclass(frozen=True)
 class ServerConfig:
@@ -20,12 +23,16 @@ class ServerConfig:
     port: int = 8000
     # What clients must send in their handshake; None lets everybody in, on loopback alone.
     token: str | None = field(default=None, repr=False)
+    # Whether clients may send the token over the network without TLS.
+    token_in_clear: bool = False
     # PEM files; both or none.
     certificate: Path | None = None
     key: Path | None = None
     # Requests decided together, and how long the first of them waits for others.
     max_batch: int = 16
     window_ms: float = 0.0
+    # Whether readings far from the logs' range are refused instead of said.
+    refuse_far: bool = False
     max_connections: int = 64
     max_waiting: int = 64
     # Seconds for the handshake, and from the first to the last part of one message.
@@ -40,9 +47,12 @@ class ServerConfig:
         for file in (self.certificate, self.key):
             if file is not None and not file.is_file():
                 raise FileNotFoundError(f"{file}: no such file; TLS needs it in PEM form.")
-        for name in ("max_batch", "max_connections", "max_waiting"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}; at least 1")
+        for name, most in MOST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} is {getattr(self, name)}; at least 1, at most "
+                    f"{most}"
+                )
         if not 0 <= self.window_ms <= 1000:
             raise ValueError(f"--window-ms is {self.window_ms}; it lies between 0 and 1000")
         if self.token is not None and (not self.token.isascii() or not self.token.isprintable()):
@@ -59,7 +69,8 @@ def is_loopback(address: str) -> bool:
 def bind(config: ServerConfig) -> socket.socket:
     """A socket bound to the address, not yet listening.
 
-    ValueError off loopback without a token; OSError in one line when the port is in use.
+    ValueError off loopback without a token, or where it would be seen; OSError in one line when
+    the port is in use.
     """
     if not 0 <= config.port <= 65535:
         raise ValueError(f"--port {config.port}: give 0 (any free one) to 65535.")
@@ -73,6 +84,13 @@ def bind(config: ServerConfig) -> socket.socket:
         raise ValueError(
             f"--host {config.host} is reached by others, so a token is needed: set QSFT_TOKEN or "
             "give --token-file. Without one the server listens on 127.0.0.1 only."
+        )
+    clear = config.certificate is None and not config.token_in_clear
+    if clear and not is_loopback(str(address[0])):
+        raise ValueError(
+            f"--host {config.host} is reached by others, and without TLS they see the token: give "
+            "--certificate and --key, or --token-in-clear where the network is yours alone or "
+            "something in front of the server speaks TLS."
         )
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:

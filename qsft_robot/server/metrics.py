@@ -12,7 +12,8 @@ from pathlib import Path
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 OUTCOMES = ("answered", "bad_request", "busy", "failed", "abandoned")
-REFUSALS = ("token", "origin", "full")
+REFUSALS = ("token", "origin", "full", "crowded_out")
+CUT_OFF = ("control_frames", "fragments", "slow", "unread")
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -46,9 +47,17 @@ class ServerMetrics:
         self.connections = 0
         self.connections_total = 0
         self.waiting = 0
+        # Connections whose handshakes are under way.
+        self.strangers = 0
         # outcome -> requests; why -> handshakes that were refused
         self.requests: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
         self.refused: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
+        # why -> clients that were disconnected
+        self.cut_off: Counter[str] = Counter(dict.fromkeys(CUT_OFF, 0))
+        # Requests with an instruction that the policy was not trained on.
+        self.unknown_instructions = 0
+        # state key -> requests whose reading was far from the logs
+        self.far_readings: Counter[str] = Counter()
         self.queue_seconds = Histogram(SECONDS)
         self.inference_seconds = Histogram(SECONDS)
         self.request_seconds = Histogram(SECONDS)
@@ -57,6 +66,7 @@ class ServerMetrics:
     def text(self) -> str:
         """The page that Prometheus scrapes."""
         lines: list[str] = []
+        far = self.far_readings
 
         def add(name: str, kind: str, text: str, samples: Sequence[str]) -> None:
             lines.extend([f"# HELP {name} {text}", f"# TYPE {name} {kind}", *samples])
@@ -74,6 +84,7 @@ class ServerMetrics:
             "Clients that ever connected.",
             self.connections_total,
         )
+        number("qsft_strangers", "gauge", "Connections in their handshakes now.", self.strangers)
         number("qsft_waiting_requests", "gauge", "Requests in the queue now.", self.waiting)
         add(
             "qsft_requests_total",
@@ -87,6 +98,24 @@ class ServerMetrics:
             "Connections refused before any policy work, by reason.",
             [f'qsft_refused_handshakes_total{{reason="{k}"}} {n}' for k, n in self.refused.items()],
         )
+        add(
+            "qsft_cut_off_total",
+            "counter",
+            "Clients that were disconnected, by reason.",
+            [f'qsft_cut_off_total{{reason="{k}"}} {n}' for k, n in self.cut_off.items()],
+        )
+        number(
+            "qsft_unknown_instructions_total",
+            "counter",
+            "Requests with an instruction that the policy was not trained on.",
+            self.unknown_instructions,
+        )
+        add(
+            "qsft_far_readings_total",
+            "counter",
+            "Requests whose reading was far from the logs, by state key.",
+            [f'qsft_far_readings_total{{key="{_quoted(k)}"}} {n}' for k, n in far.items()],
+        )
         for name, text in (
             ("queue_seconds", "Time of a request in the queue."),
             ("inference_seconds", "Time of one batch in the policy."),
@@ -98,6 +127,11 @@ class ServerMetrics:
         if resident is not None:
             number("process_resident_memory_bytes", "gauge", "Resident memory in bytes.", resident)
         return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A label's value."""
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def resident_bytes() -> int | None:

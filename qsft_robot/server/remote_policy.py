@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import ssl
 import time
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -12,6 +14,7 @@ from pathlib import Path
 from threading import Timer
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from websockets.exceptions import WebSocketException
@@ -19,12 +22,14 @@ from websockets.protocol import State
 from websockets.sync.client import ClientConnection, connect
 
 from qsft_robot.policy.folder import PolicySpec
-from qsft_robot.server.requests import BAD_REQUEST, BUSY, REQUEST_ID, request_message
+from qsft_robot.server.requests import BAD_REQUEST, BUSY, NOTES, REQUEST_ID, request_message
 from qsft_robot.server.wire import WireError, pack, unpack
 from qsft_robot.types import Observation, PolicyChanged
 
 # Bytes of one answer or of the metadata; the actions of a chunk are a few KiB.
 MAX_ANSWER = 16 << 20
+MAX_TIMEOUT_S = 3600.0
+MAX_NOTES = 8  # of one answer
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 # A message that fits into the sockets' buffers is sent without waiting for the other side.
 SURELY_BUFFERED = 16 << 10
@@ -50,21 +55,36 @@ class RemotePolicy:
         timeout_s: float = 1.0,
         connect_timeout_s: float = 10.0,
         ca_file: Path | None = None,
+        token_in_clear: bool = False,
     ) -> None:
         """Connect and read the metadata, waiting for the server for up to `connect_timeout_s`.
 
-        `ca_file`: PEM certificate that signed the server's, for wss:// with one's own. Raises
-        PolicyUnavailable when there is no server, ValueError when the url is none.
+        `ca_file`: PEM certificate that signed the server's, for wss:// with one's own. A token is
+        sent over ws:// to this machine alone, unless `token_in_clear`. Raises PolicyUnavailable
+        when there is no server, ValueError when the url is none or the token would be seen.
         """
         if not url.startswith(("ws://", "wss://")):
             raise ValueError(f"{url!r} is no address of a policy server, such as ws://host:8000")
-        if timeout_s <= 0 or connect_timeout_s <= 0:
-            raise ValueError("timeout_s and connect_timeout_s are above 0")
+        for name, seconds in (
+            ("--policy-timeout (timeout_s)", timeout_s),
+            ("connect_timeout_s", connect_timeout_s),
+        ):
+            if not 0 < seconds <= MAX_TIMEOUT_S:
+                raise ValueError(
+                    f"{name} {seconds}: give seconds above 0, at most {MAX_TIMEOUT_S:g}"
+                )
+        self._here = _on_this_machine(url)
+        if token is not None and url.startswith("ws://") and not (self._here or token_in_clear):
+            raise ValueError(
+                f"{url}: the token would cross the network in clear text; serve with --certificate "
+                "and --key and connect to wss://, or give --token-in-clear where the network is "
+                "yours alone."
+            )
         self.url = url
         self.timeout_s = timeout_s
         self._headers = {} if token is None else {"Authorization": f"Api-Key {token}"}
         self._connect_timeout_s = connect_timeout_s
-        self._tls = None if ca_file is None else ssl.create_default_context(cafile=str(ca_file))
+        self._tls = None if ca_file is None else _trusting(url, ca_file)
         # Joined by nobody: a call under way ends by its own time limit.
         self._background = ThreadPoolExecutor(1, thread_name_prefix="reconnect")
         self._pending: Future[ClientConnection] | None = None
@@ -187,7 +207,15 @@ class RemotePolicy:
         value, timing = message.get("value"), message.get("server_timing")
         self.last_value = float(value) if isinstance(value, int | float) else None
         self.last_timing_ms = dict(timing) if isinstance(timing, dict) else {}
+        self._tell(message.get(NOTES))
         return actions.copy()
+
+    def _tell(self, notes: object) -> None:
+        """Warn of what the server finds odd about a request."""
+        if isinstance(notes, list):
+            for note in notes[:MAX_NOTES]:
+                words = " ".join(str(note)[:300].split())
+                warnings.warn(f"{self.url}: {words}", stacklevel=4)
 
     def _connected(self, deadline: float) -> ClientConnection:
         """The connection; a lost one is made again on a thread that outlives this call."""
@@ -238,6 +266,8 @@ class RemotePolicy:
                     max_size=MAX_ANSWER,
                     open_timeout=timeout_s,
                     close_timeout=1,
+                    # A proxy of the environment is for other machines.
+                    proxy=None if self._here else True,
                 )
             )
         except (OSError, WebSocketException, ValueError) as error:
@@ -275,7 +305,30 @@ class RemotePolicy:
             return f"the server sent garbage ({error})"
         if isinstance(error, TimeoutError):
             return f"no answer in time ({error or self.timeout_s})"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"{error}; for a certificate of one's own: --ca-file (ca_file)"
         return str(error) or type(error).__name__
+
+
+def _on_this_machine(url: str) -> bool:
+    """Whether the address is a loopback one, as far as its words tell."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _trusting(url: str, ca_file: Path) -> ssl.SSLContext:
+    """TLS that trusts this certificate alone; ValueError when it is none or has no use."""
+    if not url.startswith("wss://"):
+        raise ValueError(f"--ca-file {ca_file}: {url} does not speak TLS; give wss://...")
+    if not ca_file.is_file():
+        raise FileNotFoundError(f"--ca-file {ca_file}: no such file")
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except ssl.SSLError as error:
+        raise ValueError(f"--ca-file {ca_file}: no PEM certificate ({error})") from None
 
 
 def _abort(connection: ClientConnection) -> None:

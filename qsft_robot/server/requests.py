@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from qsft_robot.observations import check_state
 from qsft_robot.policy.folder import PolicySpec
-from qsft_robot.server.wire import WireError, unpack
+from qsft_robot.server.wire import MAX_ENTRIES, WireError, unpack
 from qsft_robot.types import Decision, Observation
 
 PREFIX = "observation/"
 PROMPT, RESET, SEED, REQUEST_ID = "prompt", "reset", "seed", "request_id"
+NOTES = "notes"
 MAX_PROMPT = 2000  # characters
 MAX_SEED = 2**63 - 1
 # A text frame instead of an answer is a refusal; its first word says who can fix it.
@@ -82,10 +84,16 @@ def request_message(
 
 
 def answer_message(
-    decision: Decision, request_id: int | None, timing_ms: Mapping[str, float]
+    decision: Decision,
+    request_id: int | None,
+    timing_ms: Mapping[str, float],
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The server's answer: actions float32 [h, d], V where there is one, and milliseconds."""
+    """The server's answer: actions float32 [h, d], V where there is one, milliseconds, and notes
+    on the request where there are any."""
     message: dict[str, Any] = {"actions": decision.actions, "server_timing": dict(timing_ms)}
+    if notes:
+        message[NOTES] = list(notes)
     if decision.value is not None:
         message["value"] = float(decision.value)
     return message if request_id is None else {**message, REQUEST_ID: request_id}
@@ -95,11 +103,12 @@ def read_request(frame: bytes | str, spec: PolicySpec) -> Request:
     """A client's frame as a request. ValueError says what is wrong with it.
 
     Keys are `<key>` or `observation/<key>`; other keys are left unused. `prompt` is the
-    instruction. `reset: True` or a `seed` begins an episode (seed 0 when not given).
+    instruction, which a policy that was trained with instructions must get. `reset: True` or a
+    `seed` begins an episode (seed 0 when not given).
     """
     if isinstance(frame, str):
         raise WireError("a text frame; observations come as binary frames of msgpack")
-    message = unpack(frame)
+    message = unpack(frame, MAX_ENTRIES)
     if not isinstance(message, dict):
         raise ValueError(f"the message is a {type(message).__name__}; an observation is a map")
     images = {key: _image(message, key, size) for key, size in spec.cameras.items()}
@@ -108,6 +117,12 @@ def read_request(frame: bytes | str, spec: PolicySpec) -> Request:
     prompt = "" if prompt is None else prompt
     if not isinstance(prompt, str) or len(prompt) > MAX_PROMPT:
         raise ValueError(f"{PROMPT!r} is a string of at most {MAX_PROMPT} characters")
+    if spec.follows_instructions and not prompt.strip():
+        known = "; ".join(spec.instructions[:5])
+        raise ValueError(
+            f"the policy acts by an instruction and {PROMPT!r} holds none; it was trained on: "
+            f"{known}. {_has(message)}"
+        )
     reset = message.get(RESET, False)
     if not isinstance(reset, bool | np.bool_):
         raise ValueError(f"{RESET!r} is true or false, not {type(reset).__name__}")
@@ -121,10 +136,11 @@ def _entry(message: Mapping[Any, Any], key: str, kind: str) -> Any:
     for name in (key, PREFIX + key):
         if name in message:
             return message[name]
-    has = ", ".join(sorted(str(name)[:60] for name in message)[:30])
-    raise ValueError(
-        f"the policy needs the {kind} {key!r} (or {PREFIX + key!r}); the message has: {has}"
-    )
+    raise ValueError(f"the policy needs the {kind} {key!r} (or {PREFIX + key!r}). {_has(message)}")
+
+
+def _has(message: Mapping[Any, Any]) -> str:
+    return f"The message has: {', '.join(sorted(str(name)[:60] for name in islice(message, 30)))}"
 
 
 def _image(message: Mapping[Any, Any], key: str, size: tuple[int, int]) -> np.ndarray:

@@ -19,8 +19,10 @@ from websockets.protocol import State
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.server.batching import Abandoned, Busy, DecisionBatches, PolicyFailed, Session
 from qsft_robot.server.config import ServerConfig, bind, is_loopback, lets_in, tls_context
-from qsft_robot.server.connection import bounded_connection
+from qsft_robot.server.connection import POLICY_VIOLATION, bounded_connection
+from qsft_robot.server.door import Door, reserve_files
 from qsft_robot.server.metrics import CONTENT_TYPE, ServerMetrics
+from qsft_robot.server.notes import ClientNotes
 from qsft_robot.server.requests import (
     BAD_REQUEST,
     BUSY,
@@ -38,12 +40,25 @@ log = logging.getLogger("qsft_robot.server.server")
 _quiet = logging.getLogger("qsft_robot.server.server.websockets")
 _quiet.setLevel(logging.CRITICAL)
 
-GOING_AWAY, INTERNAL_ERROR, POLICY_VIOLATION = 1001, 1011, 1008
+GOING_AWAY, INTERNAL_ERROR = 1001, 1011
 # Answers that a client leaves unread, in bytes, before it is cut off.
-UNREAD_LIMIT = 4 << 20
-# TCP connections beyond the clients': handshakes under way, /healthz and /metrics.
-SPARE_TRANSPORTS = 64
+UNREAD_LIMIT = 256 << 10
+# Connections beyond the clients': handshakes under way, /healthz and /metrics.
+MAX_STRANGERS = 64
+# Frames that one message may come in; clients send one, or one every few KiB.
+MAX_PARTS = 1024
+# Parts of a message that are put together before the other connections get their turn.
+PARTS_PER_PASS = 16
 SHUTDOWN_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
+
+
+class MessageRefused(Exception):
+    """A message that is not read to its end; `reason` is what the metrics count it as."""
+
+    def __init__(self, reason: str, words: str) -> None:
+        super().__init__(words)
+        self.reason = reason
 
 
 class PolicyServer:
@@ -59,9 +74,11 @@ class PolicyServer:
         # Where clients connect to, and whether only this machine's can.
         self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         self.on_loopback = is_loopback(host)
+        self._description = policy.description
         self._spec = PolicySpec.of(policy.description)
         self._metadata = pack(metadata_of(policy.description))
         self.metrics = ServerMetrics()
+        self.metrics.far_readings.update(dict.fromkeys(self._spec.state, 0))
         self._batches = DecisionBatches(
             policy,
             self._spec,
@@ -73,27 +90,32 @@ class PolicyServer:
         self._settled = asyncio.Event()  # warmed up, failed to, or stopping
         self._answering: set[asyncio.Task[None] | None] = set()
         self._server: Server | None = None
+        self._door: Door | None = None
 
     async def start(self) -> None:
         """Listen. Clients may connect at once and get the first frame after the warm-up."""
-        config = self._config
+        config, tls = self._config, tls_context(self._config)
+        reserve_files(config.max_connections + MAX_STRANGERS)
+        self._door = Door(self._bound, MAX_STRANGERS)
         self._server = await serve(
             self._client,
-            sock=self._bound,
-            ssl=tls_context(config),
+            sock=self._door,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else config.open_timeout_s,
+            ssl_shutdown_timeout=None if tls is None else CLOSE_TIMEOUT_S,
             process_request=self._handshake,
             compression=None,
             max_size=message_limit(self._spec),
             # A client has one request under way: more frames than these wait in its own socket.
             max_queue=2,
             open_timeout=config.open_timeout_s,
-            close_timeout=2,
+            close_timeout=CLOSE_TIMEOUT_S,
             ping_interval=config.ping_s,
             ping_timeout=config.ping_s,
             server_header=None,
             logger=_quiet,
             create_connection=bounded_connection(
-                config.max_connections + SPARE_TRANSPORTS, UNREAD_LIMIT + len(self._metadata)
+                self.metrics, UNREAD_LIMIT + len(self._metadata), config.message_timeout_s
             ),
         )
 
@@ -115,6 +137,8 @@ class PolicyServer:
             await asyncio.wait(answering, timeout=0.5)
         if self._server is not None:
             self._server.close()
+            if self._door is not None:
+                self._door.turn_out()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._server.wait_closed(), SHUTDOWN_S)
 
@@ -135,7 +159,7 @@ class PolicyServer:
             response.headers["WWW-Authenticate"] = "Api-Key"
             return response
         if path == "/metrics":
-            response = connection.respond(http.HTTPStatus.OK, self.metrics.text())
+            response = connection.respond(http.HTTPStatus.OK, self._metrics_page())
             del response.headers["Content-Type"]
             response.headers["Content-Type"] = CONTENT_TYPE
             return response
@@ -151,6 +175,12 @@ class PolicyServer:
             )
         return None
 
+    def _metrics_page(self) -> str:
+        if self._door is not None:
+            self.metrics.strangers = self._door.strangers
+            self.metrics.refused["crowded_out"] = self._door.evicted
+        return self.metrics.text()
+
     async def _client(self, connection: ServerConnection) -> None:
         """One connection from its metadata to its end."""
         metrics = self.metrics
@@ -161,6 +191,8 @@ class PolicyServer:
             return
         metrics.connections += 1
         metrics.connections_total += 1
+        if self._door is not None:
+            self._door.let_in(connection.transport.get_extra_info("socket").fileno())
         try:
             with suppress(ConnectionClosed), self._batches.session(_is_open(connection)) as session:
                 await self._settled.wait()
@@ -173,17 +205,22 @@ class PolicyServer:
             metrics.connections -= 1
 
     async def _converse(self, connection: ServerConnection, session: Session) -> None:
-        task = asyncio.current_task()
+        task, description = asyncio.current_task(), self._description
+        notes = ClientNotes(
+            description, self._spec, self.metrics, refuse_far=self._config.refuse_far
+        )
         previous_ms: float | None = None
         while True:
-            frame = await self._message(connection)
-            if frame is None:
-                await connection.close(POLICY_VIOLATION, "half a message, for too long")
+            try:
+                frame = await self._message(connection)
+            except MessageRefused as refusal:
+                self.metrics.cut_off[refusal.reason] += 1
+                await connection.close(POLICY_VIOLATION, str(refusal))
                 return
             began = time.perf_counter()
             self._answering.add(task)
             try:
-                goes_on = await self._answer(connection, session, frame, began, previous_ms)
+                goes_on = await self._answer(connection, session, notes, frame, began, previous_ms)
             except (ConnectionClosed, Abandoned):
                 self.metrics.requests["abandoned"] += 1
                 return
@@ -194,9 +231,11 @@ class PolicyServer:
             took = time.perf_counter() - began
             self.metrics.request_seconds.observe(took)
             previous_ms = 1000 * took
+            # What waits is read without a pause: one that sends much must not keep the others out.
+            await asyncio.sleep(0)
 
-    async def _message(self, connection: ServerConnection) -> bytes | str | None:
-        """The next whole message; None when its parts came too slowly."""
+    async def _message(self, connection: ServerConnection) -> bytes | str:
+        """The next whole message; MessageRefused when its parts are too many or too slow."""
         parts: list[bytes | str] = []
         try:
             async with asyncio.timeout(None) as limit:
@@ -204,10 +243,13 @@ class PolicyServer:
                     if limit.when() is None:
                         seconds = self._config.message_timeout_s
                         limit.reschedule(asyncio.get_running_loop().time() + seconds)
-                    if part:
-                        parts.append(part)
+                    parts.append(part)
+                    if len(parts) > MAX_PARTS:
+                        raise MessageRefused("fragments", f"more than {MAX_PARTS} parts")
+                    if not len(parts) % PARTS_PER_PASS:
+                        await asyncio.sleep(0)
         except TimeoutError:
-            return None
+            raise MessageRefused("slow", "half a message, for too long") from None
         if parts and isinstance(parts[0], str):
             return "".join(part for part in parts if isinstance(part, str))
         return b"".join(part for part in parts if isinstance(part, bytes))
@@ -216,6 +258,7 @@ class PolicyServer:
         self,
         connection: ServerConnection,
         session: Session,
+        notes: ClientNotes,
         frame: bytes | str,
         began: float,
         previous_ms: float | None,
@@ -224,6 +267,7 @@ class PolicyServer:
         requests = self.metrics.requests
         try:
             request = read_request(frame, self._spec)
+            new = notes.look(request.observation)
         except ValueError as error:
             # The episode is as it was before, so the connection goes on.
             requests["bad_request"] += 1
@@ -247,7 +291,9 @@ class PolicyServer:
         }
         if previous_ms is not None:
             timing["prev_total_ms"] = previous_ms
-        await connection.send(pack(answer_message(answer.decision, request.request_id, timing)))
+        await connection.send(
+            pack(answer_message(answer.decision, request.request_id, timing, new))
+        )
         requests["answered"] += 1
         return True
 

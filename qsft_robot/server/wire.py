@@ -22,6 +22,8 @@ MAX_DEPTH = 16
 # allowed size can't become many times that.
 MAX_CONTAINERS = 4096
 MAX_LENGTH = 1 << 16  # entries of one list or map
+# Entries of all lists and maps of one request: two-letter words take 100 ns and 50 bytes each.
+MAX_ENTRIES = 1 << 14
 MAX_DIMENSIONS = 8
 _ARRAY = {b"__ndarray__", b"data", b"dtype", b"shape"}
 _SCALAR = {b"__npgeneric__", b"data", b"dtype"}
@@ -39,15 +41,20 @@ def pack(message: Any) -> bytes:
     return msgpack.packb(message, default=_encode)
 
 
-def unpack(frame: bytes) -> Any:
-    """Undo `pack`. Arrays are read-only views of the frame. WireError on anything malformed."""
-    count = 0
+def unpack(frame: bytes, max_entries: int | None = None) -> Any:
+    """Undo `pack`. Arrays are read-only views of the frame. WireError on anything malformed, and on
+    more than `max_entries` in all lists and maps together."""
+    count = entries = 0
+    longest = MAX_LENGTH if max_entries is None else min(MAX_LENGTH, max_entries)
 
     def counted(value: Any) -> Any:
-        nonlocal count
+        nonlocal count, entries
         count += 1
+        entries += len(value)
         if count > MAX_CONTAINERS:
             raise WireError(f"the message holds more than {MAX_CONTAINERS} lists and maps")
+        if max_entries is not None and entries > max_entries:
+            raise WireError(f"the message holds more than {max_entries} entries")
         return value
 
     def decoded(value: dict[Any, Any]) -> Any:
@@ -59,8 +66,8 @@ def unpack(frame: bytes) -> Any:
             object_hook=decoded,
             list_hook=counted,
             max_ext_len=0,
-            max_array_len=MAX_LENGTH,
-            max_map_len=MAX_LENGTH,
+            max_array_len=longest,
+            max_map_len=longest,
         )
     except WireError:
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,9 +17,19 @@ from qsft_robot.printed_text import say
 
 def _number(word: str, flag: str) -> float:
     try:
-        return float(word)
+        value = float(word)
     except ValueError:
         raise ValueError(f"{flag}: {word!r} is not a number.") from None
+    finite({flag: value})
+    return value
+
+
+def finite(flags: Mapping[str, float | Sequence[float] | None]) -> None:
+    """ValueError names the flag that is inf or nan, which Python reads as numbers."""
+    for flag, value in flags.items():
+        for number in () if value is None else (value,) if isinstance(value, float) else value:
+            if not math.isfinite(number):
+                raise ValueError(f"{flag}: {number} is no finite number.")
 
 
 def _pairs(words: Sequence[str], flag: str) -> dict[str, str]:

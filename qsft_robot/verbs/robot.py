@@ -42,12 +42,15 @@ def run(
     box_high: tuple[float, float, float] | None = None,
     limits_off: tuple[str, ...] = (),
     token_file: Path | None = None,
+    token_in_clear: bool = False,
+    ca_file: Path | None = None,
     policy_timeout: float = 1.0,
     device: str = "auto",
     strict_versions: bool = False,
     trust_remote_code: bool = False,
     allow_downloads: bool = False,
     import_env: tuple[str, ...] = (),
+    refuse_far: bool = False,
 ) -> int:
     """Let a policy drive a robot at a fixed rate, under limits; its episodes become logs.
 
@@ -89,6 +92,8 @@ def run(
         box_high: High corner of the workspace box.
         limits_off: Limits to leave out: range, change, velocity, workspace.
         token_file: File with the server's token, instead of QSFT_TOKEN.
+        token_in_clear: Send the token over ws:// to another machine, for all on the way to see.
+        ca_file: PEM certificate to trust for wss://, where the server has one of its own.
         policy_timeout: Seconds after which a server's answer is given up.
         device: Where the policy runs: auto (cuda, mps or cpu, the first that is here), cuda:1, ...
         strict_versions: Refuse a simulator of other versions than that of the policy's logs, which
@@ -98,17 +103,31 @@ def run(
         allow_downloads: Fetch a model that the folder names from the hub, where it is not here yet.
         import_env: Modules that the simulator's name in the logs may have imported, which runs
             their code.
+        refuse_far: Hold at readings far from the logs' range, instead of counting and saying them.
     """
     from qsft_robot.control.loop import LoopSettings
     from qsft_robot.control.run import run_robot
     from qsft_robot.control.run_report import RunSettings, print_result
     from qsft_robot.files import write_json
     from qsft_robot.policy.folder import PolicySpec
+    from qsft_robot.policy.logged_ranges import WatchedReadings
     from qsft_robot.printed_text import one_line, printable, say
     from qsft_robot.robots.choose import SERVED, open_local_or_remote, open_robot
-    from qsft_robot.verbs.flag_words import acting_changes, env_of_recipe, say_device
+    from qsft_robot.verbs.flag_words import acting_changes, env_of_recipe, finite, say_device
     from qsft_robot.versions import compare_with_installed, recorded_versions
 
+    finite(
+        {
+            "--seconds": seconds,
+            "--max-speed": max_speed,
+            "--action-low": action_low,
+            "--action-high": action_high,
+            "--max-change": max_change,
+            "--max-velocity": max_velocity,
+            "--box-low": box_low,
+            "--box-high": box_high,
+        }
+    )
     token = None
     if policy.startswith(SERVED):
         from qsft_robot.verbs.serve import read_token
@@ -121,6 +140,8 @@ def run(
         timeout_s=policy_timeout,
         device=device,
         trust=Trust(trust_remote_code, allow_downloads),
+        ca_file=ca_file,
+        token_in_clear=token_in_clear,
     )
     if not policy.startswith(SERVED):
         say_device(device, loaded)
@@ -129,6 +150,7 @@ def run(
         recorded = recorded_versions(description.get("env_args") or {})
         what = f"the logs that {policy} learned from"
         compare_with_installed(recorded, what, strict_versions)
+    watched = WatchedReadings(loaded, description, refuse=refuse_far)
     hz = description["action"]["control_hz"] if control_hz is None else control_hz
     if hz is None:
         raise ValueError("the policy's logs do not tell their rate; give --control-hz.")
@@ -174,7 +196,7 @@ def run(
         from qsft_robot.robots.replay import ReplayRobot, difference_table
 
         assert isinstance(arm, ReplayRobot)
-        result = run_robot(arm, loaded, description, settings, recorder=arm)
+        result = run_robot(arm, watched, description, settings, recorder=arm)
         differences = arm.differences()
         write_json(out / "replay.json", differences)
         arm.save(out / "replay.npz")
@@ -183,8 +205,11 @@ def run(
 
         Console().print(difference_table(differences))
     else:
-        result = run_robot(arm, loaded, description, settings)
+        result = run_robot(arm, watched, description, settings)
         print_result(result)
+    if watched.counts:
+        far = ", ".join(f"{key} {n}" for key, n in watched.counts.items())
+        say(printable(f"decisions asked for at readings far from the logs: {far}"))
     say(printable(f"report: {out / 'cadence.json'}"))
     if result.left:
         print(f"error: robot {arm.spec.name}: {one_line('; '.join(result.left))}", file=sys.stderr)

@@ -24,9 +24,11 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     token_file: Path | None = None,
+    token_in_clear: bool = False,
     certificate: Path | None = None,
     key: Path | None = None,
     acting: tuple[str, ...] = (),
+    refuse_far: bool = False,
     max_batch: int = 16,
     window_ms: float = 0.0,
     max_connections: int = 64,
@@ -46,9 +48,11 @@ def serve(
         host: Address to listen on. Off loopback a token is needed.
         port: Port; 0 takes a free one.
         token_file: File that holds the token, instead of QSFT_TOKEN.
+        token_in_clear: Listen off loopback without TLS, where clients send the token in clear text.
         certificate: PEM certificate chain; with --key the server speaks TLS (wss://).
         key: PEM key of the certificate, unencrypted.
         acting: Changes of the acting rule, e.g. k=4 min_p=0.1.
+        refuse_far: Refuse readings far from the logs' range, instead of counting and saying them.
         max_batch: Requests that are decided together, at most.
         window_ms: How long the first request of a batch waits for others.
         max_connections: Clients at once.
@@ -64,12 +68,16 @@ def serve(
     from qsft_robot.server.running import run_until_signal
     from qsft_robot.server.server import PolicyServer
 
+    if threads < 1:
+        raise ValueError(f"--threads {threads}: give at least 1.")
     config = ServerConfig(
         host=host,
         port=port,
         token=read_token(token_file),
+        token_in_clear=token_in_clear,
         certificate=certificate,
         key=key,
+        refuse_far=refuse_far,
         max_batch=max_batch,
         window_ms=window_ms,
         max_connections=max_connections,
@@ -93,9 +101,9 @@ def serve(
                 say(printable(f"warming up the policy of {run} ..."))
                 return
             say(f"listening on {server.url}  (health: /healthz, metrics: /metrics)")
-            say(how_to_connect(server.url, config.token is not None))
+            say(how_to_connect(server.url, config.token is not None, config.token_in_clear))
             if config.token is not None and config.certificate is None and not server.on_loopback:
-                say("the token crosses the network in plain text: give --certificate and --key")
+                say("the token crosses the network in clear text (--token-in-clear)")
 
         await run_until_signal(server, tell)
         say("stopped")
@@ -122,7 +130,7 @@ def read_token(file: Path | None) -> str | None:
     return token
 
 
-def how_to_connect(url: str, needs_token: bool) -> str:
+def how_to_connect(url: str, needs_token: bool, in_clear: bool = False) -> str:
     """A line of Python for each of the two clients."""
     scheme, _, address = url.partition("://")
     host, _, port = address.rpartition(":")
@@ -131,6 +139,8 @@ def how_to_connect(url: str, needs_token: bool) -> str:
     shown = host if scheme == "ws" else f"{scheme}://{host}"
     openpi = f'"{shown}", {port}' + (", api_key=token" if needs_token else "")
     ours = f'"{scheme}://{host}:{port}"' + (", token=token" if needs_token else "")
+    if needs_token and in_clear:
+        ours += ", token_in_clear=True"
     return (
         "connect with\n"
         f"  openpi_client.websocket_client_policy.WebsocketClientPolicy({openpi})\n"

@@ -125,6 +125,16 @@ def test_ones_own_robot_comes_from_a_file(small_policy, tmp_path):
         (["--max-change", "1", "2"], "give 1 or 4"),
         (["--robot-settings", "port"], "name=value"),
         (["--stop-after", "0"], "above 0"),
+        (["--stop-after", "inf"], "--stop-after inf"),
+        (["--stop-after", "nan"], "--stop-after nan"),
+        (["--control-hz", "inf"], "--control-hz inf"),
+        (["--control-hz", "nan"], "--control-hz nan"),
+        (["--control-hz", "1e9"], "at most 1000"),
+        (["--seconds", "inf"], "--seconds: inf"),
+        (["--max-speed", "nan"], "--max-speed: nan"),
+        (["--max-change", "inf"], "--max-change: inf"),
+        (["--box-low", "0", "0", "nan", "--box-high", "1", "1", "1"], "--box-low: nan"),
+        (["--action-low", "-inf"], "--action-low: -inf"),
     ],
 )
 def test_bad_input_is_answered_in_one_line(small_policy, tmp_path, capsys, words, says):

@@ -118,7 +118,7 @@ def test_off_loopback_a_token_is_needed(host):
     with pytest.raises(ValueError, match="set QSFT_TOKEN or give --token-file"):
         bind(ServerConfig(host=host, port=0))
     if host == "0.0.0.0":
-        bind(ServerConfig(host=host, port=0, token=TOKEN)).close()
+        bind(ServerConfig(host=host, port=0, token=TOKEN, token_in_clear=True)).close()
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "ümlaut"])
@@ -142,6 +142,10 @@ def test_the_command_line_answers_in_one_line(folder, tmp_path, monkeypatch, cap
         (["--token-file", str(tmp_path / "empty")], "holds no token"),
         (["--certificate", "x.pem"], "go together"),
         (["--max-batch", "0"], "--max-batch is 0; at least 1"),
+        (["--max-batch", "1000000000"], "at most 1024"),
+        (["--window-ms", "nan"], "between 0 and 1000"),
+        (["--threads", "0"], "--threads 0: give at least 1"),
+        (["--acting", "k=nan"], "--acting k: nan is no finite number"),
     ):
         monkeypatch.delenv("QSFT_TOKEN", raising=False)
         assert main(["serve", str(folder), *words]) == 2

@@ -1,0 +1,44 @@
+"""onnxruntime, with its telemetry off: the only place that imports it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# From 1.31 on the import alone writes a device id and a queue into the home folder and asks for the
+# address of a collector, unless this is set before.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime
+
+from qsft_robot.policy.graph_file import read_graph
+
+
+def open_graph(
+    path: Path, description: Mapping[str, Any], threads: int
+) -> onnxruntime.InferenceSession:
+    """A graph ready to run on the CPU; RuntimeError when this onnxruntime can't."""
+    if not path.is_file():
+        raise ValueError(
+            f"{path.parent}: no {path.name}, so this policy was exported without ONNX; export it "
+            "with `qsft-robot export RUN`, or run it with torch."
+        )
+    graph = read_graph(path)
+    options = onnxruntime.SessionOptions()
+    # By its bytes it could pass for onnxruntime's own format, which was not looked through.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no base but Exception
+        onnx = description.get("onnx", {})
+        theirs = onnx.get("versions", {}).get("onnxruntime", "another version")
+        reason = str(error).strip().splitlines()[0]
+        raise RuntimeError(
+            f"{path}: onnxruntime {onnxruntime.__version__} can't run this graph of opset "
+            f"{onnx.get('opset')}; it was exported and checked with onnxruntime {theirs}. Install "
+            f"that version or a later one, or export the policy again here ({reason})"
+        ) from error
