@@ -64,7 +64,7 @@ def _copy(found: Member, into: h5py.Group, name: str, depth: int) -> None:
     if not found.shape:
         plain[()] = read_rows(found)
     for begin in range(0, found.shape[0] if found.shape else 0, rows):
-        plain[begin : begin + rows] = read_rows(found, np.s_[begin : begin + rows])
+        plain[begin : begin + rows] = read_rows(found, np.s_[begin : begin + rows], raw=True)
     _copy_attributes(found, plain)
 
 

@@ -184,21 +184,17 @@ def kind_of(dataset: h5py.Dataset) -> str:
     return "number" if dtype.kind in "biuf" and special is None else str(dtype)
 
 
-def is_camera(dataset: h5py.Dataset) -> bool:
-    """Whether a dataset holds images, uint8 [t, h, w, 3]."""
-    readable = kind_of(dataset) == "number"
-    return readable and dataset.dtype == np.uint8 and dataset.ndim == 4 and dataset.shape[-1] == 3
-
-
-def read_rows(dataset: h5py.Dataset, rows: Any = (), out: np.ndarray | None = None) -> np.ndarray:
-    """Rows of a dataset, all when not told; text as str, into `out` where it is given (numbers
-    become its type).
+def read_rows(
+    dataset: h5py.Dataset, rows: Any = (), out: np.ndarray | None = None, raw: bool = False
+) -> np.ndarray:
+    """Rows of a dataset, all when not told; text as str (bytes where `raw`), into `out` where it is
+    given (numbers become its type).
 
     ValueError where HDF5 can't read them, text is no UTF-8, or the array was never written.
     """
     check_written(dataset)
     try:
-        if kind_of(dataset) == "text":
+        if kind_of(dataset) == "text" and not raw:
             found = np.asarray(dataset.asstr()[rows], object)
         elif out is None:
             found = dataset[rows]

@@ -91,6 +91,9 @@ def _of_use(summary: DataSummary, source: LogSource, success_reward: bool) -> li
         if not count and not source.masks[key]:
             message = f"mask/{key} is empty; --data.filter-key {key} would be refused."
             found.append(Finding("empty-mask", "warning", message))
+    for key, reason in source.unread.items():
+        message = f"{key} is left out. {reason}"
+        found.append(Finding("unread-key", "warning", message))
     found += _of_rewards(summary, source, success_reward)
     if source.no_next:
         message = "no next_obs: the last frame stands in for what the last action led to."

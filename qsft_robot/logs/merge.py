@@ -27,6 +27,7 @@ from qsft_robot.logs.checks import (
 )
 from qsft_robot.logs.copying import copy_log
 from qsft_robot.logs.hdf5_members import arrays, attribute, kind_of, place
+from qsft_robot.logs.images import images_in
 from qsft_robot.logs.writer import write_error
 from qsft_robot.versions import VERSIONS, compare_files, joined_versions, recorded_versions
 
@@ -130,6 +131,9 @@ def _action_dim(demo: h5py.Group) -> int:
 
 
 def _kind(dataset: h5py.Dataset) -> tuple[str, tuple[int, ...]]:
+    images = images_in(dataset)  # copied as they are: every layout is read as these
+    if images is not None:
+        return "images", images.shape[1:]
     if is_text_dataset(dataset):
         return "text", dataset.shape[1:]
     if kind_of(dataset) != "number":

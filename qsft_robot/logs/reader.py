@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -38,12 +39,12 @@ from qsft_robot.logs.ends import (
 from qsft_robot.logs.hdf5_members import (
     arrays,
     attribute,
-    is_camera,
     kind_of,
     place,
     read_rows,
     room_for,
 )
+from qsft_robot.logs.images import images_in, is_camera, next_images, why_no_images
 from qsft_robot.types import Episode, is_text
 
 # Attributes with a meaning of their own, or (model_file) too large to carry along
@@ -73,7 +74,30 @@ def image_shapes(path: str | Path) -> dict[str, tuple[int, int]]:
     with open_demonstrations(path) as file:
         demo = demo_group(file, select_demos(file, None)[0])
         check_demo(demo)
-        return {key: x.shape[1:3] for key, x in arrays(demo, "obs").items() if is_camera(x)}
+        found = {key: images_in(x) for key, x in arrays(demo, "obs").items()}
+        return {key: x.size for key, x in found.items() if x is not None}
+
+
+def unread_keys(path: str | Path, filter_key: str | None = None) -> dict[str, str]:
+    """Observation key of the first demonstration that is neither images, state nor text -> where
+    it stands, why it is not read and what to do."""
+    with open_demonstrations(path) as file:
+        return _unread(arrays(demo_group(file, select_demos(file, filter_key)[0]), "obs"))
+
+
+def _unread(obs: Mapping[str, h5py.Dataset]) -> dict[str, str]:
+    return {
+        key: f"{place(x)}: {_no_place(x)}"
+        for key, x in obs.items()
+        if not is_camera(x) and not is_state_or_text(x)
+    }
+
+
+def _no_place(dataset: h5py.Dataset) -> str:
+    return why_no_images(dataset) or (
+        f"{kind_of(dataset)} {dataset.shape} is neither an image, uint8 [t, h, w, 3], nor state, "
+        "numbers [t, s], nor text, strings [t]; leave this key out."
+    )
 
 
 def read_episodes(
@@ -180,7 +204,9 @@ def _known_keys(file: h5py.File, name: str, keys: Sequence[str] | None) -> list[
     check_demo(demo)
     obs = arrays(demo, "obs")
     if keys is None:
-        # Depth maps and segmentation have no place in an Observation; they are read by no one.
+        # Depth maps and segmentation have no place in an Observation.
+        for reason in _unread(obs).values():
+            warnings.warn(f"left out: {reason}", stacklevel=3)
         return [key for key, x in obs.items() if is_camera(x) or is_state_or_text(x)]
     for key in keys:
         if key not in obs:
@@ -190,7 +216,8 @@ def _known_keys(file: h5py.File, name: str, keys: Sequence[str] | None) -> list[
 
 def is_state_or_text(dataset: h5py.Dataset) -> bool:
     kind = kind_of(dataset)
-    return (kind == "number" and dataset.ndim <= 2) or (kind == "text" and dataset.ndim == 1)
+    plain = (kind == "number" and dataset.ndim <= 2) or (kind == "text" and dataset.ndim == 1)
+    return plain and not is_camera(dataset) and not why_no_images(dataset)
 
 
 def _read_demo(
@@ -198,7 +225,7 @@ def _read_demo(
 ) -> Episode:
     where, obs, after = place(demo), arrays(demo, "obs"), arrays(demo, "next_obs")
     wanted = [demo["actions"], *(obs[key] for key in keys if key in obs)]
-    room_for(where, sum(x.size * (1 if is_camera(x) else 4) for x in wanted))
+    room_for(where, sum(map(_bytes_read, wanted)))
     actions = read_rows(demo["actions"])
     if not is_text(actions):
         actions = _as_float32(actions)
@@ -232,6 +259,11 @@ def _read_demo(
     )
 
 
+def _bytes_read(dataset: h5py.Dataset) -> int:
+    images = images_in(dataset)
+    return 4 * dataset.size if images is None else math.prod(images.shape)
+
+
 def _as_float32(array: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # what float32 can't hold becomes Inf, which is refused
         return array.astype(np.float32, copy=False)
@@ -250,18 +282,22 @@ def _read_rows(
     if key not in obs:
         raise ValueError(f"{where}: {unknown('observation key', key, obs)}")
     dataset, after = obs[key], next_obs.get(key)
-    camera, text = is_camera(dataset), is_text_dataset(dataset)
-    if not camera and not is_state_or_text(dataset):
-        raise ValueError(
-            f"{where}: {kind_of(dataset)} {dataset.shape} is neither an image, uint8 [t, h, w, 3], "
-            "nor state, numbers [t, s], nor text, strings [t]; leave this key out."
-        )
-    kind: Any = np.uint8 if camera else object if text else np.float32
-    rows = np.empty((steps + 1, *dataset.shape[1:]), kind)
+    images, text = images_in(dataset), is_text_dataset(dataset)
+    if images is None and not is_state_or_text(dataset):
+        raise ValueError(f"{where}: {_no_place(dataset)}")
     inside = min(steps + 1, len(dataset))
-    read_rows(dataset, np.s_[:inside], rows[:inside])
+    if images is not None:
+        rows = np.empty((steps + 1, *images.size, 3), np.uint8)
+        images.read(0, inside, rows[:inside])
+        text = False
+    else:
+        rows = np.empty((steps + 1, *dataset.shape[1:]), object if text else np.float32)
+        read_rows(dataset, np.s_[:inside], rows[:inside])
     if inside == steps:
-        if after is not None:
+        if after is not None and images is not None:
+            later = next_images(images, after)
+            later.read(len(later) - 1, len(later), rows[-1:])
+        elif after is not None:
             if after.shape != dataset.shape or kind_of(after) != kind_of(dataset):
                 raise ValueError(
                     f"{where}: {kind_of(dataset)} {dataset.shape}, but next_obs/{key} has "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qsft_robot.logs.checks import ActionScale, unknown
 from qsft_robot.logs.ends import LogEnd
-from qsft_robot.logs.reader import image_shapes, iter_episodes, no_reward
+from qsft_robot.logs.reader import image_shapes, iter_episodes, no_reward, unread_keys
 from qsft_robot.returns import ReturnRange
 from qsft_robot.types import Episode
 
@@ -23,6 +23,8 @@ def check_cameras(path: str | Path, cameras: Sequence[str]) -> tuple[int, int]:
     there = image_shapes(path)
     for camera in cameras:
         if camera not in there:
+            if why := unread_keys(path).get(camera):
+                raise ValueError(why)
             raise ValueError(f"{path}: {unknown('camera', camera, there)}")
     sizes = {camera: there[camera] for camera in cameras}
     if len(set(sizes.values())) != 1:

@@ -17,7 +17,8 @@ from rich.progress import Progress
 
 from qsft_robot.files import atomic_folder, read_json, write_json
 from qsft_robot.logs.checks import check_demo, demo_group, open_demonstrations, unknown
-from qsft_robot.logs.hdf5_members import arrays, is_camera, kind_of, read_rows
+from qsft_robot.logs.hdf5_members import arrays, kind_of
+from qsft_robot.logs.images import Images, images_in, next_images, why_no_images
 from qsft_robot.printed_text import printable
 from qsft_robot.token_data.disk_cache import GIB, InUse, in_use, make_room
 from qsft_robot.token_data.row_file import RowFile
@@ -132,25 +133,30 @@ def _measure(
             where = f"{file.filename}: data/{name}/obs"
             if camera not in obs:
                 raise ValueError(f"{where}: {unknown('camera', camera, obs)}")
-            frames = obs[camera]
-            if not is_camera(frames):
+            frames = _images(f"{where}/{camera}", obs[camera])
+            size = sizes.setdefault(camera, frames.size)
+            if frames.size != size:
                 raise ValueError(
-                    f"{where}/{camera}: {kind_of(frames)} {frames.shape}; a camera is uint8 "
-                    "[t, h, w, 3]."
-                )
-            size = sizes.setdefault(camera, frames.shape[1:3])
-            if frames.shape[1:3] != size:
-                raise ValueError(
-                    f"{where}/{camera}: differs in size: {frames.shape[1:3]} here, {size} in "
+                    f"{where}/{camera}: differs in size: {frames.size} here, {size} in "
                     f"{names[0]}. One policy needs one size; convert the file or select by mask."
                 )
-            if name in truncated and camera not in after:
+            if camera in after:
+                next_images(frames, after[camera])
+            elif name in truncated:
                 raise ValueError(
                     f"{where}/{camera}: the log is truncated, and without next_obs/{camera} "
                     "nothing tells what was seen after its last action. Write next_obs, or call "
                     "its end terminal (--data.log-end)."
                 )
     return {"start": start, "rows": rows, "cameras": sizes}
+
+
+def _images(where: str, dataset: h5py.Dataset) -> Images:
+    images = images_in(dataset)
+    if images is None:
+        why = why_no_images(dataset) or f"{kind_of(dataset)} {dataset.shape}"
+        raise ValueError(f"{where}: {why.removesuffix('.')}. A camera is uint8 [t, h, w, 3].")
+    return images
 
 
 def _copy(file: h5py.File, layout: dict[str, Any], folder: Path, show: bool) -> None:
@@ -163,10 +169,11 @@ def _copy(file: h5py.File, layout: dict[str, Any], folder: Path, show: bool) -> 
             )
             for name, first in layout["start"].items():
                 demo, steps = demo_group(file, name), layout["rows"][name] - 1
-                frames = arrays(demo, "obs")[camera]
-                after = arrays(demo, "next_obs").get(camera, frames)
-                read_rows(frames, np.s_[:], out[first : first + steps])
-                read_rows(after, np.s_[steps - 1 :], out[first + steps : first + steps + 1])
+                frames = _images(camera, arrays(demo, "obs")[camera])
+                after = arrays(demo, "next_obs").get(camera)
+                later = frames if after is None else next_images(frames, after)
+                frames.read(0, steps, out[first : first + steps])
+                later.read(steps - 1, steps, out[first + steps : first + steps + 1])
                 progress.advance(task, steps + 1)
             out.flush()
     write_json(folder / INDEX, layout)

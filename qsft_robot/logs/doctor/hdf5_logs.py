@@ -23,20 +23,18 @@ from qsft_robot.logs.ends import LogEnd, read_steps
 from qsft_robot.logs.hdf5_members import (
     arrays,
     attribute,
-    is_camera,
     kind_of,
     member,
     place,
     read_rows,
 )
-from qsft_robot.logs.reader import is_state_or_text, iter_episodes
+from qsft_robot.logs.images import Images, images_in, is_camera, why_no_images
+from qsft_robot.logs.reader import is_state_or_text, iter_episodes, unread_keys
 from qsft_robot.types import Episode
 
 _MARKS = ("dones", "terminated", "truncated", "success")
 # Names that clocks go by, beside the actions or among the observations.
 CLOCKS = ("timestamp", "timestamps", "time", "times", "stamp", "time_stamp")
-# Bytes of frames that are read at once.
-_BLOCK = 1 << 24
 
 
 def hdf5_source(
@@ -63,6 +61,7 @@ def hdf5_source(
         masks=masks,
         only_dones=only_dones and log_end is None,
         no_next=no_next,
+        unread=unread_keys(path, filter_key),
     )
 
 
@@ -160,15 +159,17 @@ def read_frames(demo: h5py.Group, cameras: list[str]) -> dict[str, FrameDigests]
     """Camera -> digests of its frames, read a few at a time."""
     found, obs = {}, arrays(demo, "obs")
     for camera in cameras:
-        if camera not in obs or not is_camera(obs[camera]):
-            raise ValueError(f"{place(demo)}/obs/{camera}: no images, which other logs have there.")
-        digests = digest_frames(_blocks(obs[camera]))
+        images = images_in(obs[camera]) if camera in obs else None
+        if images is None:
+            why = why_no_images(obs[camera]) if camera in obs else ""
+            why = why or "no images, which other logs have there."
+            raise ValueError(f"{place(demo)}/obs/{camera}: {why}")
+        digests = digest_frames(_blocks(images))
         if digests is not None:
             found[camera] = digests
     return found
 
 
-def _blocks(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
-    size = max(1, _BLOCK // max(1, int(np.prod(dataset.shape[1:]))))
-    for at in range(0, len(dataset), size):
-        yield from read_rows(dataset, np.s_[at : at + size])
+def _blocks(images: Images) -> Iterator[np.ndarray]:
+    for at in range(0, len(images), images.block):
+        yield from images.read(at, min(at + images.block, len(images)))

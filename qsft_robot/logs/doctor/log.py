@@ -103,6 +103,8 @@ class LogSource:
     # Whether ends are marked by `dones` alone, and what was seen after the last action is missing.
     only_dones: bool = False
     no_next: bool = False
+    # Observation key that is not read -> why, and what to do
+    unread: Mapping[str, str] = field(default_factory=dict)
     # Whether it is a LeRobot data set, and one that tells no success.
     lerobot: bool = False
     tells_success: bool = True
