@@ -23,8 +23,9 @@ from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.token_data.run_data import read_run_data
 from qsft_robot.training.feature_cache import on_tower_features
 from qsft_robot.training.metrics import MetricsLog
+from qsft_robot.training.plan import BEHAVIOR, StagePlan
 from qsft_robot.training.run_model import build_run_model
-from qsft_robot.training.train import BEHAVIOR, run_stage
+from qsft_robot.training.train import run_stage
 from qsft_robot.types import Episode
 
 GROUP = "towers"
@@ -98,7 +99,14 @@ def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]
 
     def train(name: str, count: int) -> None:
         short = replace(config, optim=replace(config.optim, behavior_steps=count, value_steps=1))
-        run_stage(BEHAVIOR, stages[name], short, count, log, lambda update, tensors: None)
+        run_stage(
+            StagePlan(BEHAVIOR, count, 0, "train"),
+            stages[name],
+            short,
+            count,
+            log,
+            lambda update, tensors: None,
+        )
 
     say("the same updates on both sides")
     for name in stages:

@@ -21,7 +21,8 @@ from qsft_robot.presets.look_up import apply_presets, with_settings
 from qsft_robot.token_data.run_data import read_run_data
 from qsft_robot.training.feature_cache import on_features
 from qsft_robot.training.metrics import MetricsLog
-from qsft_robot.training.train import BEHAVIOR, VALUE, run_stage
+from qsft_robot.training.plan import BEHAVIOR, VALUE, StagePlan
+from qsft_robot.training.train import run_stage
 from qsft_robot.types import Episode
 
 GROUP = "training"
@@ -139,4 +140,6 @@ def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]
 
 
 def _run(name: str, stage: Stage, config: TrainConfig, log: MetricsLog) -> None:
-    run_stage(name, stage, config, config.optim.value_steps, log, lambda update, tensors: None)
+    steps = config.optim.value_steps
+    plan = StagePlan(name, steps, 0, "train")
+    run_stage(plan, stage, config, steps, log, lambda update, tensors: None)

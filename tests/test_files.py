@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from policy_fixtures import describe
 
 from qsft_robot.files import (
     ABANDONED,
@@ -38,7 +39,7 @@ def layer(value: float) -> torch.nn.Linear:
 def checkpoint(tmp_path: Path) -> Path:
     folder = tmp_path / "checkpoint"
     tensors = {"optimizer.0.step": torch.tensor(3.0)}
-    write_checkpoint(folder, {"method": "sft"}, layer(1.0), {"update": 3}, tensors)
+    write_checkpoint(folder, describe("sft"), layer(1.0), {"update": 3}, tensors)
     return folder
 
 
@@ -56,7 +57,7 @@ def test_the_sums_are_those_of_sha256sum(checkpoint):
 
 
 def test_a_new_checkpoint_takes_the_old_ones_place_and_nothing_is_left_beside_it(checkpoint):
-    write_checkpoint(checkpoint, {"method": "qsft"}, layer(2.0))
+    write_checkpoint(checkpoint, describe("qsft"), layer(2.0))
     description, weights = read_policy_folder(checkpoint)
     assert description["method"] == "qsft"
     assert (weights["weight"] == 2).all()
@@ -66,7 +67,7 @@ def test_a_new_checkpoint_takes_the_old_ones_place_and_nothing_is_left_beside_it
 
 def test_the_folder_takes_its_place_where_the_system_has_no_exchange(checkpoint, monkeypatch):
     monkeypatch.setattr("qsft_robot.files._exchange", lambda a, b: False)
-    write_checkpoint(checkpoint, {"method": "qsft"}, layer(2.0))
+    write_checkpoint(checkpoint, describe("qsft"), layer(2.0))
     assert read_policy_folder(checkpoint)[0]["method"] == "qsft"
     assert list(checkpoint.parent.iterdir()) == [checkpoint]
 
@@ -212,19 +213,20 @@ def test_sums_cover_files_in_subfolders(tmp_path):
 # Each child is killed (SIGKILL) just before it executes the next line of the two files that write
 # a checkpoint, from the first line to the last.
 KILLED = """
-import os, signal, sys
+import json, os, signal, sys
 from pathlib import Path
 import torch
 from qsft_robot import files
 from qsft_robot.policy import checkpoint
 
-folder = Path(sys.argv[1])
+folder, DESCRIPTION = Path(sys.argv[1]), json.loads(sys.argv[2])
 
 def save(value):
     torch.manual_seed(0)
     linear = torch.nn.Linear(8, 8)
     torch.nn.init.constant_(linear.weight, value)
-    checkpoint.write_checkpoint(folder, {"value": value}, linear, {"update": value}, {})
+    description = {**DESCRIPTION, "value": value}
+    checkpoint.write_checkpoint(folder, description, linear, {"update": value}, {})
 
 def kill_at(line):
     seen = 0
@@ -267,7 +269,7 @@ print(killed)
 
 def test_a_kill_at_any_line_leaves_a_whole_checkpoint(tmp_path, repository):
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "checkpoint")],
+        [sys.executable, "-c", KILLED, str(tmp_path / "checkpoint"), json.dumps(describe())],
         cwd=repository, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -180,7 +180,9 @@ class TokenPolicy:
             ].to(self.device)
             for camera in self.cameras
         }
-        newest = replace(base, images=images, frame_mask=base.frame_mask[:, -1:])
+        newest = replace(
+            base, images=images, state=base.state[:, -1:], frame_mask=base.frame_mask[:, -1:]
+        )
         contexts: list[TokenBatch] = []
         for i, model in enumerate(self._trunks):
             if i > 0 and self.description["shared_image_features"]:

@@ -156,8 +156,8 @@ def evaluate(
         ready = time.monotonic()
         try:
             with _progress_bar(len(seeds), progress) as tell:
-                filmed = seeds[:videos] if video_of == "first" else []
-                episodes = batches.run(seeds, filmed, tell)
+                to_film = seeds[:videos] if video_of == "first" else []
+                episodes = batches.run(seeds, to_film, tell)
         except BaseException:
             # Hours of rollouts are not lost to Ctrl-C or to a policy that raises.
             if folder is not None and batches.finished:

@@ -264,10 +264,9 @@ def admissible_rows(episode: Episode) -> list[str]:
     return [*rows, listed[-1]]
 
 
-def action_chunks(
-    actions: Float[np.ndarray, "t d"], horizon: int
-) -> tuple[Float[np.ndarray, "t h d"], np.ndarray]:
-    """The next `horizon` actions of each step and which of them are real, bool [t, h]; past the
+def action_chunks(actions: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    """The next `horizon` actions of each step, [t, h, d] or commands [t, h], and which of them are
+    real, bool [t, h]; past the
     end of the log the last action stands in, masked."""
     index = np.arange(len(actions))[:, None] + np.arange(horizon)
     return actions[np.minimum(index, len(actions) - 1)], index < len(actions)

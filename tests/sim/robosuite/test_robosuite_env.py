@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 
 pytest.importorskip("robosuite")
 
-from sim.robosuite.env import RobosuiteEnv, build_robosuite_env
+from sim.robosuite.env import RobosuiteEnv, build_env
 
 # As robomimic's Lift file, made with robosuite 1.2-1.4, has it.
 OLD_FILE = {
@@ -176,7 +176,7 @@ def test_env_args_rebuild_the_same_environment(lift_with_cameras):
         table_friction=[0.9, 0.005, 0.0001],
     )
     written = json.loads(json.dumps(env.env_args))
-    again = build_robosuite_env(written)
+    again = build_env(written)
     assert again.env_args == env.env_args
     assert again.observation_space == env.observation_space
     assert (again.max_steps, again.settings.terminate_on_success) == (7, False)
@@ -188,7 +188,7 @@ def test_env_args_rebuild_the_same_environment(lift_with_cameras):
 
 def test_a_file_of_robosuite_1_4_rebuilds_with_one_warning_for_what_is_gone():
     with pytest.warns(UserWarning, match="gripper_visualizations") as caught:
-        env = build_robosuite_env(OLD_FILE)
+        env = build_env(OLD_FILE)
     assert len(caught) == 1
     assert {key: space.shape for key, space in env.observation_space.items()} == LOW_DIM
     part = env.settings.make_kwargs["controller_configs"]["body_parts"]["right"]
