@@ -87,6 +87,7 @@ def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]
     save_file(timm.create_model(tower).state_dict(), weights)
     config = TrainConfig(
         out=folder,
+        device="cpu",
         data=DataConfig(path=path, state_keys=(STATE,), cameras=(CAMERA,)),
         model=ModelConfig(image_encoder=f"timm:{tower}", image_weights=str(weights), dropout=0.0),
         optim=OptimConfig(batch_size=batch),

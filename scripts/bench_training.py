@@ -69,6 +69,7 @@ def build_stages(
         dropout=config.model.dropout,
         **shape,
     )
+    data.read_words(model.encode_words)
     if pixels:
         tokens, width = model.config.frame_image_tokens, model.config.width
         data = on_features(data, torch.randn(data.rows, tokens, width).half())
@@ -96,7 +97,7 @@ def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]
         # The features stand in for the images, which the loop never reads then.
         keys = ("proprio",) if pixels else ("proprio", "target")
         config = with_settings(
-            apply_presets(TrainConfig(), names),
+            apply_presets(TrainConfig(device="cpu"), names),
             {
                 "data.cameras": (),
                 "data.auxiliary_keys": (),

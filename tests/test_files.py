@@ -27,6 +27,7 @@ from qsft_robot.policy.checkpoint import (
     read_training,
     write_checkpoint,
 )
+from qsft_robot.policy.folder import FORMAT
 
 
 def layer(value: float) -> torch.nn.Linear:
@@ -111,7 +112,7 @@ def test_another_format_is_refused(tmp_path):
 
 def test_a_weights_file_that_is_none_is_refused_with_its_name(tmp_path):
     with atomic_folder(tmp_path / "p") as temporary:
-        write_json(temporary / "policy.json", {"format": "qsft-robot policy 2"})
+        write_json(temporary / "policy.json", {"format": FORMAT, **describe()})
         (temporary / "weights.safetensors").write_bytes(b"not tensors")
     with pytest.raises(ValueError, match=r"weights\.safetensors: not a readable safetensors"):
         read_policy_folder(tmp_path / "p")

@@ -109,7 +109,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_with_the_file(monkeypatch, cap
 
     path = tmp_path / "a.hdf5"
     path.touch()
-    monkeypatch.setattr("qsft_robot.logs.inspection.summarize", lambda *a, **k: broken(a))
+    monkeypatch.setattr("qsft_robot.logs.doctor.hdf5_logs.hdf5_source", lambda *a, **k: broken(a))
     assert main(["inspect", str(path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: something unexpected")

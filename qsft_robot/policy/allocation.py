@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 GIB = 1 << 30
 # No size of a model, a tokenizer or an image here comes near.
 LARGEST_NUMBER = 10_000_000
+# Entries whose numbers are no sizes but ids of hashed words.
+_IDS = frozenset({"action_words"})
 # Operations that make memory of numbers alone.
 _FACTORIES = frozenset(
     (
@@ -28,7 +30,8 @@ def check_numbers(value: Any, where: str) -> None:
     arrays of that size are made before they could be compared with the weights."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            check_numbers(inner, f"{where}.{key}")
+            if key not in _IDS:
+                check_numbers(inner, f"{where}.{key}")
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for inner in value:
             check_numbers(inner, where)

@@ -105,7 +105,7 @@ def test_an_export_that_nothing_can_serve_writes_nothing(config, tmp_path):
     train(setting)
     with pytest.raises(ValueError, match="needs a value network"):
         export_policy(setting.out / "checkpoint", tmp_path / "p", {"rule": "ratio"})
-    with pytest.raises(ValueError, match="unknown acting rule"):
+    with pytest.raises(ValueError, match="rule is 'powr'"):
         export_policy(setting.out / "checkpoint", tmp_path / "p", {"rule": "powr"})
     assert not (tmp_path / "p").exists()
 
