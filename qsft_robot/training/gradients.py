@@ -12,9 +12,9 @@ from qsft_robot.algorithms.log_probs import Metrics
 from qsft_robot.algorithms.stage import Scale, Stage
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.parallel.distributed import processes
-from qsft_robot.parallel.threads import add_gradients_together
 from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.training.optimizer import trainable
+from qsft_robot.training.threads import add_gradients_together
 
 
 def add_gradients(

@@ -8,8 +8,8 @@ from torch import nn
 
 from qsft_robot.config.model import ModelConfig
 from qsft_robot.config.train import OptimConfig, TrainConfig
-from qsft_robot.parallel.threads import add_gradients_together
 from qsft_robot.training.optimizer import check_parts
+from qsft_robot.training.threads import add_gradients_together
 
 
 @pytest.mark.parametrize("count", [2, 3])
