@@ -213,6 +213,8 @@ def inspect(
     json: bool = False,
     fail_on: Literal["warning", "error"] | None = None,
     policy: tuple[Path, ...] = (),
+    trust_remote_code: bool = False,
+    allow_downloads: bool = False,
 ) -> int:
     """Show what logs hold (keys, shapes, ranges, returns, success) and what is wrong with them.
 
@@ -226,6 +228,9 @@ def inspect(
         policy: Run folders or exported policies with values: logs are ranked by how far V at their
             end lies from that of logs of the same outcome. Two, each trained on the mask of one
             half, judge every log by the one that never saw it.
+        trust_remote_code: Run code that a pretrained model of a policy brings along. Only for
+            publishers that you trust.
+        allow_downloads: Fetch a model that a policy names from the hub, where it is not here yet.
     """
     from rich.console import Console
 
@@ -255,7 +260,8 @@ def inspect(
             path, filter_key=filter_key, log_end=ends, success_reward=success_reward
         )
     summary = summarize_source(source, success_reward)
-    ranked = _ranked(path, policy, filter_key)
+    trust = Trust(trust_remote_code, allow_downloads)
+    ranked = _ranked(path, policy, filter_key, trust)
     if json:
         values = {"values": [x.to_json() for x in ranked]} if policy else {}
         say(dumps(summary.to_json() | values, indent=2, allow_nan=False))
@@ -267,13 +273,23 @@ def inspect(
     return int(fail_on is not None and reaches(summary.findings, fail_on))
 
 
-def _ranked(path: Path, folders: tuple[Path, ...], filter_key: str | None) -> list[LogValue]:
+def _ranked(
+    path: Path, folders: tuple[Path, ...], filter_key: str | None, trust: Trust
+) -> list[LogValue]:
     if not folders:
         return []
-    from qsft_robot.build import open_policy
     from qsft_robot.logs.value_ranking import rank_by_value
+    from qsft_robot.policy.open import open_policy
 
-    return rank_by_value(path, [open_policy(folder) for folder in folders], filter_key)
+    policies = [
+        open_policy(
+            folder,
+            trust_remote_code=trust.remote_code,
+            allow_downloads=trust.downloads,
+        )
+        for folder in folders
+    ]
+    return rank_by_value(path, policies, filter_key)
 
 
 def playback(
