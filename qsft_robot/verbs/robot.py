@@ -118,6 +118,7 @@ def run(
 
     finite(
         {
+            "--control-hz": control_hz,
             "--seconds": seconds,
             "--max-speed": max_speed,
             "--action-low": action_low,

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qsft_robot.policy.logged_ranges import LoggedRanges, WatchedReadings
@@ -18,6 +18,7 @@ NEW = {**OLD, "state_range": {"q": {"low": [-1.0, 5.0], "high": [2.0, 5.0]}}}
 NUMBER = st.floats(-1e6, 1e6)
 
 
+@settings(deadline=None)
 @given(NUMBER, NUMBER)
 def test_far_is_beyond_the_range_by_three_times_its_width(first, second):
     found = list(LoggedRanges.of(NEW).far({"q": np.array([first, second])}))
@@ -28,12 +29,14 @@ def test_far_is_beyond_the_range_by_three_times_its_width(first, second):
         assert found[0].value == [first, second][found[0].index]
 
 
+@settings(deadline=None)
 @given(NUMBER)
 def test_without_a_range_three_deviations_stand_for_it(first):
     found = list(LoggedRanges.of(OLD).far({"q": np.array([first, 5.0])}))
     assert bool(found) == (abs(first) > 3 + 3 * 6)
 
 
+@settings(deadline=None)
 @given(NUMBER)
 def test_of_the_policys_keys_what_never_changed_in_the_logs_is_not_read(second):
     assert not list(LoggedRanges.of(NEW).far({"q": np.array([0.0, second])}, ["q"]))

@@ -10,7 +10,7 @@ import msgpack
 import numpy as np
 import openpi_client.msgpack_numpy as openpi
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -58,11 +58,13 @@ def same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b
 
 
+@settings(deadline=None)
 @given(TREES)
 def test_a_message_comes_back_as_it_was(message):
     assert same(unpack(pack(message)), message)
 
 
+@settings(deadline=None)
 @given(TREES)
 def test_the_bytes_are_those_of_openpi_and_openpi_reads_them(message):
     assert pack(message) == openpi.packb(message)
@@ -74,12 +76,14 @@ def test_a_view_with_strides_is_sent_as_what_it_shows():
     assert same(unpack(pack(array)), array.copy())
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_a_wire_error(frame):
     with suppress(WireError):
         unpack(frame)
 
 
+@settings(deadline=None)
 @given(TREES, st.data())
 def test_a_damaged_message_is_a_message_or_a_wire_error(message, data):
     frame = bytearray(pack(message))
