@@ -99,7 +99,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
         pretrain(dataclasses.replace(stopped, steps=6), say=lambda line: None)
     said: list[str] = []
     pretrain(stopped, say=said.append)
-    assert "going on from step 4" in said[1]
+    assert any("going on from step 4" in line for line in said)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["stopped", "whole"]
     (ours, our_curve), (theirs, their_curve) = map(weights_and_curve, (stopped.out, config.out))
     assert our_curve == their_curve

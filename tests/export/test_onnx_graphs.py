@@ -121,7 +121,8 @@ def test_the_module_that_is_exported_decides_as_the_policy(random):
         given |= {"state": state[0], "frame_mask": frame_mask[0], "text_ids": text_ids[0]}
         given |= {"returns": returns[0], "noise": random.noise([theirs])}
         given |= {"temperature": torch.tensor(random.acting.temperature)}
-        actions, _, *value = DecisionGraph(random, list(given))(*given.values())
+        actions, _, finite, *value = DecisionGraph(random, list(given))(*given.values())
+        assert finite.all()
         np.testing.assert_array_equal(actions[0].numpy(), expected.actions)
         assert (value[0].item() if value else None) == expected.value
 

@@ -107,6 +107,7 @@ def config(logs: Path, pixel_logs: Path, tmp_path: Path) -> Config:
     def build(*presets: str, pixels: bool = False, **settings: Any) -> TrainConfig:
         base = TrainConfig(
             out=tmp_path / "run",
+            device="cpu",
             data=DataConfig(
                 pixel_logs if pixels else logs,
                 ("proprio",) if pixels else ("proprio", "target"),

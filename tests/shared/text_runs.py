@@ -14,6 +14,7 @@ from qsft_robot.presets.look_up import with_settings
 def settings(path: Path, out: Path, **changes: object) -> TrainConfig:
     base = TrainConfig(
         out=out,
+        device="cpu",
         data=DataConfig(path, text_keys=("feedback",)),
         model=ModelConfig(width=32, depth=2, dropout=0.1, text_history=6, frame_text_length=10),
         tokenizer=TokenizerConfig(kind="commands"),

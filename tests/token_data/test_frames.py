@@ -111,7 +111,7 @@ def test_an_unknown_camera_is_answered_with_the_nearest(path):
         build(path, cameras=["front"])
     with pytest.raises(ValueError, match=r"no camera 'side_image'.*front_image, wrist_image"):
         build(path).read("side_image", np.array([0]))
-    with pytest.raises(ValueError, match=r"proprio.*a camera is uint8"):
+    with pytest.raises(ValueError, match=r"proprio.*A camera is uint8"):
         build(path, cameras=["proprio"])
 
 
