@@ -16,7 +16,7 @@ def test_a_run_keeps_the_precision_that_auto_took_also_on_another_machine(
     taken = {"auto": "bfloat16"}
     choose = lambda asked, device: (taken.get(asked, asked), "a reason")  # noqa: E731
     monkeypatch.setattr(machine, "choose_precision", choose)
-    parts = config(optim__precision="auto", out=tmp_path / "parts")
+    parts = config(optim__precision="auto", device="auto", out=tmp_path / "parts")
     train(parts, stop_after=3)
     assert "device: cpu" in (said := capfd.readouterr().err)
     assert "precision: bfloat16 (a reason)" in said
