@@ -105,6 +105,8 @@ def serve_and_stop(words: tuple[Any, ...]) -> Answer:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
+    # A signal that comes after `serve` has put the old handler back ends nothing.
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
     thread = threading.Thread(target=stop)
     thread.start()
     try:
@@ -113,6 +115,7 @@ def serve_and_stop(words: tuple[Any, ...]) -> Answer:
     finally:
         over.set()
         thread.join()
+        signal.signal(signal.SIGTERM, before)
     return Answer(status, out.getvalue(), err.getvalue())
 
 

@@ -24,6 +24,14 @@ install_import_hook(
 )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_warning_recorded(warning_message) -> None:
+    """Warnings in ASCII: workers report in UTF-8, which names of strange files do not keep to."""
+    told = warning_message.message
+    if isinstance(told, Warning) and not str(told).isascii():
+        told.args = (ascii(str(told)),)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

@@ -29,6 +29,7 @@ from qsft_robot.logs.copying import copy_log
 from qsft_robot.logs.hdf5_members import arrays, attribute, kind_of, place
 from qsft_robot.logs.images import images_in
 from qsft_robot.logs.writer import write_error
+from qsft_robot.printed_text import printable
 from qsft_robot.versions import VERSIONS, compare_files, joined_versions, recorded_versions
 
 # The mask of a source file's logs: this and the file's stem.
@@ -276,7 +277,8 @@ def _copy_all(
                     )
             masks.setdefault(mask, []).extend(renamed[name] for name in names)
         if source_masks:
-            masks[_free_name(f"{SOURCE_MASK}{source.path.stem}", taken)] = [*renamed.values()]
+            stem = printable(source.path.stem)  # a name of HDF5 is UTF-8, one of a file may not be
+            masks[_free_name(f"{SOURCE_MASK}{stem}", taken)] = [*renamed.values()]
     data.attrs["total"] = total
     if env_args:
         data.attrs["env_args"] = json.dumps(dict(env_args))

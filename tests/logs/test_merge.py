@@ -1,6 +1,7 @@
 """Merged files hold every log of their sources, and relabeled ones differ in what was named."""
 
 import json
+import os
 
 import h5py
 import numpy as np
@@ -108,6 +109,12 @@ def test_files_with_only_dones_are_taken_as_they_are(tmp_path, rng):
         assert file["data/demo_1/states"].compression == "gzip"
         assert "terminated" in file["data/demo_2"]
     assert [e.terminated for e in read_episodes(out)] == [True, True, True]
+
+
+def test_a_file_name_beyond_utf8_gets_a_mask_that_shows_it(tmp_path, rng):
+    path = write(tmp_path / os.fsdecode(b"logs\xff.hdf5"), [episode(rng)])
+    masks = read_masks(merge_files([path], tmp_path / "out.hdf5"))
+    assert masks == {r"from_logs\udcff": ["demo_0"]}
 
 
 def test_stems_that_repeat_get_masks_of_their_own(tmp_path, rng):
