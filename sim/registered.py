@@ -7,6 +7,9 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import load_env_creator
+
+from sim.argument_kinds import checked_arguments, kinds_of
 
 # Where packages register their environments, for gymnasium to load them by itself.
 _PLUGINS = "gymnasium.envs"
@@ -19,6 +22,7 @@ def build_registered(
     that it does not take itself is gymnasium's own; ValueError for another argument that it does
     not take, and for a name that nobody registered."""
     check_import(name, imports)
+    kwargs = checked_arguments(f"env_kwargs of gymnasium:{name}", _kinds(name), kwargs)
     try:
         return gymnasium.make(name, **kwargs)
     except TypeError as error:
@@ -32,6 +36,16 @@ def build_registered(
         raise ValueError(f"gymnasium:{name}: {error}{flag}") from error
     except gymnasium.error.Error as error:
         raise ValueError(f"gymnasium:{name}: {error}") from error
+
+
+def _kinds(name: str) -> dict[str, Any]:
+    """Kinds of the arguments of a registered environment; none where gymnasium does not know it."""
+    try:
+        entry = gymnasium.spec(name).entry_point
+        built = load_env_creator(entry) if isinstance(entry, str) else entry
+    except (gymnasium.error.Error, ImportError, AttributeError):
+        return {}  # gymnasium.make says what is wrong
+    return {} if built is None else kinds_of(built)
 
 
 def check_import(name: str, imports: Collection[str]) -> None:

@@ -63,8 +63,12 @@ def build_env(
         raise unknown("environment", name, environment_names())
     if hasattr(part, "build_env"):
         return part.build_env(env_args, **overrides)
+    from sim.argument_kinds import checked_arguments, kinds_of
+
     kwargs = {**env_args.get("env_kwargs", {}), **overrides}
-    return part.ENVIRONMENT(**_known_kwargs(name, part.ENVIRONMENT, kwargs))
+    kwargs = _known_kwargs(name, part.ENVIRONMENT, kwargs)
+    kinds = kinds_of(part.ENVIRONMENT)
+    return part.ENVIRONMENT(**checked_arguments(f"env_kwargs of {name}", kinds, kwargs))
 
 
 def showing(env_args: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

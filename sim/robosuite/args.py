@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sim.argument_kinds import checked_arguments, kinds_of
+
 # Our settings are written under env_kwargs["renderer_config"]["qsft_robot"]: robosuite.make takes
 # that keyword and ignores it with the renderer "mujoco", and refuses any name that it doesn't know,
 # so that robosuite and robomimic rebuild the environment from our files, too.
@@ -41,6 +43,14 @@ _DECIDED = {
     "use_image_obs",
 }  # fmt: skip
 _OWN = ("max_steps", "terminate_on_success", "keys", "render_quality", "cameras", "image_size")
+_KINDS: dict[str, Any] = {
+    "max_steps": int | None, "terminate_on_success": bool | None, "keys": Sequence[str] | None,
+    "render_quality": str | None, "instruction": str | None,
+    "cameras": str | Sequence[str] | None, "image_size": int | Sequence[int] | None,
+    "camera_names": str | Sequence[str], "camera_heights": int | Sequence[int],
+    "camera_widths": int | Sequence[int], "use_camera_obs": bool, "robots": str | Sequence[str],
+    "control_freq": float, "lite_physics": bool, "language": str | None, "lang": str | None,
+}  # fmt: skip
 # robosuite 1.0-1.4 names -> 1.5 names, inside a controller's own dictionary
 _RENAMED = {"damping": "damping_ratio", "damping_limits": "damping_ratio_limits"}
 _OSC_POSE = {
@@ -126,19 +136,24 @@ def read_settings(
     env_name: str,
     env_version: str | None,
     env_kwargs: Mapping[str, Any],
-    known: Sequence[str],
+    known: Mapping[str, Any],
     robosuite_version: str,
 ) -> RobosuiteSettings:
     """Read `env_kwargs`, of ours or of robomimic with robosuite 1.2-1.5, into settings.
 
     `env_version` is the robosuite that the file was made with (None: unknown), `known` are the
-    names that the task's class takes. Names that nothing understands are dropped with one warning.
-    Raises ValueError for what cannot be mapped.
+    arguments that the task's class takes, with their kinds where they are known (else None).
+    Names that nothing understands are dropped with one warning. Raises ValueError for what cannot
+    be mapped.
     """
-    name, written = env_name, dict(env_kwargs)
-    section = (written.get("renderer_config") or {}).get(OWN_SECTION)
+    where = f"env_kwargs of {env_name}"
+    told = {k: kind for k, kind in known.items() if kind is not None and k not in _DECIDED}
+    kinds = told | _KINDS
+    name, written = env_name, checked_arguments(where, kinds, env_kwargs)
+    section = _own_section(written)
     own = dict(section or {}) | {key: written.pop(key) for key in _OWN if key in written}
     own = {key: value for key, value in own.items() if value is not None}
+    own = checked_arguments(where, _KINDS, own)
     # robomimic's files were rendered by robosuite's own settings, with older physics before 1.5
     foreign = section is None and written.get("controller_configs") is not None
     language = written.get("language") or written.get("lang") or own.get("instruction")
@@ -197,6 +212,19 @@ def read_settings(
     )
 
 
+def _own_section(env_kwargs: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Our own settings, where the environment has them; ValueError where they are no object."""
+    section = env_kwargs.get("renderer_config")
+    for key in ("renderer_config", OWN_SECTION):
+        if section is None:
+            return None
+        if not isinstance(section, Mapping):
+            raise ValueError(f"env_kwargs: {key} is {section!r}, where an object is expected.")
+        if key != OWN_SECTION:
+            section = section.get(OWN_SECTION)
+    return section
+
+
 def composite_controller(config: Any) -> dict[str, Any]:
     """A robosuite 1.5 composite controller from None (OSC pose), a 1.0-1.4 controller dictionary,
     a list of one of them, or a composite dictionary."""
@@ -241,7 +269,7 @@ def _flat_parts(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def seeing(env_kwargs: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """`env_kwargs` of an environment that shows these low-dimensional keys beside its own."""
-    section = (env_kwargs.get("renderer_config") or {}).get(OWN_SECTION) or {}
+    section = _own_section(env_kwargs) or {}
     own = env_kwargs.get("keys") or section.get("keys") or LOW_DIM_KEYS
     return {**env_kwargs, "keys": [*dict.fromkeys([*own, *keys])]}
 
@@ -265,8 +293,9 @@ def _part(config: Any) -> Any:
     return part
 
 
-def names_taken(environment_class: type) -> list[str]:
-    """The keyword names that a robosuite task takes, its base classes' included."""
+def arguments_taken(environment_class: type) -> dict[str, Any]:
+    """Keyword names that a robosuite task takes, its base classes' included, with their kinds
+    where their defaults tell them."""
     names: list[str] = []
     for base in environment_class.__mro__:
         if "__init__" in vars(base) and base is not object:
@@ -274,7 +303,8 @@ def names_taken(environment_class: type) -> list[str]:
             names += [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
             if not any(p.kind is p.VAR_KEYWORD for p in parameters):
                 break
-    return names
+    kinds = kinds_of(environment_class)
+    return {name: kinds.get(name) for name in names}
 
 
 def _read_robots(robots: Any) -> list[str]:

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from sim.robosuite.args import GL_HELP, RobosuiteSettings, names_taken, read_settings
+from sim.robosuite.args import GL_HELP, RobosuiteSettings, arguments_taken, read_settings
 
 TASKS = ("Lift", "PickPlaceCan", "Stack", "NutAssemblySquare")
 _INSTALL = "robosuite is not installed; run: pip install 'qsft-robot[robosuite]'"
@@ -92,7 +92,7 @@ class RobosuiteEnv(gymnasium.Env):
             )
         task = registered[env_name]
         self.settings: RobosuiteSettings = read_settings(
-            env_name, env_version, env_kwargs, names_taken(task), version
+            env_name, env_version, env_kwargs, arguments_taken(task), version
         )
         self.env_args = self.settings.env_args()
         self.control_hz = self.settings.control_hz

@@ -30,7 +30,7 @@ def test_a_controller_without_the_arm_is_refused(parts):
 def test_a_policys_keys_are_asked_for_beside_those_of_the_file(kwargs):
     wanted = ["robot0_joint_pos", "object"]
     env_args = showing({"env_name": "Lift", "env_kwargs": kwargs}, wanted)
-    settings = read_settings("Lift", None, env_args["env_kwargs"], (), "1.5.2")
+    settings = read_settings("Lift", None, env_args["env_kwargs"], {}, "1.5.2")
     own = kwargs.get("renderer_config", {}).get(OWN_SECTION, {}).get("keys", LOW_DIM_KEYS)
     assert settings.keys == (*own, *[key for key in wanted if key not in own])
 
