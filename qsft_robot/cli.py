@@ -29,7 +29,7 @@ from qsft_robot.presets.look_up import (
     apply_presets,
     with_settings,
 )
-from qsft_robot.printed_text import one_line, printable, say
+from qsft_robot.printed_text import command, one_line, printable, say
 from qsft_robot.trust import ALLOW_DOWNLOADS, TRUST_REMOTE_CODE, Trust
 from qsft_robot.verbs.convert import export_lerobot, import_lerobot, merge, relabel
 from qsft_robot.verbs.data import collect, generate, inspect, playback
@@ -72,9 +72,8 @@ def train(arguments: Sequence[str]) -> None:
 
     policy = run(config, resume=resume)
     if processes().is_main:
-        folder = printable(config.out)
-        say(f"policy: {printable(policy)}\nevaluate it: qsft-robot evaluate {folder}")
-        say(f"run it without torch (ONNX graphs beside it): qsft-robot export {folder}")
+        say(f"policy: {printable(policy)}\nevaluate it: {command('evaluate', config.out)}")
+        say(f"run it without torch (ONNX graphs beside it): {command('export', config.out)}")
 
 
 def train_config(arguments: Sequence[str]) -> TrainConfig:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -37,6 +40,16 @@ def one_line(text: object) -> str:
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST * 3 // 4]} [...] {line[-_LONGEST // 4 :]}"
     return line
+
+
+def command(*words: object) -> str:
+    """A command of ours to copy into a shell: by the path of the program where no search path
+    leads to it, words that a shell would split or read quoted."""
+    program = "qsft-robot"
+    if shutil.which(program) is None:
+        here = Path(sys.argv[0]).name == program
+        program = sys.argv[0] if here else f"{shlex.quote(sys.executable)} -m qsft_robot.cli"
+    return printable(f"{program} {shlex.join(map(str, words))}")
 
 
 def cell(text: object, style: str = "") -> Text:

@@ -97,3 +97,35 @@ def test_the_versions_of_everything_that_results_rest_on_are_listed():
     for name in ("transformers", "peft", "onnxruntime", "open_clip_torch", "alfworld", "textworld"):
         assert name in told
     assert told["mujoco"] == HERE["mujoco"]
+
+
+@pytest.fixture(scope="module")
+def run_of_another(logs, tmp_path_factory):
+    """A run whose logs another MuJoCo made, in a folder that a shell would split."""
+    folder = tmp_path_factory.mktemp("run of another")
+    other = from_other_versions(logs, folder / "other.hdf5", mujoco="3.9.0")
+    assert main(["train", "--data.path", str(other), "--out", str(folder / "run"),
+                 "--optim.behavior-steps", "1", "--optim.value-steps", "1",
+                 "--model.width", "16", "--model.depth", "1"]) == 0  # fmt: skip
+    return folder / "run"
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "collect", "run"])
+def test_what_acts_in_another_simulator_than_its_logs_says_so_or_refuses(
+    run_of_another, tmp_path, capsys, verb
+):
+    out = tmp_path / "out"
+    words = {
+        "evaluate": [run_of_another, "--episodes", 1, "--max-steps", 2, "--workers", 1],
+        "collect": ["tabletop/pick", "--policy", run_of_another, "--out", out, "--episodes", 1,
+                    "--workers", 1, "--cameras", "--env-kwargs", "max_steps=2"],
+        "run": [run_of_another, "--robot", "env", "--out", out, "--seconds", 0.2],
+    }[verb]  # fmt: skip
+    words = [verb, *map(str, words)]
+    assert main([*words, "--strict-versions"]) == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert f"come from mujoco 3.9.0, but mujoco {HERE['mujoco']} simulates here" in line
+    assert "refused by --strict-versions" in line
+    assert not out.exists()
+    with pytest.warns(UserWarning, match=r"come from mujoco 3\.9\.0"):
+        assert main(words) == 0

@@ -56,9 +56,9 @@ class Driver:
             self._call("begin_episode", lambda: robot.begin_episode(seed))
 
     def outcome(self) -> Outcome:
-        """How the episode stands; undecided where the robot doesn't know."""
+        """How the episode stands; untold where the robot doesn't know."""
         if not isinstance(self.robot, EpisodicRobot):
-            return Outcome(False)
+            return Outcome(None)
         found = self._call("outcome", self.robot.outcome)
         if not isinstance(found, Outcome):
             raise RuntimeError(f"robot {self.name}: outcome() gave {type(found).__name__}.")

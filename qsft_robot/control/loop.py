@@ -74,7 +74,7 @@ class EpisodeEnd:
     # success, over, steps, watchdog, policy (another one answers now), robot (it failed), or what
     # the operator asked for: stop, quit, failed, done
     reason: str
-    success: bool
+    success: bool | None  # None where neither the robot nor a person told it
     steps: int
     # The last error, where the watchdog stopped the episode or another policy answers.
     error: str | None = None
@@ -150,11 +150,12 @@ class ControlLoop:
         self.limiter.reset(self.driver.episodic)
         # Why the arm holds, since it last acted.
         self._why: str | None = None
+        self._told: bool | None = None  # success, by the robot
         self._changed: BaseException | None = None
         self.last_error = self.unheld = None
         tick = steps = 0
         seen: Observation | None = None
-        end = EpisodeEnd("robot", False, 0)
+        end = EpisodeEnd("robot", None, 0)
         began = self._clock.now()
         try:
             # A robot that lays out its own episodes has just moved; one that was never looked at
@@ -171,7 +172,7 @@ class ControlLoop:
                 reason, success = self._reason(steps)
                 if reason is None:
                     action, held = self._choose(seen, tick, grid)
-                    reason, success = self._late(), False
+                    reason, success = self._late(), self._told
                 if reason is not None:
                     told = reason in ("watchdog", "policy")
                     end = EpisodeEnd(reason, success, steps, self.last_error if told else None)
@@ -214,19 +215,20 @@ class ControlLoop:
         self.cadence.add("observe", self._clock.now() - began)
         return seen
 
-    def _reason(self, steps: int) -> tuple[str | None, bool]:
+    def _reason(self, steps: int) -> tuple[str | None, bool | None]:
         """Why the episode is over before this tick acts, and whether it succeeded."""
         outcome = self.driver.outcome()
-        if outcome.success:
+        self._told = told = outcome.success
+        if told:
             return "success", True
         if outcome.over:
-            return "over", False
+            return "over", told
         request = self._stop_request()
         if request is not None:
-            return request, request == "done"
+            return request, {"done": True, "failed": False}.get(request, told)
         if self.settings.max_steps is not None and steps >= self.settings.max_steps:
-            return "steps", False
-        return None, False
+            return "steps", told
+        return None, told
 
     def _late(self) -> str | None:
         """Why the episode ends although there may be an action: nothing came for too long, or the

@@ -152,7 +152,7 @@ class Robot(Protocol):
 class Outcome:
     """How the episode of a robot stands."""
 
-    success: bool
+    success: bool | None  # None where nothing tells it
     # Nothing more can be done: a recording is at its end, an environment reached its step limit.
     over: bool = False
 

@@ -156,8 +156,6 @@ class _Run:
         """The episodes, one after the other, until one ends the run."""
         settings, operator, loop = self.settings, self.operator, self.loop
         assert loop is not None
-        # Where the robot itself tells success, a time limit without it is a failure.
-        outcome = settings.outcome or ("failure" if self.driver.episodic else None)
         for i in range(settings.episodes):
             seed, number = settings.seed + i, f"episode {i + 1} of {settings.episodes}"
             operator.begin_episode()
@@ -181,7 +179,7 @@ class _Run:
                     "control_hz": settings.loop.control_hz,
                     "began": datetime.now(UTC).isoformat(timespec="seconds"),
                 }
-                recorders.append(self.log.episode(told, outcome))
+                recorders.append(self.log.episode(told, settings.outcome))
             self.status.begin(number)
             end = loop.run_episode(_Both(recorders) if recorders else None)
             self.status.end()

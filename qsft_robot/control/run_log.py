@@ -14,6 +14,7 @@ import numpy as np
 from qsft_robot.control.loop import EpisodeEnd
 from qsft_robot.control.row_spool import RowSpool
 from qsft_robot.logs.checks import env_args_of, open_demonstrations
+from qsft_robot.logs.ends import OUTCOME, UNTOLD
 from qsft_robot.logs.merge import environment_differences, merge_files
 from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.types import Episode, Observation
@@ -37,7 +38,8 @@ class EpisodeLog:
         attributes: Mapping[str, Any],
         outcome: str | None = None,
     ) -> None:
-        """`outcome`: what an end by the time limit is, "success" or "failure"; None: cut short."""
+        """`outcome`: what an end by the time limit is, "success" or "failure"; None: a failure
+        where the robot tells success, else cut short."""
         self.path, self._outcome = path, outcome
         self._env_args, self._attributes = env_args, dict(attributes)
         self._spool = RowSpool(path.with_name(f".{path.stem}.rows"))
@@ -68,9 +70,11 @@ class EpisodeLog:
             self._spool.remove()
 
     def _write(self, steps: int, end: EpisodeEnd) -> None:
-        judged = end.reason == "steps" and self._outcome is not None
-        success = end.success or (judged and self._outcome == "success")
-        known = end.reason in KNOWN or judged
+        success = end.success
+        if end.reason == "steps" and self._outcome is not None:
+            success = success or self._outcome == "success"
+        # An end whose outcome nobody told is none that is known.
+        known = end.reason in (*KNOWN, "steps") and success is not None
         found = self._spool.rows(steps + 1, but=(_ACTION,))
         if found.left_out:
             warnings.warn(
@@ -87,7 +91,8 @@ class EpisodeLog:
                 stacklevel=4,
             )
         rewards = np.zeros(steps, np.float32)
-        rewards[-1] = float(success)
+        rewards[-1] = float(bool(success))
+        untold = {OUTCOME: UNTOLD} if success is None else {}
         kept = {"mended_readings": found.mended} if found.mended else {}
         episode = Episode(
             name="demo_0",
@@ -96,12 +101,14 @@ class EpisodeLog:
             rewards=rewards,
             terminated=known,
             truncated=not known,
-            success=success,
+            success=bool(success),
             instruction=self._instruction,
-            attributes={**self._attributes, "end": end.reason, "held_ticks": self._held, **kept},
+            attributes={**self._attributes, "end": end.reason, "held_ticks": self._held, **kept}
+            | untold,
         )
+        mask = {True: "success", False: "failure", None: UNTOLD}[success]
         with DemonstrationWriter(self.path, self._env_args) as writer:
-            writer.append(episode, masks=["success" if success else "failure"])
+            writer.append(episode, masks=[mask])
 
 
 # The rows of actions, beside those of the sensors.

@@ -183,6 +183,13 @@ def print_result(result: RunResult, console: Console | None = None) -> None:
         why = f" ({one_line(end.error)})" if end.error else ""
         console.print(cell(f"episode {i + 1}: {end.reason} after {end.steps} ticks{why}"))
     if result.logs is not None:
-        won = sum(end.success for end in result.ends)
-        console.print(f"{won} of {len(result.ends)} episodes succeeded")
+        won = sum(bool(end.success) for end in result.ends)
+        untold = sum(end.success is None for end in result.ends)
+        said = f"{won} of {len(result.ends)} episodes succeeded"
+        if untold:
+            said += (
+                f"; of {untold} nothing told success (keys y and n, --outcome, or afterwards "
+                "qsft-robot relabel)"
+            )
+        console.print(said)
         console.print(cell(f"logs: {result.logs}"), soft_wrap=True)

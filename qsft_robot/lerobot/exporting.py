@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -44,6 +45,7 @@ from qsft_robot.logs.checks import (
     select_demos,
     unknown,
 )
+from qsft_robot.logs.ends import OUTCOME, UNTOLD, untold_note
 from qsft_robot.logs.reader import iter_episodes, read_masks
 from qsft_robot.types import Episode, is_image
 
@@ -87,6 +89,7 @@ def export_lerobot(
         episodes = iter_episodes(
             path, filter_key=filter_key, instruction=task, action_scale=ANY_SCALE
         )
+        untold = 0
         for i, episode in enumerate(episodes):
             if not episode.instruction.strip():
                 raise ValueError(
@@ -94,6 +97,7 @@ def export_lerobot(
                     'frame; give one for all of them (--task "...").'
                 )
             data.append(path, episode)
+            untold += episode.attributes.get(OUTCOME) == UNTOLD
             if tell is not None:
                 tell(i + 1, len(names))
         numbers = {name: i for i, name in enumerate(names)}
@@ -101,6 +105,8 @@ def export_lerobot(
             mask: [numbers[name] for name in members if name in numbers]
             for mask, members in read_masks(path).items()
         }
+        if untold:
+            warnings.warn(f"{path}: {untold_note(untold, len(names))}", stacklevel=2)
         data.finish(robot_type or _robot(env_args), env_args, masks)
     return out
 

@@ -33,7 +33,7 @@ from qsft_robot.lerobot.parquet import episode_columns
 from qsft_robot.lerobot.timing import check_video_ranges, odd_times
 from qsft_robot.lerobot.video import decode_images, read_frames
 from qsft_robot.logs.checks import unknown
-from qsft_robot.logs.ends import LogEnd
+from qsft_robot.logs.ends import OUTCOME, LogEnd
 from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.types import Episode
 
@@ -148,6 +148,9 @@ def import_lerobot(
                 actions = finite(place(data.folder, ACTION, number), found[ACTION])
                 report.note_times(number, found.get(TIMESTAMP), float(data.info.get("fps") or hz))
                 rewards, succeeded, truncated = outcome(number, found)
+                attributes = dict(_extra(data, "episodes", {}).get(str(number), {}))
+                if outcome.said:
+                    attributes.pop(OUTCOME, None)
                 episode = Episode(
                     name=f"demo_{report.episodes}",
                     # What was seen after the last action is not recorded.
@@ -158,7 +161,7 @@ def import_lerobot(
                     truncated=truncated,
                     success=succeeded,
                     instruction=task if task is not None else _instruction(data, number, found),
-                    attributes=_extra(data, "episodes", {}).get(str(number), {}),
+                    attributes=attributes,
                 )
                 writer.append(episode, _masks(data, number))
                 _count(report, episode)

@@ -53,6 +53,11 @@ class Outcomes:
         chosen = None if successful is None else frozenset(successful)
         return cls(data.folder, columns, rule, chosen, failure_end == "truncated")
 
+    @property
+    def said(self) -> bool:
+        """Whether the caller says which episodes succeeded, whatever the data set says."""
+        return self.successful is not None or self.rule != "next.success"
+
     def __call__(self, number: int, found: Mapping[str, Any]) -> tuple[np.ndarray, bool, bool]:
         """Rewards float32 [t], success, and whether the log was cut."""
         steps = len(found[ACTION])

@@ -20,6 +20,10 @@ from qsft_robot.logs.checks import (
 from qsft_robot.logs.hdf5_members import attribute, member, place, read_rows
 
 LogEnd = Literal["terminal", "truncated"]
+# The attribute of a log of which nobody, robot, environment or person, told whether it succeeded.
+OUTCOME, UNTOLD = "outcome", "untold"
+# Per-step truth values.
+MARKS = ("dones", "terminated", "truncated", "success")
 
 
 def ends_by_name(
@@ -57,10 +61,45 @@ def read_steps(demo: h5py.Group, key: str) -> np.ndarray:
     return array
 
 
+def is_untold(demo: h5py.Group) -> bool:
+    """Whether the log says that nobody told whether it succeeded."""
+    told = attribute(demo, OUTCOME)
+    return isinstance(told, str) and told == UNTOLD and "success" not in demo.attrs
+
+
+def untold_note(untold: int, of: int) -> str:
+    """What to say where logs tell no success."""
+    return (
+        f"of {untold} of {of} demonstrations nobody told whether they succeeded; they count as not "
+        "successful. Say which did: qsft-robot relabel --success NAMES --failure NAMES."
+    )
+
+
+def read_marks(demo: h5py.Group, key: str) -> np.ndarray:
+    """A per-step mark as bool [t]; ValueError on what is neither true nor false (1 or 0)."""
+    values = read_steps(demo, key)
+    if values.dtype != bool and not np.isin(values, (0, 1)).all():
+        step = int((~np.isin(values, (0, 1))).argmax())
+        raise ValueError(
+            f"{place(demo)}/{key}: {values[step]} at step {step}, where true or false (1 or 0) is "
+            "expected."
+        )
+    return values.astype(bool)
+
+
+def marks_of(demo: h5py.Group) -> dict[str, np.ndarray]:
+    """Every mark of a log; ValueError where one is none, its attribute `success` included."""
+    if (told := attribute(demo, "success")) is not None:
+        truth(f"{place(demo)}: attribute success", told)
+    there = [key for key in MARKS if isinstance(member(demo, key), h5py.Dataset)]
+    return {key: read_marks(demo, key) for key in there}
+
+
 def success_signals(file: h5py.File, names: Sequence[str]) -> dict[str, str]:
-    """Where each log marks success: by its per-step `success`, else its attribute, else, for all
-    logs of the file that have neither, by their rewards if these are 0 and one other number, else
-    by `dones`. A log that was merged in or relabeled so keeps its own mark."""
+    """Where each log marks success: by its per-step `success`, else its attribute (or that nobody
+    told it), else, for all logs of the file that have neither, by their rewards if these are 0 and
+    one other number, else by `dones`. A log that was merged in or relabeled so keeps its own mark.
+    """
     signals = {}
     for name in names:
         demo = demo_group(file, name)
@@ -69,6 +108,8 @@ def success_signals(file: h5py.File, names: Sequence[str]) -> dict[str, str]:
             signals[name] = "success"
         elif "success" in demo.attrs:
             signals[name] = "attribute"
+        elif is_untold(demo):
+            signals[name] = UNTOLD
     rest = [name for name in names if name not in signals]
     if rest:
         signals |= dict.fromkeys(rest, _common_signal(file, rest))
@@ -88,7 +129,7 @@ def _common_signal(file: h5py.File, names: Sequence[str]) -> str:
     ]
     if _are_marks(np.concatenate(bare)):
         return "rewards"
-    if all(read_steps(demo_group(file, name), "dones")[-1] > 0 for name in names):
+    if all(read_marks(demo_group(file, name), "dones")[-1] for name in names):
         warnings.warn(
             f"{file.filename}: success is read from 'dones', for want of anything else, and every "
             f"one of the {len(names)} logs ends with one, so that all of them count as successes. "
@@ -107,12 +148,14 @@ def _are_marks(rewards: np.ndarray) -> bool:
 
 def first_success(demo: h5py.Group, signal: str) -> int | None:
     """Step of the first success; None when the log has none."""
+    if signal == UNTOLD:
+        return None
     if signal == "attribute":
         if not truth(f"{place(demo)}: attribute success", attribute(demo, "success", False)):
             return None
         rewards = read_steps(demo, "rewards")
         return int((rewards > 0).argmax()) if _are_marks(rewards) else len(rewards) - 1
-    marks = read_steps(demo, signal) > 0
+    marks = read_steps(demo, signal) > 0 if signal == "rewards" else read_marks(demo, signal)
     return int(marks.argmax()) if marks.any() else None
 
 
@@ -127,8 +170,8 @@ def ends_terminal(demo: h5py.Group, success: bool, end: LogEnd | None) -> bool:
     if "terminated" not in demo and "truncated" not in demo:
         return True
     if "terminated" not in demo:
-        return not bool(read_steps(demo, "truncated")[-1])
-    terminated = read_steps(demo, "terminated") > 0
+        return not bool(read_marks(demo, "truncated")[-1])
+    terminated = read_marks(demo, "terminated")
     if terminated[:-1].any():
         raise ValueError(
             f"{demo.file.filename}: {demo.name[1:]}/terminated: set at step {terminated.argmax()} "

@@ -19,6 +19,8 @@ from qsft_robot.logs.hdf5_members import kind_of, place, read_rows
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 # Names that only images have: rows of bytes under them are no state.
+# Sides of a map of numbers; smaller arrays may be state of another shape.
+_SMALLEST = 8
 _NAMED = re.compile(r"(^|[^a-z])(images?|img|rgb|rgba|cam|camera|jpe?g|png)s?([^a-z]|$)")
 # Pillow's modes that become RGB without a choice to make (16-bit and CMYK need one).
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
@@ -119,6 +121,16 @@ def why_no_images(dataset: h5py.Dataset) -> str:
     where it holds numbers [t, s] or text."""
     found = _look(dataset)
     return found if isinstance(found, str) else ""
+
+
+def is_depth(dataset: h5py.Dataset) -> bool:
+    """Whether it holds one number a pixel and is no image: depth or labels, which nobody who
+    recorded them takes for a camera."""
+    if kind_of(dataset) != "number" or dataset.ndim not in (3, 4) or dataset.dtype == np.uint8:
+        return False
+    one = dataset.ndim == 3 or 1 in (dataset.shape[1], dataset.shape[3])
+    sides = [side for side in dataset.shape[1:] if side != 1]
+    return one and len(sides) == 2 and min(sides) >= _SMALLEST
 
 
 def _look(dataset: h5py.Dataset) -> Images | str | None:

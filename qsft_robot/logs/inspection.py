@@ -10,10 +10,10 @@ from rich.console import Console
 
 from qsft_robot.logs.checks import ACTION_TOLERANCE
 from qsft_robot.logs.doctor.checks import examine
-from qsft_robot.logs.doctor.finding import Finding, gravest_first
+from qsft_robot.logs.doctor.finding import Finding, Severity, gravest_first
 from qsft_robot.logs.doctor.hdf5_logs import hdf5_source
 from qsft_robot.logs.doctor.log import Log, LogSet, LogSource
-from qsft_robot.logs.ends import LogEnd
+from qsft_robot.logs.ends import LogEnd, untold_note
 from qsft_robot.logs.inspection_table import show
 from qsft_robot.logs.reader import no_reward
 from qsft_robot.logs.summary import TEXT, DataSummary
@@ -93,7 +93,9 @@ def _of_use(summary: DataSummary, source: LogSource, success_reward: bool) -> li
             found.append(Finding("empty-mask", "warning", message))
     for key, reason in source.unread.items():
         message = f"{key} is left out. {reason}"
-        found.append(Finding("unread-key", "warning", message))
+        # A camera that is left out is a loss, a map of depth beside cameras is none.
+        severity: Severity = "info" if key in source.depth else "warning"
+        found.append(Finding("unread-key", severity, message))
     found += _of_rewards(summary, source, success_reward)
     if source.no_next:
         message = "no next_obs: the last frame stands in for what the last action led to."
@@ -114,6 +116,9 @@ def _of_rewards(summary: DataSummary, source: LogSource, success_reward: bool) -
         )
         return [Finding("unknown-success", "info", message)]
     found = []
+    if summary.untold:
+        message = untold_note(summary.untold, summary.episodes)
+        found.append(Finding("unknown-success", "warning", message))
     if not summary.rewarded:
         message = no_reward(source.path, success_reward)
         found.append(Finding("no-reward", "warning", message))

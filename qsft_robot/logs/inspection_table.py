@@ -43,7 +43,8 @@ def _show_overview(summary: DataSummary, console: Console) -> None:
     overview.add_row("demonstrations", f"{summary.episodes}, {summary.steps} steps")
     overview.add_row("length", _span(lengths, "d"))
     overview.add_row("return (undiscounted)", _span(returns, ".3g"))
-    overview.add_row("success", f"{summary.successes}/{summary.episodes}")
+    untold = f", untold of {summary.untold}" if summary.untold else ""
+    overview.add_row("success", f"{summary.successes}/{summary.episodes}{untold}")
     overview.add_row("ends", f"{summary.terminated} terminated, {summary.truncated} truncated")
     for text, count in list(summary.instructions.items())[:_LISTED]:
         overview.add_row("instruction", cell(f"{text or '(none)'}  x{count}"))

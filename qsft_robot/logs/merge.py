@@ -23,10 +23,10 @@ from qsft_robot.logs.checks import (
     language_of,
     masks_of,
     open_demonstrations,
-    truth,
 )
 from qsft_robot.logs.copying import copy_log
-from qsft_robot.logs.hdf5_members import arrays, attribute, kind_of, place
+from qsft_robot.logs.ends import is_untold, marks_of, untold_note
+from qsft_robot.logs.hdf5_members import arrays, attribute, kind_of
 from qsft_robot.logs.images import images_in
 from qsft_robot.logs.writer import write_error
 from qsft_robot.printed_text import printable
@@ -55,6 +55,8 @@ class _Source:
     attributes: dict[str, Any]
     # Numbers of one action; 0 where actions are text commands.
     action_dim: int
+    # Logs of which nobody told whether they succeeded.
+    untold: int
 
 
 def merge_files(
@@ -92,6 +94,9 @@ def merge_files(
     if joined := joined_versions(versions.values()):
         env_args = {**env_args, VERSIONS: joined}
     keys = _agreed_keys(sources, common_keys)
+    if untold := sum(source.untold for source in sources):
+        of = sum(len(source.names) for source in sources)
+        warnings.warn(f"{out}: {untold_note(untold, of)}", stacklevel=2)
     try:
         with atomic_file(out) as temporary, h5py.File(temporary, "w") as merged:
             _copy_all(sources, merged, keys, env_args, source_masks, tell)
@@ -106,13 +111,14 @@ def _look_through(path: Path) -> _Source:
     """Structure of a file; ValueError when a log breaks the schema or differs from the others."""
     with open_demonstrations(path) as file:
         names = demo_names(file)
+        untold = 0
         keys: dict[str, tuple[str, tuple[int, ...]]] | None = None
         action_dim = 0
         for name in names:
             demo = demo_group(file, name)
             check_demo(demo)
-            if (told := attribute(demo, "success")) is not None:
-                truth(f"{place(demo)}: attribute success", told)
+            marks_of(demo)
+            untold += is_untold(demo)
             here = {key: _kind(x) for key, x in arrays(demo, "obs").items()}
             if keys is None:
                 keys, action_dim = here, _action_dim(demo)
@@ -124,7 +130,8 @@ def _look_through(path: Path) -> _Source:
                     f"commands 0), those of {names[0]} {action_dim}."
                 )
         told = {n: attribute(file["data"], n) for n in file["data"].attrs if n not in _OWN}
-        return _Source(path, names, masks_of(file), env_args_of(file), keys or {}, told, action_dim)
+        masks, env_args = masks_of(file), env_args_of(file)
+        return _Source(path, names, masks, env_args, keys or {}, told, action_dim, untold)
 
 
 def _action_dim(demo: h5py.Group) -> int:

@@ -25,7 +25,6 @@ from qsft_robot.logs.checks import (
     masks_of,
     open_demonstrations,
     select_demos,
-    truth,
     unknown,
 )
 from qsft_robot.logs.ends import (
@@ -33,6 +32,7 @@ from qsft_robot.logs.ends import (
     ends_by_name,
     ends_terminal,
     first_success,
+    marks_of,
     read_steps,
     success_signals,
 )
@@ -233,10 +233,8 @@ def _read_demo(
     rewards = _as_float32(read_steps(demo, "rewards"))
     check_finite(f"{where}/rewards", rewards)
     steps = len(actions)
-    told = attribute(demo, "success")
-    success = bool((rewards > 0).any())
-    if told is not None:
-        success = truth(f"{where}: attribute success", told)
+    marks_of(demo)
+    success = bool(attribute(demo, "success", (rewards > 0).any()))
     if signal is not None:
         at = first_success(demo, signal)
         success = at is not None

@@ -18,7 +18,7 @@ from qsft_robot.logs.checks import (
     open_demonstrations,
     unknown,
 )
-from qsft_robot.logs.ends import LogEnd
+from qsft_robot.logs.ends import OUTCOME, LogEnd, is_untold
 from qsft_robot.logs.writer import write_error
 
 
@@ -107,4 +107,6 @@ def _write(demo: h5py.Group, reward: float, terminated: bool) -> None:
         if key in demo:
             del demo[key]
         demo[key] = value
+    if is_untold(demo):
+        del demo.attrs[OUTCOME]
     demo.attrs["success"] = succeeded

@@ -10,6 +10,7 @@ import numpy as np
 
 from qsft_robot.logs.doctor.finding import Finding
 from qsft_robot.logs.doctor.frames import FrameDigests
+from qsft_robot.logs.ends import OUTCOME, UNTOLD
 from qsft_robot.normalize import CONSTANT_STD
 from qsft_robot.types import ADMISSIBLE, Episode, is_text
 
@@ -45,6 +46,8 @@ class DataSummary:
     returns: list[float] = field(default_factory=list)
     rewarded: bool = False
     successes: int = 0
+    # logs of which nobody told whether they succeeded
+    untold: int = 0
     terminated: int = 0
     truncated: int = 0
     # filter key -> (episodes, successes)
@@ -73,6 +76,7 @@ class DataSummary:
         self.returns.append(float(episode.rewards.sum()))
         self.rewarded |= bool(episode.rewards.any())
         self.successes += episode.success
+        self.untold += episode.attributes.get(OUTCOME) == UNTOLD
         self.terminated += episode.terminated
         self.truncated += episode.truncated
         text = episode.instruction
@@ -104,6 +108,7 @@ class DataSummary:
             "demonstrations": self.episodes,
             "steps": self.steps,
             "successes": self.successes,
+            "untold": self.untold,
             "terminated": self.terminated,
             "truncated": self.truncated,
             "returns": [min(self.returns), max(self.returns)] if self.returns else None,

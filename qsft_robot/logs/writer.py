@@ -15,6 +15,7 @@ import numpy as np
 
 from qsft_robot.files import atomic_file
 from qsft_robot.logs.checks import check_finite
+from qsft_robot.logs.ends import OUTCOME, UNTOLD
 from qsft_robot.types import Episode
 
 _TEXT = h5py.string_dtype()
@@ -113,7 +114,8 @@ class DemonstrationWriter:
         for key, texts in episode.texts.items():
             demo.create_dataset(f"obs/{key}", data=texts[:-1], dtype=_TEXT)
             demo.create_dataset(f"next_obs/{key}", data=texts[1:], dtype=_TEXT)
-        demo.attrs["success"] = bool(episode.success)
+        if episode.attributes.get(OUTCOME) != UNTOLD:
+            demo.attrs["success"] = bool(episode.success)
         if episode.instruction:
             demo.attrs["lang"] = episode.instruction
         for key, value in episode.attributes.items():

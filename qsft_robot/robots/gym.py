@@ -30,7 +30,7 @@ class GymRobot:
     def __init__(self, env_args: Mapping[str, Any], **overrides: Any) -> None:
         self._env_args, self._overrides = dict(env_args), overrides
         self._env: Any = None
-        self._outcome = Outcome(False)
+        self._outcome = Outcome(None)
 
     @property
     def spec(self) -> RobotSpec:
@@ -49,10 +49,11 @@ class GymRobot:
     def begin_episode(self, seed: int) -> None:
         """Reset to `seed`."""
         observation, info = self._env.reset(seed=seed)
+        self._outcome = Outcome(None)
         self._take(observation, info, over=False)
 
     def outcome(self) -> Outcome:
-        """Success as the environment tells it; over at its own step limit."""
+        """Success as the environment tells it, if it does; over at its own step limit."""
         return self._outcome
 
     def get_observation(self) -> Observation:
@@ -74,7 +75,10 @@ class GymRobot:
 
     def _take(self, observation: Any, info: Mapping[str, Any], over: bool) -> None:
         self._seen = Observation.from_env(as_mapping(observation), str(info.get("instruction", "")))
-        self._outcome = Outcome(bool(told_success(info)), over)
+        told = told_success(info)
+        if told is None and self._outcome.success is not None:
+            told = False  # told at an earlier step
+        self._outcome = Outcome(told, over)
 
     def _read_spec(self) -> RobotSpec:
         box = self._env.action_space

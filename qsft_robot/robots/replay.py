@@ -70,8 +70,8 @@ class ReplayRobot:
         self.proposed[self._episode.name], self.held[self._episode.name] = [], []
 
     def outcome(self) -> Outcome:
-        """Over at the end of the log."""
-        return Outcome(False, self._at >= len(self._episode))
+        """Over at the end of the log; nothing tells whether what was asked instead succeeds."""
+        return Outcome(None, self._at >= len(self._episode))
 
     def get_observation(self) -> Observation:
         """The row that was seen before the action at hand."""

@@ -17,6 +17,7 @@ from qsft_robot.config.train import TrainConfig
 from qsft_robot.files import cache_folder
 from qsft_robot.logs.checks import env_args_of, open_demonstrations
 from qsft_robot.logs.data_hash import data_hash
+from qsft_robot.logs.ends import OUTCOME, UNTOLD
 from qsft_robot.logs.ranges import LogRanges
 from qsft_robot.logs.reader import read_episodes
 from qsft_robot.logs.validate import check_cameras
@@ -51,6 +52,7 @@ class RunData:
     # What actions and states the logs saw, for the limits of a control loop.
     ranges: LogRanges
     longest_success: int  # steps; 0 without a success
+    untold: int  # logs of which nobody told whether they succeeded
     words_read: int  # words of an instruction that a model of these logs reads
     word_scheme: int = UNICODE_WORDS  # how they are told apart
 
@@ -127,8 +129,10 @@ def read_run_data(config: TrainConfig, word_scheme: int = UNICODE_WORDS) -> RunD
         columns = torch.from_numpy(command_columns(episodes))
         train.auxiliary = torch.cat([train.auxiliary, columns], 1)
     longest = max((len(e) for e in episodes if e.success), default=0)
+    untold = sum(e.attributes.get(OUTCOME) == UNTOLD for e in episodes)
     return RunData(
-        train, valid, tokenizer, norm_stats, cameras, summary, ranges, longest, words, word_scheme
+        *(train, valid, tokenizer, norm_stats, cameras, summary, ranges, longest, untold),
+        *(words, word_scheme),
     )
 
 

@@ -20,6 +20,7 @@ from qsft_robot.hardware import choose_device
 from qsft_robot.intervals import wilson
 from qsft_robot.logs.inspection import inspect
 from qsft_robot.presets.look_up import EVALUATION_SEED, apply_presets, recipe, with_settings
+from qsft_robot.printed_text import command
 from qsft_robot.rollouts.collect import CollectPart, collect
 from qsft_robot.rollouts.evaluate import EvaluationResult, evaluate
 from qsft_robot.rollouts.playback import playback
@@ -70,9 +71,8 @@ def run_demo(out: Path, quick: bool = False, seed: int = 0, device: str = "auto"
     page = write_report(out)
     console.print(_table(rows))
     print(f"policy   {out / 'policy'}")
-    print(
-        f"graphs   qsft-robot export {out / 'qsft'} --out {out / 'policy'}  (to run without torch)"
-    )
+    graphs = command("export", out / "qsft", "--out", out / "policy")
+    print(f"graphs   {graphs}  # to run without torch")
     print(f"summary  {out / 'summary.json'}")
     print(f"report   {page}")
     for video in results["qsft"].videos:

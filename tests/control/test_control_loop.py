@@ -91,7 +91,7 @@ class Tape:
 
 def test_a_fast_policy_of_single_actions_decides_and_acts_in_the_same_tick(make):
     loop, robot, decider = make(seconds=0.03)
-    assert loop.run_episode() == EpisodeEnd("steps", False, 20)
+    assert loop.run_episode() == EpisodeEnd("steps", None, 20)
     assert robot.sent[:20] == list(range(20))
     assert decider.asked == list(range(20))
     assert np.diff(robot.times[:20]) == pytest.approx(PERIOD)
@@ -195,7 +195,7 @@ def test_a_broken_sensor_asks_the_policy_nothing_and_holds(make):
 
 
 def test_the_operator_ends_an_episode_and_says_how_it_went(make):
-    for word, success in (("stop", False), ("quit", False), ("done", True), ("failed", False)):
+    for word, success in (("stop", None), ("quit", None), ("done", True), ("failed", False)):
         loop, _, _ = make(request=iter([None] * 3 + [word] * 2).__next__)
         assert loop.run_episode() == EpisodeEnd(word, success, 3)
 
@@ -218,7 +218,7 @@ def test_an_error_of_the_robot_is_raised_after_the_recorder_heard_of_the_end(mak
     tape = Tape()
     with pytest.raises(RuntimeError, match="bus"):
         loop.run_episode(tape)
-    assert tape.end == EpisodeEnd("robot", False, 4)
+    assert tape.end == EpisodeEnd("robot", None, 4)
     assert len(tape.rows) == 4
 
 

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 
+import h5py
 import numpy as np
 import pytest
 
 from qsft_robot.control.loop import EpisodeEnd
 from qsft_robot.control.run_log import RunLog
+from qsft_robot.logs.inspection import inspect
 from qsft_robot.logs.reader import read_env_args, read_episodes, read_masks
+from qsft_robot.logs.relabel import relabel
 from qsft_robot.types import Observation
 
 ENV_ARGS = {"env_name": "arm", "type": 2, "control_hz": 10.0}
@@ -56,7 +59,7 @@ def recorded(log: RunLog, end: EpisodeEnd, steps: int = 4, **attributes):
 @pytest.mark.parametrize(
     ("reason", "success", "terminated"),
     [("success", True, True), ("done", True, True), ("failed", False, True), ("over", False, True),
-     ("steps", False, False), ("stop", False, False), ("quit", False, False),
+     ("steps", False, True), ("stop", False, False), ("quit", False, False),
      ("watchdog", False, False)],
 )  # fmt: skip
 def test_an_episode_is_logged_with_how_it_ended(tmp_path, reason, success, terminated):
@@ -74,6 +77,31 @@ def test_an_episode_is_logged_with_how_it_ended(tmp_path, reason, success, termi
     told = episode.attributes
     assert (told["seed"], told["policy_sha256"], told["held_ticks"]) == (7, "ab", 1)
     assert read_env_args(path) == ENV_ARGS
+
+
+@pytest.mark.parametrize("reason", ["over", "steps", "stop", "watchdog"])
+def test_an_outcome_that_nobody_told_is_none_and_said(tmp_path, reason):
+    log = RunLog(tmp_path, ENV_ARGS)
+    path = recorded(log, EpisodeEnd(reason, None, 4))
+    with h5py.File(path) as file:
+        demo = file["data/demo_0"]
+        assert "success" not in demo.attrs
+        assert demo.attrs["outcome"] == "untold"
+        assert list(file["mask"]) == ["untold"]
+        assert demo["truncated"][-1]
+    told = recorded(log, EpisodeEnd("done", True, 4))
+    with pytest.warns(UserWarning, match="of 1 of 2 demonstrations nobody told"):
+        merged = log.merge()
+    (finding,) = [x for x in inspect(merged).findings if x.check == "unknown-success"]
+    assert "1 of 2" in finding.message
+    # dones end every log: they say nothing of success
+    for episode in read_episodes(merged, success_reward=True):
+        assert episode.success == (episode.attributes["end"] == "done")
+    named = relabel(merged, tmp_path / "told.hdf5", failure=["untold"])
+    with h5py.File(named) as file:
+        assert [bool(x.attrs["success"]) for x in file["data"].values()] == [False, True]
+        assert not any("outcome" in x.attrs for x in file["data"].values())
+    assert told.is_file()
 
 
 @pytest.mark.parametrize("outcome", ["success", "failure"])

@@ -196,6 +196,7 @@ def test_what_is_no_image_for_certain_is_named_with_what_to_do(name, tmp_path):
     with h5py.File(path) as file:
         assert words in why_no_images(file[f"data/demo_0/obs/{key}"])
     (finding,) = (x for x in summarize(path).findings if x.check == "unread-key")
+    assert finding.severity == ("info" if name.startswith("depth") else "warning")
     with pytest.raises(ValueError, match=key) as in_training:
         check_cameras(path, [key])
     with pytest.raises(ValueError, match=key) as in_cache:

@@ -19,7 +19,7 @@ from qsft_robot.logs.checks import (
 )
 from qsft_robot.logs.doctor.frames import FrameDigests, digest_frames
 from qsft_robot.logs.doctor.log import Log, LogSource
-from qsft_robot.logs.ends import LogEnd, read_steps
+from qsft_robot.logs.ends import LogEnd, marks_of, read_steps
 from qsft_robot.logs.hdf5_members import (
     arrays,
     attribute,
@@ -28,11 +28,10 @@ from qsft_robot.logs.hdf5_members import (
     place,
     read_rows,
 )
-from qsft_robot.logs.images import Images, images_in, is_camera, why_no_images
+from qsft_robot.logs.images import Images, images_in, is_camera, is_depth, why_no_images
 from qsft_robot.logs.reader import is_state_or_text, iter_episodes, unread_keys
 from qsft_robot.types import Episode
 
-_MARKS = ("dones", "terminated", "truncated", "success")
 # Names that clocks go by, beside the actions or among the observations.
 CLOCKS = ("timestamp", "timestamps", "time", "times", "stamp", "time_stamp")
 
@@ -50,6 +49,7 @@ def hdf5_source(
         masks = masks_of(file)
         only_dones = "terminated" not in demo and "truncated" not in demo
         no_next = "next_obs" not in demo
+        depth = [key for key, x in arrays(demo, "obs").items() if is_depth(x)]
     hz = (env_args.get("env_kwargs") or {}).get("control_freq", env_args.get("control_hz"))
     return LogSource(
         path=str(path),
@@ -62,6 +62,7 @@ def hdf5_source(
         only_dones=only_dones and log_end is None,
         no_next=no_next,
         unread=unread_keys(path, filter_key),
+        depth=depth,
     )
 
 
@@ -105,11 +106,7 @@ def iter_hdf5_logs(
 def log_of(episode: Episode, demo: h5py.Group, frames: Mapping[str, FrameDigests]) -> Log:
     """One log as the checks see it; rewards and marks are those of the file."""
     steps = len(demo["actions"])
-    marks = {
-        key: read_steps(demo, key) > 0
-        for key in _MARKS
-        if isinstance(member(demo, key), h5py.Dataset)
-    }
+    marks = marks_of(demo)
     told = attribute(demo, "success")
     success = None if told is None else bool(told)
     if success is None and "success" in marks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -105,6 +105,8 @@ class LogSource:
     no_next: bool = False
     # Observation key that is not read -> why, and what to do
     unread: Mapping[str, str] = field(default_factory=dict)
+    # Those of them that are depth or labels.
+    depth: Collection[str] = ()
     # Whether it is a LeRobot data set, and one that tells no success.
     lerobot: bool = False
     tells_success: bool = True
