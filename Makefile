@@ -11,18 +11,22 @@ BIN := .venv/bin
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-.PHONY: help demo test alfworld check format bench clean
+.PHONY: help demo test alfworld ogbench check format bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.installed  ## logs -> three policies -> success rates, video and report in runs/demo
 	$(BIN)/qsft-robot demo --out runs/demo
 
-test: .venv/.installed .venv/.alfworld  ## every test, on two worker processes
+test: .venv/.installed .venv/.alfworld .venv/.ogbench  ## every test, on two worker processes
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 alfworld: .venv/.installed  ## ALFWorld's text engine, which is compiled: minutes, and a C++ compiler
 	bash scripts/set_up_alfworld.sh
 	touch .venv/.alfworld
+
+ogbench: .venv/.installed  ## OGBench's manipulation scenes and their oracles
+	bash scripts/set_up_ogbench.sh
+	touch .venv/.ogbench
 
 check: .venv/.installed  ## lint, format, types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -43,4 +47,8 @@ clean:  ## caches and build leftovers; runs/ and .venv/ stay
 
 .venv/.alfworld: .venv/.installed requirements-alfworld.lock scripts/set_up_alfworld.sh
 	bash scripts/set_up_alfworld.sh || echo "Going on without it: the tests of ALFWorld are skipped."
+	touch $@
+
+.venv/.ogbench: .venv/.installed requirements-ogbench.lock scripts/set_up_ogbench.sh
+	bash scripts/set_up_ogbench.sh || echo "Going on without it: the tests of OGBench are skipped."
 	touch $@

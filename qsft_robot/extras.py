@@ -20,6 +20,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "lerobot": ("av", "pyarrow"),
     "robosuite": ("robosuite",),
     "alfworld": ("alfworld", "textworld"),
+    "ogbench": ("ogbench", "dm_control"),
 }  # fmt: skip
 
 

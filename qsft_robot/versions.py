@@ -23,6 +23,7 @@ PACKAGES = (
     "onnxruntime",
     "alfworld",
     "textworld",
+    "ogbench",
     "h5py",
     "pillow",
     "imageio-ffmpeg",

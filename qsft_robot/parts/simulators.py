@@ -23,11 +23,13 @@ ROBOSUITE_TASKS = ("Lift", "PickPlaceCan", "Stack", "NutAssemblySquare")
 # perhaps an `expert`, which are submodules or the module itself. `env` has `ENVIRONMENT`, a class
 # whose keyword arguments are env_kwargs, or `build_env(env_args, **overrides)`; `expert` has
 # `build_expert(env, failure, noise, rng, **options)` and `FAILURE_MODES`, name -> plain words.
-# `motion`, `games` and `args` likewise have `Motion`, `generate_games` and `seeing(kwargs, keys)`.
+# `motion`, `games`, `args`, `play` and `labels` likewise have `Motion`, `generate_games`,
+# `seeing(kwargs, keys)`, `PlayRecorder` and `Labels`.
 SIMULATORS: dict[str, str] = {
     "tabletop": "sim.tabletop",
     "alfworld": "sim.alfworld",
     "alfworld_thor": "sim.alfworld.thor",
+    "ogbench": "sim.ogbench",
     **dict.fromkeys(ROBOSUITE_TASKS, "sim.robosuite"),
 }
 
@@ -126,12 +128,28 @@ def generate_games(
     return part.generate_games(folder, games, seed=seed, workers=workers, on_game=on_game)
 
 
+@naming_extras("the simulator")
+def build_play_recorder(env_name: str, kwargs: Mapping[str, Any]) -> Any:
+    """What records play data in an environment: `record(seed)` gives the arrays of an episode."""
+    return _named_part(env_name, "play").PlayRecorder(**kwargs)
+
+
+@naming_extras("the simulator")
+def build_labels(env_args: Mapping[str, Any]) -> Any:
+    """What judges recorded states by the task of `env_args`: `keys` that it reads, and
+    `successes(rows)`. None where the simulator has no such judge."""
+    part = _part(env_args["env_name"], "labels")
+    return None if part is None else part.Labels((env_args.get("env_kwargs") or {}).get("task"))
+
+
 _OFFERS = {
     "env": ("build_env", "ENVIRONMENT"),
     "expert": ("build_expert",),
     "motion": ("Motion",),
     "games": ("generate_games",),
     "args": ("seeing",),
+    "play": ("PlayRecorder",),
+    "labels": ("Labels",),
 }
 
 
@@ -154,6 +172,13 @@ def _part(env_name: str, part: str) -> Any:
         if error.name != inner:
             raise
         return None
+
+
+def _named_part(name: str, part: str) -> Any:
+    found = _part(name, part)
+    if found is None:
+        raise unknown(f"environment with {part} data", name, _with(part))
+    return found
 
 
 def _with(part: str) -> list[str]:
