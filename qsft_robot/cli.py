@@ -40,6 +40,7 @@ from qsft_robot.verbs.flag_words import (
     say_device,
     use_threads,
 )
+from qsft_robot.verbs.flat import import_npz
 from qsft_robot.verbs.learn import export, info, report
 from qsft_robot.verbs.robot import run
 from qsft_robot.verbs.serve import serve
@@ -225,6 +226,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "playback": playback,
     "merge": merge,
     "relabel": relabel,
+    "import-npz": import_npz,
     "import-lerobot": import_lerobot,
     "export-lerobot": export_lerobot,
     "train": train,

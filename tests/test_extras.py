@@ -93,6 +93,15 @@ def test_a_missing_package_is_answered_with_its_extra(
     assert not (tmp_path / "demo").exists()
 
 
+def test_a_missing_simulator_is_answered_with_its_extra(run_without, tmp_path) -> None:
+    for words in ("collect ogbench/cube-single --out x.hdf5", "import-npz x --env ogbench --out y"):
+        status, _, error = run_without(["ogbench"], *words.split())
+        assert status == 2
+        assert re.match(r"error: .*ogbench is not installed: pip install 'qsft-robot\[ogb", error)
+        assert error.count("\n") == 1
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".py" and path.is_file()]
+
+
 def test_an_error_of_another_package_keeps_its_words() -> None:
     error = ModuleNotFoundError("No module named 'thesis'", name="thesis")
     assert explained(error) == "No module named 'thesis'"

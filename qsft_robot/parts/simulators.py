@@ -139,7 +139,9 @@ def build_labels(env_args: Mapping[str, Any]) -> Any:
     """What judges recorded states by the task of `env_args`: `keys` that it reads, and
     `successes(rows)`. None where the simulator has no such judge."""
     part = _part(env_args["env_name"], "labels")
-    return None if part is None else part.Labels((env_args.get("env_kwargs") or {}).get("task"))
+    kwargs = env_args.get("env_kwargs") or {}
+    task = {"task": kwargs["task"]} if "task" in kwargs else {}
+    return None if part is None else part.Labels(**task)
 
 
 _OFFERS = {

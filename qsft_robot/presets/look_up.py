@@ -116,6 +116,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optim.learning_rate": 2e-3,
         "optim.value_learning_rate": 2e-3,
     },
+    # Flat states of 28 to 55 numbers, five dimensions of action, play data of 1 M steps.
+    "ogbench/states": {
+        "data.state_keys": ("observation",),
+        "tokenizer.kind": "uniform_bins",
+        "tokenizer.n_bins": 32,
+        "discount": 0.99,
+        "optim.batch_size": 256,
+        "optim.behavior_steps": 2000,
+        "optim.value_steps": 4000,
+    },
     # Tasks whose successes take more than a hundred steps, of 250 at most: gamma ** 250 is .6.
     "robosuite/long": {"discount": 0.998},
     # Text commands on two cores: what the engine says, and the image.
@@ -198,6 +208,8 @@ class Recipe:
     cameras: tuple[str, ...] = ()
     # Height and width of their images, in pixels.
     image_size: int = 64
+    # Recorded with no task in mind and cut into logs afterwards; `parts` is empty.
+    play: bool = False
 
 
 def _mixture(
@@ -273,6 +285,24 @@ def _alfworld(split: str) -> Recipe:
     )
 
 
+def _ogbench() -> dict[str, Recipe]:
+    """Each scene's default task by the scene's name, and its five tasks by number."""
+    found = {}
+    for scene in ("cube-single", "cube-double", "scene", "puzzle-3x3"):
+        for number in ("", *range(1, 6)):
+            task = f"{scene}-task{number}" if number else scene
+            which = f"task {number}" if number else "the default task"
+            found[f"ogbench/{task}"] = Recipe(
+                f"OGBench {scene}, {which}: play data of its oracles, 1001 steps an episode",
+                "ogbench",
+                {"task": task},
+                (),
+                episodes=1000,
+                play=True,
+            )
+    return found
+
+
 RECIPES: dict[str, Recipe] = {
     "tabletop/pick": _tabletop(
         "pick",
@@ -332,6 +362,7 @@ RECIPES: dict[str, Recipe] = {
         description="rooms of valid_unseen in AI2-THOR's own pictures, for evaluate --env",
         env_name="alfworld_thor",
     ),
+    **_ogbench(),
 }
 
 

@@ -42,8 +42,9 @@ def collect(
 
     Args:
         name: Recipe, e.g. tabletop/place. `qsft-robot info recipes` lists them.
-        out: HDF5 file to write (robomimic's schema); it appears whole or not at all.
-        episodes: Number of logs; the recipe's own number when not given.
+        out: HDF5 file to write (robomimic's schema); it appears whole or not at all. Of play data
+            (ogbench/...) the stream itself, for `import-npz`, where it ends in .npz.
+        episodes: Number of logs, of play data of episodes; the recipe's own when not given.
         cameras: Cameras to record; none: `--cameras` alone. The recipe's cameras when not given,
             with --policy those of the logs that it learnt from.
         image_size: Height and width of the images, in pixels.
@@ -81,6 +82,14 @@ def collect(
                 loaded, policy.name, chosen, see, total, out, seed, workers, compress_images
             )
         )
+        return
+    if chosen.play:
+        from qsft_robot.verbs.flat import collect_play
+
+        if mixture:
+            raise ValueError(f"{name}: play data are one oracle's; --mixture has no place in them.")
+        see = {"cameras": cameras, "image_size": image_size, **env_changes(env_kwargs)}
+        say(collect_play(chosen, out, total, see, noise=noise, seed=seed, workers=workers))
         return
     if acting:
         raise ValueError("--acting changes a policy's acting rule; name the policy (--policy RUN).")

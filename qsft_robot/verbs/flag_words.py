@@ -11,7 +11,8 @@ from typing import Any
 from qsft_robot.config.acting import ActingConfig
 from qsft_robot.hardware import choose_device
 from qsft_robot.names import unknown
-from qsft_robot.presets.look_up import recipe
+from qsft_robot.parts.simulators import GYMNASIUM_PREFIX, environment_names
+from qsft_robot.presets.look_up import RECIPES, recipe
 from qsft_robot.printed_text import say
 
 
@@ -71,8 +72,29 @@ def acting_changes(words: Sequence[str]) -> dict[str, Any]:
     return changes
 
 
+def named_env(name: str) -> dict[str, Any]:
+    """env_args of what --env names: a recipe, one of our simulators or a package's, or any
+    gymnasium environment (gymnasium:<module>:<id>), whose module is trusted by being named there
+    (`imports_of`)."""
+    if name in RECIPES:
+        return {"env_name": RECIPES[name].env_name, "env_kwargs": dict(RECIPES[name].env_kwargs)}
+    if name.startswith(GYMNASIUM_PREFIX) or name in environment_names():
+        return {"env_name": name, "env_kwargs": {}}
+    raise unknown("recipe or environment", name, [*RECIPES, *environment_names()])
+
+
+def imports_of(name: str | None) -> list[str]:
+    """The module that gymnasium:<module>:<id> on the command line has imported."""
+    if name is None or not name.startswith(GYMNASIUM_PREFIX):
+        return []
+    module, colon, _ = name.removeprefix(GYMNASIUM_PREFIX).rpartition(":")
+    return [module] if colon else []
+
+
 def env_of_recipe(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
-    """env_args of the recipe that --env names, with the policy's cameras and image size."""
+    """env_args of what --env names; a recipe's with the policy's cameras and image size."""
+    if name not in RECIPES:
+        return named_env(name)
     chosen, cameras = recipe(name), description["cameras"]
     kwargs = {**chosen.env_kwargs, "cameras": [key.removesuffix("_image") for key in cameras]}
     for size in cameras.values():
