@@ -136,7 +136,7 @@ def decision_rows(
 
     def decide(acting: ActingConfig, given: PolicyNetworks) -> Callable[[], float]:
         decider = Decider(given, acting)
-        noise = torch.zeros(1, TOKENS, 256)
+        noise = torch.zeros(1, 1, TOKENS, 256)
         everything = torch.ones(1, 256, dtype=torch.bool)
         rounds = [context] * len(decider.trunks)
         return lambda: seconds_of(lambda: decider.decide(rounds, lambda prefix: everything, noise))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from qsft_robot.names import unknown
 from qsft_robot.token_data.batch import TokenBatch
+from vlm.critic import DecisionCritic
 from vlm.heads import Reading, ValueHeads, VoidHead
 from vlm.model import ActionModel, Context, ModelOutput
 
@@ -32,13 +33,14 @@ HEADS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 class PolicyNetworks(nn.Module):
-    """Behavior phi, and, after a value stage, theta with its head."""
+    """Behavior phi, after a value stage theta with its head, and a critic of whole decisions."""
 
     def __init__(self, behavior: ActionModel | None) -> None:
         super().__init__()
         self.behavior = behavior
         self.value: ActionModel | None = None
         self.head_name: str | None = None
+        self.critic: DecisionCritic | None = None
 
     @property
     def head(self) -> Any:

@@ -31,10 +31,15 @@ class ActingConfig:
     # Return that the return-conditioned baseline is asked for, in [0, 1].
     target_return: float = 1.0
 
+    # Decisions that are drawn by the rule above; the critic's best of them is taken. 1: one is
+    # drawn, without a critic.
+    candidates: int = 1
+
     def __post_init__(self) -> None:
         rules = typing.get_args(typing.get_type_hints(ActingConfig)["rule"])
         if self.rule not in rules:
             raise unknown("acting rule", self.rule, rules)
+        require(self.candidates >= 1, "--acting.candidates must be at least 1.")
         require(self.k >= 0, "--acting.k must not be negative.")
         require(self.temperature >= 0, "--acting.temperature must not be negative.")
         require(0 <= self.min_p <= 1, "--acting.min-p must lie in [0, 1].")

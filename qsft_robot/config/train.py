@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qsft_robot.config.acting import ActingConfig
+from qsft_robot.config.critic import CriticConfig
 from qsft_robot.config.data import DataConfig
 from qsft_robot.config.methods import ILQLConfig, Method, QSFTConfig, find_method
 from qsft_robot.config.model import ModelConfig
@@ -90,6 +91,8 @@ class TrainConfig:
     ilql: ILQLConfig = field(default_factory=ILQLConfig)
     # Settings of a method from another package, e.g. temperature=0.5.
     method_settings: tuple[str, ...] = ()
+    # The critic that chooses among candidates.
+    critic: CriticConfig = field(default_factory=CriticConfig)
     # How the trained model chooses; changeable at evaluation.
     acting: ActingConfig = field(default_factory=ActingConfig)
     # The optimizer of both stages.
@@ -156,6 +159,11 @@ class TrainConfig:
             "can't follow: use --qsft.targets table.",
         )
         require(0 < self.discount <= 1, "--discount must lie in (0, 1].")
+        require(
+            self.acting.candidates == 1 or self.critic.updates > 0,
+            f"--acting.candidates {self.acting.candidates} need a critic that chooses among them: "
+            "give --critic.updates.",
+        )
         rules = self.traits.rules
         require(
             self.acting.rule in rules,

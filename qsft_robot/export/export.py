@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ def export_policy(
         networks.remove_value()
     elif rule == "power" and k == 1:
         networks.behavior = None
+    if description["acting"].get("candidates", 1) == 1:
+        networks.critic = None
+        description.pop("critic", None)
     parts = [name for name, module in networks.named_children() if module is not None]
     description["networks"] = parts
     with described_by(checkpoint):
@@ -150,7 +154,7 @@ def model_card(description: dict[str, Any], networks: nn.Module) -> str:
             "## How it acts",
             "",
             f"rule {acting['rule']}, k {acting['k']}, low-probability cut {acting['min_p']}, "
-            f"temperature {acting['temperature']}.",
+            f"temperature {acting['temperature']}.{_candidates(acting)}",
             "",
             *_onnx_lines(description),
             "## What it was trained on",
@@ -175,6 +179,11 @@ def model_card(description: dict[str, Any], networks: nn.Module) -> str:
             "",
         ]
     )
+
+
+def _candidates(acting: Mapping[str, Any]) -> str:
+    count = acting.get("candidates", 1)
+    return "" if count == 1 else f" The critic takes the best of {count} decisions drawn so."
 
 
 def _onnx_lines(description: dict[str, Any]) -> list[str]:

@@ -49,17 +49,20 @@ class DecisionGraph(nn.Module):
     environment's units."""
 
     legal_table: Tensor
+    number_table: Tensor
     action_table: Tensor
 
     def __init__(self, policy: TokenPolicy, names: Sequence[str]) -> None:
         super().__init__()
         self.networks, self.decider, self.names = policy.networks, policy.decider, list(names)
+        self.candidates = policy.acting.candidates
         self.shared = len(feature_trunks(policy)) == 1
         tokenizer = policy.tokenizer
         assert isinstance(tokenizer, PositionalTokenizer)
         legal, numbers = tokenizer.position_tables()
         self.chunk = (tokenizer.horizon, tokenizer.action_dim)
         # [h, d, v] to [v, h, d] and back: the scale of the actions stands last.
+        self.register_buffer("number_table", torch.from_numpy(numbers.copy()))
         numbers = numbers.reshape(*self.chunk, -1).transpose(2, 0, 1)
         numbers = policy.norm_stats.unnormalize_actions(numbers)
         numbers = numbers.transpose(1, 2, 0).reshape(tokenizer.n_tokens, -1)
@@ -80,8 +83,13 @@ class DecisionGraph(nn.Module):
             return self.legal_table[prefix.shape[1]].expand(prefix.shape[0], -1)
 
         contexts = [context(i) for i in range(len(self.decider.trunks))]
+
+        def numbers(ids: Tensor) -> Tensor:
+            return self.number_table.gather(1, ids.t()).t()
+
+        noise = given["noise"] if self.candidates > 1 else given["noise"][:, None]
         ids, value, finite = self.decider.decide(
-            contexts, legal, given["noise"], given["temperature"]
+            contexts, legal, noise, given["temperature"], numbers
         )
         actions = self.action_table.gather(1, ids.t()).t().reshape(-1, *self.chunk)
         return (actions, ids, finite) if value is None else (actions, ids, finite, value)
@@ -157,7 +165,9 @@ def write_graphs(policy: TokenPolicy, folder: Path) -> dict[str, Any]:
     given["frame_mask"] = torch.ones(batch, k, dtype=torch.bool)
     if description.get("conditions_on_return"):
         given["returns"] = torch.ones(batch)
-    given["noise"] = torch.zeros(batch, tokenizer.n_tokens, tokenizer.vocab_size)
+    count = policy.acting.candidates
+    several = (count,) if count > 1 else ()
+    given["noise"] = torch.zeros(batch, *several, tokenizer.n_tokens, tokenizer.vocab_size)
     given["temperature"] = torch.tensor(1.0)
     outputs = ["actions", "token_ids", "finite", *(["value"] if policy.decider.has_value else [])]
     _write(DecisionGraph(policy, list(given)), given, outputs, folder / DECISION)

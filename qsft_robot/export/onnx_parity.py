@@ -66,7 +66,9 @@ def measure(
                 seen = [group[i][t] for i in rows]
                 contexts = ours.contexts(seen, [ours_memories[i] for i in rows])
                 noise = ours.noise([ours_memories[i] for i in rows])
-                ids, value, _ = ours.decider.decide(contexts, ours.legal, noise)
+                ids, value, _ = ours.decider.decide(
+                    contexts, ours.legal, noise, numbers=ours.numbers
+                )
                 actions, their_ids, their_value = theirs.decide(
                     seen, [their_memories[i] for i in rows]
                 )
@@ -79,6 +81,12 @@ def measure(
                         contexts, ours.legal, noise, temperature, found, slack
                     )
                     _raise(worst, "log_probability", lacks.numpy())
+                    if ours.decider.candidates > 1:
+                        q = [
+                            ours.decider.scores(contexts[-1], chosen, ours.numbers)
+                            for chosen in (ids, found)
+                        ]
+                        _raise(worst, "value", (q[0] - q[1]).clamp(min=0).cpu().numpy())
                 decoded = ours.tokenizer.decode(ids.cpu().numpy())
                 expected = ours.norm_stats.unnormalize_actions(decoded)
                 _raise(worst, "action", (np.abs(actions - expected) / span)[same])

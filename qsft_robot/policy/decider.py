@@ -17,6 +17,7 @@ from vlm.decision import decide_together
 from vlm.model import Context, ModelOutput
 
 Legal = Callable[[Tensor], Tensor]
+Numbers = Callable[[Tensor], Tensor]  # ids [b, n] to the numbers [b, a] that the critic reads
 Contexts = Sequence[Context]
 
 
@@ -31,20 +32,51 @@ class Decider:
         self.trunks = networks.trunks() if self.runs_behavior else networks.trunks()[-1:]
         # Whether V(s) means something: with a void outcome or value heads.
         self.has_value = networks.head is not None
+        self.candidates = acting.candidates
 
     def decide(
         self,
         contexts: Contexts,
         legal: Legal,
-        noise: Float[Tensor, "b n v"],
+        noise: Float[Tensor, "b candidates n v"],
         temperature: float | Tensor | None = None,
+        numbers: Numbers | None = None,
     ) -> tuple[Int64[Tensor, "b n"], Float[Tensor, " b"] | None, Bool[Tensor, " b"]]:
         """Token ids, V(s), and whether every number behind them was finite: the argmax of NaN is
         token 0, a command at full speed. The networks step through their caches side by side.
 
         `legal(prefix ids [b, i]) -> bool [b, v]`; `noise` is standard Gumbel noise; `temperature`
-        replaces that of the acting rule.
+        replaces that of the acting rule. Of several candidates the critic's best is taken;
+        `numbers` tells what each stands for, where the critic reads numbers.
         """
+        if self.candidates == 1:
+            return self._draw(contexts, legal, noise[:, 0], temperature)
+        many = repeated(contexts, self.candidates)
+        ids, value, finite = self._draw(many, legal, noise.flatten(0, 1), temperature)
+        scores = self.scores(many[-1], ids, numbers).unflatten(0, (-1, self.candidates))
+        finite = finite & torch.isfinite(scores).flatten()
+        best = scores.argmax(1)[:, None, None].expand(-1, 1, ids.shape[1])
+        ids = ids.unflatten(0, (-1, self.candidates)).gather(1, best)[:, 0]
+        finite = finite.unflatten(0, (-1, self.candidates)).all(1)
+        return ids, None if value is None else value[:: self.candidates], finite
+
+    def scores(
+        self, context: Context, ids: Int64[Tensor, "b n"], numbers: Numbers | None
+    ) -> Float[Tensor, " b"]:
+        """Q of decisions by the critic, in [0, 1]."""
+        critic = self.networks.critic
+        assert critic is not None
+        decision = critic.read_decision(ids, None if numbers is None else numbers(ids))
+        return critic.scores(critic.encode(context), decision)
+
+    def _draw(
+        self,
+        contexts: Contexts,
+        legal: Legal,
+        noise: Float[Tensor, "b n v"],
+        temperature: float | Tensor | None,
+    ) -> tuple[Int64[Tensor, "b n"], Float[Tensor, " b"] | None, Bool[Tensor, " b"]]:
+        """One decision a row by the acting rule."""
         temperature = self.acting.temperature if temperature is None else temperature
         state_value: list[Tensor] = []
         finite: list[Tensor] = []
@@ -67,17 +99,20 @@ class Decider:
         self,
         contexts: Contexts,
         legal: Legal,
-        noise: Float[Tensor, "b n v"],
+        noise: Float[Tensor, "b candidates n v"],
         temperature: float,
         ids: Int64[Tensor, "b n"],
         slack: float,
     ) -> Float[Tensor, "b n"]:
-        """How much log-probability each token of `ids` lacks to be the one that `decide` takes
-        after the tokens before it; 0 where it is the one.
+        """How much log-probability each token of `ids` lacks to be the one that is drawn after the
+        tokens before it; 0 where it is the one. Of several candidates the nearest counts.
 
         A token may stand at the edge of the support or of the low-probability cut: the smallest
         shortfall over both edges moved by up to `slack` (in log-probability) counts.
         """
+        count, n = self.candidates, ids.shape[1]
+        contexts, ids = repeated(contexts, count), ids.repeat_interleave(count, 0)
+        noise = noise.flatten(0, 1)
         acting, lacks = self.acting, torch.zeros(ids.shape)
         moved = [
             replace(
@@ -101,7 +136,9 @@ class Decider:
             return token[:, 0]
 
         decide_together(self.trunks, contexts, legal, take)
-        return lacks
+        lacks = lacks.unflatten(0, (-1, count))
+        nearest = lacks.amax(-1).argmin(1)[:, None, None].expand(-1, 1, n)
+        return lacks.gather(1, nearest)[:, 0]
 
     def _log_probs(
         self, acting: ActingConfig, outputs: Sequence[ModelOutput], allowed: Bool[Tensor, "b v"]
@@ -122,3 +159,11 @@ class Decider:
             advantage=advantage,
         )
         return acting_log_probs(acting, allowed, said), value
+
+
+def repeated(contexts: Contexts, times: int) -> list[Context]:
+    """Contexts with every row so many times, one after the other."""
+    return [
+        Context._make(None if x is None else x.repeat_interleave(times, 0) for x in context)
+        for context in contexts
+    ]

@@ -8,7 +8,7 @@ from typing import Any
 from qsft_robot.json_kinds import check_kinds
 from qsft_robot.logs.checks import checked_env_args
 
-NETWORKS = ("behavior", "value", "void", "heads")
+NETWORKS = ("behavior", "value", "void", "heads", "critic")
 # Kinds as `check_kinds` takes them.
 NUMBERS, WORDS = [float], [str]
 _RANGE = {"low": NUMBERS, "high": NUMBERS}
@@ -31,6 +31,7 @@ _ENTRIES: dict[str, Any] = {
     },
     "state_range?": {"": _RANGE},
     "acting": {"": object},
+    "critic?": {"": object},
     "shared_image_features": bool,
     "env_args?": ({"": object}, None),
     "data": {"file": str, "sha256": str, "filter_key?": (str, None), "instructions": WORDS},

@@ -28,6 +28,7 @@ from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.trust import NOTHING, Trust
 from qsft_robot.types import ADMISSIBLE, Decision, NotFinite, Observation
 from tokenizers_action.protocol import ActionTokenizer, TextTokenizer
+from vlm.critic import load_critic
 from vlm.model import Context
 
 
@@ -94,7 +95,9 @@ class TokenPolicy:
         """One decision an observation. ValueError names a missing or wrong-sized input."""
         contexts = self.contexts(observations, memories)
         legal = self._legal_of(self._tokenizer_for(observations))
-        ids, values, finite = self.decider.decide(contexts, legal, self.noise(memories))
+        ids, values, finite = self.decider.decide(
+            contexts, legal, self.noise(memories), numbers=self.numbers
+        )
         if not bool(finite.all()):
             raise NotFinite()
         decoded = self.tokenizer.decode(ids.cpu().numpy())
@@ -115,11 +118,20 @@ class TokenPolicy:
         """Which ids may follow a prefix [b, i], bool [b, v], in any observation."""
         return self._legal_of(self.tokenizer)(prefix)
 
+    def numbers(self, ids: Tensor) -> Tensor:
+        """What decisions [b, n] stand for, before the scale of the actions, float32 [b, h * d]."""
+        if self._commands is not None:
+            return torch.zeros(len(ids), 0, device=self.device)
+        decoded = self.tokenizer.decode(ids.cpu().numpy())
+        return torch.from_numpy(decoded).flatten(1).to(self.device)
+
     def _tokenizer_for(self, observations: Sequence[Observation]) -> ActionTokenizer:
         """The tokenizer, bound to the commands that may be given where there are such."""
         if self._commands is None or self._commands.free:
             return self.tokenizer
-        return self._commands.within([o.texts[ADMISSIBLE] for o in observations])
+        rows = self._commands.within([o.texts[ADMISSIBLE] for o in observations])
+        count = self.acting.candidates
+        return rows if count == 1 else rows[np.arange(len(observations)).repeat(count)]
 
     def _legal_of(self, tokenizer: ActionTokenizer) -> Callable[[Tensor], Tensor]:
         def legal(prefix: Tensor) -> Tensor:
@@ -129,8 +141,8 @@ class TokenPolicy:
         return legal
 
     def noise(self, memories: Sequence[Memory]) -> Tensor:
-        """The next Gumbel noise of each episode, float32 [b, n, v]."""
-        size = (self.tokenizer.n_tokens, self.tokenizer.vocab_size)
+        """The next Gumbel noise of each episode, float32 [b, candidates, n, v]."""
+        size = (self.acting.candidates, self.tokenizer.n_tokens, self.tokenizer.vocab_size)
         drawn = [m.generator.gumbel(size=size).astype(np.float32) for m in memories]
         return torch.from_numpy(np.stack(drawn)).to(self.device)
 
@@ -240,6 +252,12 @@ class TokenPolicy:
                 f"acting rule {rule!r} needs a value network; this policy "
                 f"({self.description['method']}) has none: use the rule behavior."
             )
+        if self.acting.candidates > 1 and has.critic is None:
+            raise ValueError(
+                f"{self.acting.candidates} candidates need a critic that chooses among them, and "
+                "this policy was trained without one: train with --critic.updates, or use "
+                "candidates=1."
+            )
         if rule == "advantage" and has.head_name != "heads":
             raise unknown(
                 "acting rule for this policy", rule, ("power", "ratio", "paper", "behavior")
@@ -254,10 +272,12 @@ def build_networks(
     parts, model = description["networks"], description["model"]
     networks = PolicyNetworks(load_model(model, folder, trust))
     if "value" in parts:
-        head = next((part for part in parts if part not in ("behavior", "value")), None)
+        head = next((part for part in parts if part not in ("behavior", "value", "critic")), None)
         networks.start_value_stage(head, model["config"]["vocab_size"])
     if "behavior" not in parts:
         networks.behavior = None
+    if "critic" in parts:
+        networks.critic = load_critic(description["critic"])
     return networks
 
 

@@ -9,6 +9,8 @@ from qsft_robot.config.train import TrainConfig
 
 # A one-stage method that starts from another run's behavior goes on with its own loss ("tuning").
 BEHAVIOR, VALUE, TUNING = "behavior", "value", "tuning"
+# The critic of whole decisions is trained last, beside a policy that stands.
+CRITIC = "critic"
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,19 @@ def plan_stages(config: TrainConfig, saved: str | None = None) -> list[StagePlan
         steps = {BEHAVIOR: optim.behavior_steps + optim.value_steps}
     else:
         steps = {BEHAVIOR: optim.behavior_steps, second: optim.value_steps}
+    if config.critic.updates:
+        steps[CRITIC] = config.critic.updates
     if saved is not None and saved not in steps:
         raise ValueError(
             f"the checkpoint is in the stage {saved!r}, but --method {config.method} has "
             f"{' and '.join(steps)}: resume it with the settings that it began with."
         )
-    plans, before = list[StagePlan](), 0
+    plans, before, stages = list[StagePlan](), 0, list(steps)
     for name, count in steps.items():
         action: Literal["train", "resume", "take", "done"] = "train"
         if name == saved:
             action = "resume"
-        elif name == BEHAVIOR and saved is not None:
+        elif saved is not None and name in stages[: stages.index(saved)]:
             action = "done"
         elif name == BEHAVIOR and taken:
             action = "take"

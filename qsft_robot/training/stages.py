@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from qsft_robot.algorithms.critic import CriticStage, add_critic
 from qsft_robot.algorithms.networks import PolicyNetworks
 from qsft_robot.algorithms.sft import BehaviorStage
 from qsft_robot.algorithms.stage import Stage
@@ -14,7 +15,7 @@ from qsft_robot.policy.checkpoint import read_policy_folder
 from qsft_robot.token_data.run_data import RunData
 from qsft_robot.token_data.token_data import TokenData
 from qsft_robot.training.feature_cache import image_tokens_of, on_features
-from qsft_robot.training.plan import BEHAVIOR, VALUE
+from qsft_robot.training.plan import BEHAVIOR, CRITIC, VALUE
 
 
 def build_stage(
@@ -27,7 +28,7 @@ def build_stage(
 ) -> Stage:
     """Build a stage; the value stage adds theta, and loads weights where a run is resumed."""
     weights = read_policy_folder(checkpoint)[1] if resumed else None
-    build = _value_stage if name == VALUE else _behavior_stage
+    build = {VALUE: _value_stage, CRITIC: _critic_stage}.get(name, _behavior_stage)
     frozen = bool(data.cameras) and config.model.frozen_features
     # The behavior stage trains its image encoder, unless the features are there already.
     frozen = frozen and (name != BEHAVIOR or data.train.features is not None)
@@ -83,6 +84,30 @@ def _value_stage(
     method = config.traits
     assert method.stage is not None
     stage = load_part(method.stage)(networks, data, config.device, config.settings)
+    if weights is not None:
+        networks.load_state_dict(weights)
+    return stage
+
+
+def _critic_stage(
+    config: TrainConfig,
+    networks: PolicyNetworks,
+    data: TokenData,
+    weights: dict | None,
+    frozen: bool,
+) -> Stage:
+    if weights is not None and config.two_stages:
+        networks.start_value_stage(config.head, data.tokenizer.vocab_size)
+    networks.requires_grad_(False).eval()
+    if weights is not None:
+        kept = networks.state_dict()
+        networks.load_state_dict({name: weights[name] for name in kept})
+    networks.to(config.device)
+    if frozen:
+        data = _on_features(config, networks, data)
+    add_critic(networks, data, config.critic).to(config.device)
+    processes().share(networks)
+    stage = CriticStage(networks, data, config.device, config.critic)
     if weights is not None:
         networks.load_state_dict(weights)
     return stage

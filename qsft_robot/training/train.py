@@ -41,7 +41,7 @@ from qsft_robot.training.gradients import add_gradients, parts_together
 from qsft_robot.training.machine import on_this_machine
 from qsft_robot.training.metrics import MetricsLog
 from qsft_robot.training.optimizer import build_optimizer, check_parts, schedule, trainable
-from qsft_robot.training.plan import BEHAVIOR, StagePlan, plan_stages
+from qsft_robot.training.plan import BEHAVIOR, CRITIC, StagePlan, plan_stages
 from qsft_robot.training.run_model import (
     build_run_model,
     check_resumes,
@@ -182,7 +182,8 @@ def run_stage(
         model.compile()
     parameters = trainable(stage.trained())
     optimizer = build_optimizer(stage.trained(), optim)
-    peak = optim.learning_rate if name == BEHAVIOR else optim.value_learning_rate
+    rates = {BEHAVIOR: optim.learning_rate, CRITIC: config.critic.learning_rate}
+    peak = rates.get(name, optim.value_learning_rate)
     generator = torch.Generator().manual_seed(2 * config.seed + (name != BEHAVIOR))
     # Dropout has its own randomness in every process.
     torch.manual_seed(2 * config.seed + (name != BEHAVIOR) + 1_000_003 * workers.rank)
@@ -274,6 +275,10 @@ def _saver(
         if networks.value is None:
             acting = replace(acting, rule="behavior")
         full = {**description, "networks": parts, "acting": to_json(acting)}
+        if networks.critic is None:
+            full["acting"]["candidates"] = 1
+        else:
+            full["critic"] = networks.critic.describe()
         training = {"stage": stage.name, "update": update, "total": stage.before + update}
         weights = whole_state(networks)
         if processes().is_main:

@@ -68,7 +68,10 @@ def acting_changes(words: Sequence[str]) -> dict[str, Any]:
     for name, value in _pairs(words, "--acting").items():
         if name not in known:
             raise unknown("acting setting", name, known)
-        changes[name] = value if name == "rule" else _number(value, f"--acting {name}")
+        number = value if name == "rule" else _number(value, f"--acting {name}")
+        if isinstance(known[name], int) and number != int(number):
+            raise ValueError(f"--acting {name}={value}: give a whole number.")
+        changes[name] = int(number) if isinstance(known[name], int) else number
     return changes
 
 

@@ -18,7 +18,10 @@ from qsft_robot.policy.open import open_policy
 from qsft_robot.policy.token_policy import TokenPolicy, load_policy
 from qsft_robot.types import Observation
 
-NAMES = ("low-dim, k = 3", "pixels and state, ratio", "value heads", "return-conditioned")
+NAMES = (
+    "low-dim, k = 3", "pixels and state, ratio", "value heads", "return-conditioned",
+    "chunks that a critic chooses",
+)  # fmt: skip
 
 
 def play(policy: Any, log: Sequence[Observation], seed: int = 3) -> np.ndarray:
@@ -39,7 +42,7 @@ def test_the_graphs_act_as_torch_does_with_the_same_seed(exported, name):
         assert len(np.unique(found[..., 0])) > 1
 
 
-@pytest.mark.parametrize("name", ["low-dim, k = 3", "pixels and state, ratio"])
+@pytest.mark.parametrize("name", NAMES[:2] + NAMES[4:])
 def test_a_batch_of_episodes_of_different_ages_decides_as_each_alone(exported, name):
     _, folder, logs = exported(name)
     policy = load_onnx_policy(folder)

@@ -22,13 +22,14 @@ ACTING = {
     "paper": {"rule": "paper"},
     "behavior": {"rule": "behavior"},
     "likeliest": {"temperature": 0.0},
+    "candidates": {"candidates": 4},
 }
 
 
 @pytest.fixture
 def policy(config) -> TokenPolicy:
     """History of 3 frames, chunks of 2 actions."""
-    setting = config(model__history=3, tokenizer__horizon=2)
+    setting = config(model__history=3, tokenizer__horizon=2, critic__updates=2)
     train(setting)
     return load_policy(setting.out / "checkpoint")
 
@@ -73,6 +74,36 @@ def test_a_batch_decides_as_each_episode_alone(policy, observations, name):
             np.testing.assert_allclose(decision.actions, alone[i][step - 2 * i], atol=1e-6)
             values.append(decision.value)
     assert all(value is not None and 0 <= value <= 1 for value in values)
+
+
+def test_the_critic_takes_the_best_of_its_candidates(policy, observations):
+    """The candidates are the decisions that the same noise draws one by one."""
+    several = policy.with_acting(candidates=6)
+    torch.nn.init.normal_(several.networks.critic.action_value[0][-1].weight)
+    seen = observations[:5]
+    memories = [several.begin_episode(i) for i in range(5)]
+    contexts, noise = several.contexts(seen, memories), several.noise(memories)
+    found, _, finite = several.decider.decide(
+        contexts, several.legal, noise, numbers=several.numbers
+    )
+    assert finite.all()
+    drawn = [
+        policy.decider.decide(contexts, policy.legal, noise[:, i : i + 1])[0] for i in range(6)
+    ]
+    scores = torch.stack(
+        [several.decider.scores(contexts[-1], ids, several.numbers) for ids in drawn]
+    )
+    best = torch.stack(drawn)[scores.argmax(0), torch.arange(5)]
+    assert torch.equal(found, best)
+    assert len(scores.argmax(0).unique()) > 1
+
+
+def test_candidates_without_a_critic_are_refused(config):
+    setting = config()
+    train(setting)
+    policy = load_policy(setting.out / "policy")
+    with pytest.raises(ValueError, match=r"4 candidates need a critic .*--critic\.updates"):
+        policy.with_acting(candidates=4)
 
 
 def test_a_decision_does_not_depend_on_its_neighbors(policy, observations):

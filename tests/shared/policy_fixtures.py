@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from qsft_robot.policy.checkpoint import write_checkpoint
 from qsft_robot.policy.token_policy import TokenPolicy, build_networks
 from qsft_robot.types import Observation
 from tokenizers_action.bins import QuantileBinTokenizer
+from vlm.critic import CriticShape
 from vlm.rt.config import RTConfig
 
 # Every input, output and branch of the graphs once; an export takes seconds.
@@ -34,10 +36,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "method": "return_conditioned", "parts": ["behavior"],
         "acting": {"rule": "behavior", "support": 0.0, "min_p": 0.0},
     },
+    "chunks that a critic chooses": {
+        "horizon": 3, "history": 2, "parts": ["value", "void", "critic"],
+        "acting": {"candidates": 5},
+    },
 }  # fmt: skip
 # Rules and parts that a graph of the above differs from in arithmetic alone.
 OTHERS: dict[str, dict[str, Any]] = {
     "chunks": {"horizon": 3},
+    "pixels that a critic reads": {
+        "cameras": True,
+        "shared": True,
+        "parts": ["behavior", "value", "void", "critic"],
+        "acting": {"k": 2.0, "candidates": 3},
+    },
     "one network": {"parts": ["value", "void"]},
     "pixels alone": {"cameras": True, "state": False, "parts": ["value", "void"]},
     "paper": {"acting": {"rule": "paper"}, "parts": ["behavior", "value"]},
@@ -82,12 +94,23 @@ def describe(
         text_length=6,
     )
     keys = ["joints", "gripper"] if state else []
+    shape = CriticShape(
+        action_numbers=2 * horizon,
+        n_tokens=tokenizer.n_tokens,
+        vocab_size=tokenizer.vocab_size,
+        history=history,
+        state_dim=config.state_dim,
+        image_tokens=config.frame_image_tokens,
+        image_width=config.width if cameras else 0,
+        width=16,
+    )
     stats = {
         "joints": {"mean": [0.1] * 4, "std": [2.0, 1.0, 0.0, 3.0]},
         "gripper": {"mean": [0.5], "std": [0.2]},
     }
     return {
         "method": method,
+        **({"critic": asdict(shape)} if "critic" in parts else {}),
         "conditions_on_return": method == "return_conditioned",
         "model": {"kind": "rt", "config": vars(config)},
         "tokenizer": tokenizer.to_json(),
