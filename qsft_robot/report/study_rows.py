@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qsft_robot.files import read_json, write_json
-from qsft_robot.intervals import wilson
+from qsft_robot.intervals import seed_interval, wilson
 
 _KEY = ("task", "observations", "setting", "method")
 
@@ -40,13 +40,16 @@ def result_row(
     summaries: Sequence[Mapping[str, Any]],
     script: Path,
 ) -> dict[str, Any]:
-    """The seeds' summaries (evaluation/<name>/summary.json) as one row, with Wilson's interval.
+    """The seeds' summaries (evaluation/<name>/summary.json) as one row, with Wilson's interval and
+    the one that knows the seeds.
 
     `script` is the file that this process runs, in the repository's scripts.
     """
     n = sum(s["n"] for s in summaries)
     successes = sum(round(s["success_rate"] * s["n"]) for s in summaries)
     rate = wilson(successes, n)
+    by_seed = [round(s["success_rate"] * s["n"]) for s in summaries]
+    seed_low, seed_high = seed_interval(by_seed, [s["n"] for s in summaries])
     return {
         "task": task,
         "observations": observations,
@@ -57,6 +60,8 @@ def result_row(
         "success_rate": round(rate.rate, 4),
         "low": round(rate.low, 4),
         "high": round(rate.high, 4),
+        "seed_low": round(seed_low, 4),
+        "seed_high": round(seed_high, 4),
         "by_seed": [round(s["success_rate"], 4) for s in summaries],
         "command": shlex.join(["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]]),
         "commit": commit(script.parent),
