@@ -13,7 +13,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from qsft_robot.algorithms.log_probs import legal_log_softmax
 from qsft_robot.algorithms.networks import PolicyNetworks, teacher_forced
@@ -110,26 +109,6 @@ def test_a_run_resumes_to_the_same_bits_from_pixels_with_shifted_images(config, 
         a, b = (run / "checkpoint/weights.safetensors" for run in (whole.out, parts.out))
         assert a.read_bytes() == b.read_bytes()
         assert rows(whole.out) == rows(parts.out)
-
-
-@pytest.mark.parametrize("method", ["qsft", "filtered_sft"])
-def test_a_run_with_a_critic_resumes_to_the_same_bits_in_any_stage(config, tmp_path, method):
-    setting = {"method": method, "critic__updates": 4, "critic__lam": 0.5}
-    whole = config(out=tmp_path / "whole", **setting)
-    train(whole)
-    parts = config(out=tmp_path / "parts", **setting)
-    train(parts, stop_after=3)
-    for stop in (7, 10, 12, None):
-        train(resume_config(parts.out), resume=True, stop_after=stop)
-    a, b = (run / "checkpoint/weights.safetensors" for run in (whole.out, parts.out))
-    assert a.read_bytes() == b.read_bytes()
-    assert rows(whole.out) == rows(parts.out)
-    weights = load_file(a)
-    assert any(name.startswith("critic.") for name in weights)
-    plain = config(out=tmp_path / "plain", method=method)
-    train(plain)
-    before = load_file(plain.out / "checkpoint/weights.safetensors")
-    assert all(torch.equal(x, weights[name]) for name, x in before.items())
 
 
 def test_a_run_that_was_killed_between_checkpoints_forgets_the_later_lines(config, tmp_path):

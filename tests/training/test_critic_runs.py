@@ -1,0 +1,28 @@
+"""Runs with a critic: it resumes to the bit and leaves the policy beside it as it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from qsft_robot.training.train import resume_config, train
+
+
+@pytest.mark.parametrize("method", ["qsft", "filtered_sft"])
+def test_a_run_with_a_critic_resumes_to_the_same_bits_in_any_stage(config, tmp_path, method):
+    setting = {"method": method, "critic__updates": 4, "critic__lam": 0.5}
+    whole = config(out=tmp_path / "whole", **setting)
+    train(whole)
+    parts = config(out=tmp_path / "parts", **setting)
+    train(parts, stop_after=3)
+    for stop in (7, 10, 12, None):
+        train(resume_config(parts.out), resume=True, stop_after=stop)
+    a, b = (run / "checkpoint/weights.safetensors" for run in (whole.out, parts.out))
+    assert a.read_bytes() == b.read_bytes()
+    weights = load_file(a)
+    assert any(name.startswith("critic.") for name in weights)
+    plain = config(out=tmp_path / "plain", method=method)
+    train(plain)
+    before = load_file(plain.out / "checkpoint/weights.safetensors")
+    assert all(torch.equal(x, weights[name]) for name, x in before.items())
