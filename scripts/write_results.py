@@ -31,7 +31,8 @@ ABOUT = {
     "mixed": "600 logs, about a quarter expert, a quarter sloppy, the rest named failures.",
 }
 ORDER = (
-    *("sft", "filtered_sft", "nonfailing_sft", "return_conditioned", "ilql", "qsft_paper"),
+    *("sft", "filtered_sft", "nonfailing_sft", "filtered_sft_by_value", "return_conditioned"),
+    *("advantage_weighted", "advantage_conditioned", "ilql", "qsft_paper"),
     *("qsft", "qsft_free"),
 )
 # Settings that are splits of a benchmark of several kinds of task.

@@ -95,7 +95,7 @@ class CriticStage:
         self.critic: DecisionCritic = networks.critic
         self.model = networks.trunks()[-1]
         self.data, self.device, self.config = data, device, config
-        self.critic.start_at(float(self._own_returns(torch.zeros(len(data.names))).mean()))
+        self.critic.start_at(float(self.own_returns(torch.zeros(len(data.names))).mean()))
         self.slow = copy.deepcopy(self.critic).requires_grad_(False).eval()
         self.numbers: Tensor | None = None
         if not isinstance(data.tokenizer, TextTokenizer):
@@ -147,6 +147,15 @@ class CriticStage:
         }
         return scaled(loss, metrics, scale.value)
 
+    @torch.no_grad()
+    def advantages(self, batch: TokenBatch, steps: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Q - V of the logs' decisions by the slow copy."""
+        seen = self.slow.encode(self._context(batch))
+        decision = self.slow.read_decision(batch.action_ids, self._numbers_at(steps))
+        combine = COMBINE[self.critic.config.combine]
+        value = combine(torch.sigmoid(self.slow.values(seen)))
+        return self.slow.scores(seen, decision) - value
+
     def targets(self, steps: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Targets of Q at drawn steps, V of the state after each decision by the slow copy."""
         next_rows, ended = self.data.next_rows(steps)
@@ -155,7 +164,7 @@ class CriticStage:
             rewards,
             lengths,
             ended,
-            self._values_at(next_rows),
+            self.values_at(next_rows),
             self.returns[steps],
             discount=self.data.discount,
             lam=self.config.lam,
@@ -165,10 +174,10 @@ class CriticStage:
         """Recompute the logs' own returns, those of cut logs going on with V of their last row."""
         if self.config.lam == 0:
             return
-        final = self._values_at(self.data.final_rows)
-        self.returns = self._own_returns(torch.where(self.data.terminated, 0.0, final))
+        final = self.values_at(self.data.final_rows)
+        self.returns = self.own_returns(torch.where(self.data.terminated, 0.0, final))
 
-    def _own_returns(self, final: Float[Tensor, " e"]) -> Float[Tensor, " N"]:
+    def own_returns(self, final: Float[Tensor, " e"]) -> Float[Tensor, " N"]:
         """The return of every step's log from there on, `final` being what follows its end."""
         data = self.data
         table = lambda_returns(
@@ -200,7 +209,7 @@ class CriticStage:
         )
 
     @torch.no_grad()
-    def _values_at(self, rows: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
+    def values_at(self, rows: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
         """V(s) of the slow copy at observation rows, on the CPU."""
         found = []
         for part in rows.split(4096):

@@ -62,6 +62,28 @@ METHODS: dict[str, Method] = {
     "return_conditioned": Method(
         "supervised fine-tuning told the return of each log", conditions_on_return=True
     ),
+    "filtered_sft_by_value": Method(
+        "supervised fine-tuning on successful logs and on logs cut in a promising state",
+        stage="qsft_robot.algorithms.filtered_by_value:FilteredByValueStage",
+        value_stage=True,
+        settings="filtered_by_value",
+        rules=("power", "behavior"),
+    ),
+    "advantage_weighted": Method(
+        "imitation weighted by exp(advantage), the extraction of AWR and IQL",
+        stage="qsft_robot.algorithms.advantage_weighted:AdvantageWeightedStage",
+        value_stage=True,
+        settings="advantage_weighted",
+        rules=("power", "behavior"),
+    ),
+    "advantage_conditioned": Method(
+        "imitation told which decisions are among the best, the extraction of RECAP",
+        stage="qsft_robot.algorithms.advantage_conditioned:AdvantageConditionedStage",
+        value_stage=True,
+        settings="advantage_conditioned",
+        rules=("power",),
+        conditions_on_return=True,
+    ),
     "ilql": Method(
         "implicit language Q-learning: value heads that shift the behavior",
         stage="qsft_robot.algorithms.ilql:ILQLStage",
@@ -156,6 +178,43 @@ class QSFTConfig:
     def head(self) -> str | None:
         """The void outcome, where the residual goes there."""
         return "void" if self.residual == "void" else None
+
+
+@dataclass(frozen=True)
+class _BesideCritic:
+    # Perceptrons of the critic that is trained beside the policy; V is this expectile of Q.
+    members: int = 2
+    expectile: float = 0.7
+
+
+@dataclass(frozen=True)
+class FilteredByValueConfig(_BesideCritic):
+    """Filtered SFT that keeps cut logs by V."""
+
+
+@dataclass(frozen=True)
+class AdvantageWeightedConfig(_BesideCritic):
+    """Advantage-weighted imitation."""
+
+    # A decision weighs exp(advantage / temperature), at most `largest_weight`; advantages are
+    # differences of probabilities.
+    temperature: float = 0.1
+    largest_weight: float = 20.0
+
+    def __post_init__(self) -> None:
+        require(self.temperature > 0, "--advantage-weighted.temperature must be positive.")
+        require(self.largest_weight > 0, "--advantage-weighted.largest-weight must be positive.")
+
+
+@dataclass(frozen=True)
+class AdvantageConditionedConfig(_BesideCritic):
+    """Advantage-conditioned imitation."""
+
+    # Share of the decisions, those of the highest advantage, under the condition that acts.
+    share: float = 0.3
+
+    def __post_init__(self) -> None:
+        require(0 < self.share < 1, "--advantage-conditioned.share must lie between 0 and 1.")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,15 @@ from typing import Any, Literal
 from qsft_robot.config.acting import ActingConfig
 from qsft_robot.config.critic import CriticConfig
 from qsft_robot.config.data import DataConfig
-from qsft_robot.config.methods import ILQLConfig, Method, QSFTConfig, find_method
+from qsft_robot.config.methods import (
+    AdvantageConditionedConfig,
+    AdvantageWeightedConfig,
+    FilteredByValueConfig,
+    ILQLConfig,
+    Method,
+    QSFTConfig,
+    find_method,
+)
 from qsft_robot.config.model import ModelConfig
 from qsft_robot.config.require import require
 from qsft_robot.config.tokenizer import TokenizerConfig
@@ -75,7 +83,8 @@ class TrainConfig:
     # Run folder; it gets config.json, metrics.jsonl, checkpoint/ and, at the end, policy/.
     out: Path = Path("runs/train")
     # qsft, or a baseline on the same batch, model and budget: sft, filtered_sft, nonfailing_sft,
-    # return_conditioned, ilql, or a method that an installed package registers.
+    # filtered_sft_by_value, return_conditioned, advantage_weighted, advantage_conditioned, ilql, or
+    # a method that an installed package registers.
     method: str = "qsft"
     # Discount of one control step. Choose it so that discount ** (longest log) is at least .3.
     discount: float = 0.99
@@ -89,6 +98,14 @@ class TrainConfig:
     qsft: QSFTConfig = field(default_factory=QSFTConfig)
     # The value-head baseline.
     ilql: ILQLConfig = field(default_factory=ILQLConfig)
+    # Filtered SFT that keeps cut logs by V.
+    filtered_by_value: FilteredByValueConfig = field(default_factory=FilteredByValueConfig)
+    # Advantage-weighted imitation.
+    advantage_weighted: AdvantageWeightedConfig = field(default_factory=AdvantageWeightedConfig)
+    # Advantage-conditioned imitation.
+    advantage_conditioned: AdvantageConditionedConfig = field(
+        default_factory=AdvantageConditionedConfig
+    )
     # Settings of a method from another package, e.g. temperature=0.5.
     method_settings: tuple[str, ...] = ()
     # The critic that chooses among candidates.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from qsft_robot.algorithms.advantage_weighted import advantage_weights
 from qsft_robot.algorithms.critic import decision_targets, expectile_loss
 from vlm.critic import CriticShape, DecisionCritic, load_critic
 from vlm.model import Context
@@ -129,3 +130,19 @@ def test_dynamic_programming_joins_what_no_log_shows_and_returns_do_not():
     assert joined[0] == joined[1] > 0.8
     own = decision_targets(**given, lam=1.0)
     assert own[0] == 0.0 < own[1]
+
+
+def test_weights_of_advantages_maximize_the_mean_advantage_near_the_behavior():
+    """exp(A / t), normalized, is the best of all distributions by E[A] - t KL(p | uniform)."""
+    advantage = torch.tensor([-0.2, 0.0, 0.1, 0.3], dtype=torch.float64)
+    weight = advantage_weights(advantage, temperature=0.1, largest=1e9)
+    best = weight / weight.sum()
+
+    def worth(p):
+        return (p * advantage).sum() - 0.1 * (p * (p * 4).log()).sum()
+
+    for _ in range(50):
+        other = torch.softmax(best.log() + 0.3 * torch.randn(4, dtype=torch.float64), 0)
+        assert worth(other) <= worth(best)
+    capped = advantage_weights(advantage, temperature=0.1, largest=2.0)
+    assert torch.equal(capped, weight.clamp(max=2.0))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from qsft_robot.policy.token_policy import load_policy
 from qsft_robot.training.train import resume_config, train
 
 
@@ -26,3 +27,20 @@ def test_a_run_with_a_critic_resumes_to_the_same_bits_in_any_stage(config, tmp_p
     train(plain)
     before = load_file(plain.out / "checkpoint/weights.safetensors")
     assert all(torch.equal(x, weights[name]) for name, x in before.items())
+
+
+BESIDE = ("advantage_weighted", "advantage_conditioned", "filtered_sft_by_value")
+
+
+@pytest.mark.parametrize("method", BESIDE)
+def test_a_policy_beside_a_critic_resumes_to_the_same_bits_and_acts(config, tmp_path, method):
+    whole = config(out=tmp_path / "whole", method=method)
+    train(whole)
+    parts = config(out=tmp_path / "parts", method=method)
+    train(parts, stop_after=7)
+    train(resume_config(parts.out), resume=True)
+    a, b = (run / "checkpoint/weights.safetensors" for run in (whole.out, parts.out))
+    assert a.read_bytes() == b.read_bytes()
+    policy = load_policy(whole.out / "policy")
+    assert policy.networks.critic is None  # nothing chooses by it
+    assert policy.networks.value is not None

@@ -1,0 +1,54 @@
+"""Filtered SFT that also keeps the logs which were cut in a promising state.
+
+Filtered SFT throws away every log whose success nobody saw. This one looks at V of the state in
+which a log was cut, and keeps the log where that is above the data's mean return.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from qsft_robot.algorithms.beside_critic import BesideCriticStage
+from qsft_robot.algorithms.log_probs import Metrics, chosen, legal_log_softmax, masked_mean
+from qsft_robot.algorithms.networks import PolicyNetworks, teacher_forced
+from qsft_robot.config.critic import CriticConfig
+from qsft_robot.config.methods import FilteredByValueConfig
+from qsft_robot.token_data.batch import TokenBatch
+from qsft_robot.token_data.token_data import TokenData
+
+
+class FilteredByValueStage(BesideCriticStage):
+    """Supervised fine-tuning on successful logs, and on cut ones with a high V at their end."""
+
+    def __init__(
+        self,
+        networks: PolicyNetworks,
+        data: TokenData,
+        device: str,
+        config: FilteredByValueConfig,
+    ) -> None:
+        settings = CriticConfig(members=config.members, expectile=config.expectile)
+        super().__init__(networks, data, device, settings)
+        self.keep = data.success.clone()
+        self.mean = float(self.judge.own_returns(torch.zeros(len(data.names))).mean())
+
+    def policy_loss(self, batch: TokenBatch, steps: Int[Tensor, " b"]) -> tuple[Tensor, Metrics]:
+        kept = self.keep[self.data.episode_of_step[steps]].to(self.device)
+        logits = teacher_forced(self.model, batch).logits
+        nll = -chosen(legal_log_softmax(logits, batch.legal), batch.action_ids)
+        loss = masked_mean(nll, batch.token_mask & kept[:, None])
+        return loss, {"loss/ce": loss.detach(), "q/kept_share": kept.float().mean()}
+
+    def refresh(self) -> None:
+        """Look at the ends of the cut logs anew."""
+        ends = self.judge.values_at(self.data.final_rows)
+        self.keep = self.data.success | (~self.data.terminated & (ends > self.mean))
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {**super().tensors(), "keep": self.keep}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        super().load_tensors(tensors)
+        self.keep = tensors["keep"]
