@@ -151,6 +151,8 @@ METHODS = {
     "filtered_sft_by_value": "--method filtered_sft_by_value",
     "advantage_weighted": "--method advantage_weighted",
     "advantage_conditioned": "--method advantage_conditioned",
+    "cql": "--method cql",
+    "q_transformer": "--method q_transformer",
     "return_conditioned": "--method return_conditioned",
     "qsft": "--method qsft",
     "ilql": f"--method ilql {_PHI_ACTS}",

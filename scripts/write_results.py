@@ -32,8 +32,8 @@ ABOUT = {
 }
 ORDER = (
     *("sft", "filtered_sft", "nonfailing_sft", "filtered_sft_by_value", "return_conditioned"),
-    *("advantage_weighted", "advantage_conditioned", "ilql", "qsft_paper"),
-    *("qsft", "qsft_free"),
+    *("advantage_weighted", "advantage_conditioned", "cql", "q_transformer"),
+    *("ilql", "qsft_paper", "qsft", "qsft_free"),
 )
 # Settings that are splits of a benchmark of several kinds of task.
 SPLITS = ("valid_seen", "valid_unseen")

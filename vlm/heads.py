@@ -83,6 +83,33 @@ class ValueHeads(nn.Module):
         return Reading(v.clamp(0.0, 1.0), q - v.unsqueeze(-1))
 
 
+class TokenValueHead(nn.Module):
+    """Q of every token, a probability; the same for all tokens and states at the start."""
+
+    def __init__(self, width: int, vocab: int) -> None:
+        super().__init__()
+        self.action_value = _head(width, vocab)
+
+    @torch.no_grad()
+    def start_at(self, mean_target: float) -> None:
+        """Set every Q to the mean target, kept in [1e-4, 1 - 1e-4]."""
+        mean = min(max(float(mean_target), 1e-4), 1 - 1e-4)
+        last = self.action_value[-1]
+        assert isinstance(last, nn.Linear)
+        last.weight.zero_()
+        last.bias.fill_(math.log(mean) - math.log1p(-mean))
+
+    def forward(self, hidden: Float[Tensor, "b n c"]) -> Float[Tensor, "b n v"]:
+        """Q in [0, 1]."""
+        return torch.sigmoid(self.action_value(hidden))
+
+    def read(self, hidden: Float[Tensor, "b n c"]) -> Reading:
+        """The largest Q, and what every token lacks of it."""
+        q = self(hidden.float())
+        value = q.amax(-1)
+        return Reading(value, q - value.unsqueeze(-1))
+
+
 def _head(width: int, outputs: int) -> nn.Sequential:
     last = nn.Linear(2 * width, outputs)
     nn.init.zeros_(last.weight)

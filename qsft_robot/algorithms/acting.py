@@ -73,12 +73,19 @@ def advantage_scores(config: ActingConfig, said: Distributions) -> Tensor:
     return said.log_phi + config.beta * said.advantage
 
 
+def value_scores(config: ActingConfig, said: Distributions) -> Tensor:
+    """exp(beta Q), whatever the behavior does: the rule of Q-learning."""
+    assert said.advantage is not None
+    return config.beta * said.advantage
+
+
 # Name of a rule in `ActingConfig` -> unnormalized log-probabilities.
 RULES: dict[str, Callable[[ActingConfig, Distributions], Tensor]] = {
     "power": power_scores,
     "ratio": ratio_scores,
     "paper": paper_scores,
     "advantage": advantage_scores,
+    "value": value_scores,
     "behavior": behavior_scores,
 }
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from qsft_robot.names import unknown
 from qsft_robot.token_data.batch import TokenBatch
 from vlm.critic import DecisionCritic
-from vlm.heads import Reading, ValueHeads, VoidHead
+from vlm.heads import Reading, TokenValueHead, ValueHeads, VoidHead
 from vlm.model import ActionModel, Context, ModelOutput
 
 
@@ -29,6 +29,7 @@ class Head(Protocol):
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {
     "void": lambda width, vocab_size: VoidHead(width),
     "heads": ValueHeads,
+    "token_values": TokenValueHead,
 }
 
 

@@ -16,11 +16,11 @@ class ActingConfig:
 
     # power: log pi = log pi_phi + k (log p~ - log pi_phi); ratio: pi_phi exp(beta Q);
     # paper: pi_phi exp(beta p_theta); advantage: pi_phi exp(beta (Q - V)) (value heads);
-    # behavior: pi_phi itself.
-    rule: Literal["power", "ratio", "paper", "advantage", "behavior"] = "power"
+    # value: exp(beta Q) (Q-learning); behavior: pi_phi itself.
+    rule: Literal["power", "ratio", "paper", "advantage", "value", "behavior"] = "power"
     # Strength of the improvement of rule power. 1 is p~ alone: one network, one forward pass.
     k: float = 1.0
-    # Inverse temperature of the rules ratio, paper and advantage.
+    # Inverse temperature of the rules ratio, paper, advantage and value.
     beta: float = 8.0
     # Support: tokens with pi_phi(a|s) >= support * max pi_phi. Not used where pi_phi isn't run.
     support: float = 0.05
@@ -34,6 +34,11 @@ class ActingConfig:
     # Decisions that are drawn by the rule above; the critic's best of them is taken. 1: one is
     # drawn, without a critic.
     candidates: int = 1
+
+    @property
+    def runs_behavior(self) -> bool:
+        """Whether the rule needs phi: power with k = 1 is p~ alone, and value is Q alone."""
+        return self.rule != "value" and not (self.rule == "power" and self.k == 1)
 
     def __post_init__(self) -> None:
         rules = typing.get_args(typing.get_type_hints(ActingConfig)["rule"])

@@ -84,6 +84,24 @@ METHODS: dict[str, Method] = {
         rules=("power",),
         conditions_on_return=True,
     ),
+    "cql": Method(
+        "conservative Q-learning, token by token",
+        stage="qsft_robot.algorithms.cql:CQLStage",
+        value_stage=True,
+        settings="cql",
+        head="token_values",
+        rules=("value", "advantage", "behavior"),
+        acting={"rule": "value", "beta": 50.0},
+    ),
+    "q_transformer": Method(
+        "autoregressive Q-learning with the other tokens' Q pulled to 0",
+        stage="qsft_robot.algorithms.q_transformer:QTransformerStage",
+        value_stage=True,
+        settings="q_transformer",
+        head="token_values",
+        rules=("value", "advantage", "behavior"),
+        acting={"rule": "value", "beta": 50.0},
+    ),
     "ilql": Method(
         "implicit language Q-learning: value heads that shift the behavior",
         stage="qsft_robot.algorithms.ilql:ILQLStage",
@@ -215,6 +233,30 @@ class AdvantageConditionedConfig(_BesideCritic):
 
     def __post_init__(self) -> None:
         require(0 < self.share < 1, "--advantage-conditioned.share must lie between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class TokenQConfig:
+    """Q-learning token by token."""
+
+    # Weight of the term that holds down the tokens not taken.
+    conservatism: float = 0.5
+    # Targets are no less than the log's own return from there on.
+    floor: bool = True
+    # Step of the slow copy of the Q head at each update.
+    ema_rate: float = 0.005
+
+    def __post_init__(self) -> None:
+        require(self.conservatism >= 0, "conservatism must not be negative.")
+        require(0 < self.ema_rate <= 1, "ema-rate must lie in (0, 1].")
+
+
+@dataclass(frozen=True)
+class CQLConfig(TokenQConfig):
+    """CQL, whose targets have no floor."""
+
+    conservatism: float = 0.05
+    floor: bool = False
 
 
 @dataclass(frozen=True)

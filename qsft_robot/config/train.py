@@ -12,10 +12,12 @@ from qsft_robot.config.data import DataConfig
 from qsft_robot.config.methods import (
     AdvantageConditionedConfig,
     AdvantageWeightedConfig,
+    CQLConfig,
     FilteredByValueConfig,
     ILQLConfig,
     Method,
     QSFTConfig,
+    TokenQConfig,
     find_method,
 )
 from qsft_robot.config.model import ModelConfig
@@ -83,8 +85,8 @@ class TrainConfig:
     # Run folder; it gets config.json, metrics.jsonl, checkpoint/ and, at the end, policy/.
     out: Path = Path("runs/train")
     # qsft, or a baseline on the same batch, model and budget: sft, filtered_sft, nonfailing_sft,
-    # filtered_sft_by_value, return_conditioned, advantage_weighted, advantage_conditioned, ilql, or
-    # a method that an installed package registers.
+    # filtered_sft_by_value, return_conditioned, advantage_weighted, advantage_conditioned, cql,
+    # q_transformer, ilql, or a method that an installed package registers.
     method: str = "qsft"
     # Discount of one control step. Choose it so that discount ** (longest log) is at least .3.
     discount: float = 0.99
@@ -106,6 +108,10 @@ class TrainConfig:
     advantage_conditioned: AdvantageConditionedConfig = field(
         default_factory=AdvantageConditionedConfig
     )
+    # CQL.
+    cql: CQLConfig = field(default_factory=CQLConfig)
+    # Q-Transformer.
+    q_transformer: TokenQConfig = field(default_factory=TokenQConfig)
     # Settings of a method from another package, e.g. temperature=0.5.
     method_settings: tuple[str, ...] = ()
     # The critic that chooses among candidates.

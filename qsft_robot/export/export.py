@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from qsft_robot.config.acting import ActingConfig
+from qsft_robot.config.json_form import from_json
 from qsft_robot.config.run_config import CONFIG, read_config
 from qsft_robot.export.pretrained_folders import self_contained
 from qsft_robot.export.recorded_observations import random_observations, recorded_observations
@@ -46,10 +48,10 @@ def export_policy(
     description, networks = read_networks(checkpoint, trust)
     description = {**description, "acting": {**description["acting"], **(acting or {})}}
     description.pop("onnx", None)
-    rule, k = description["acting"]["rule"], description["acting"]["k"]
-    if rule == "behavior":
+    rule: ActingConfig = from_json(ActingConfig, description["acting"])
+    if rule.rule == "behavior":
         networks.remove_value()
-    elif rule == "power" and k == 1:
+    elif not rule.runs_behavior:
         networks.behavior = None
     if description["acting"].get("candidates", 1) == 1:
         networks.critic = None

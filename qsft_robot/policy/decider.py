@@ -26,9 +26,8 @@ class Decider:
 
     def __init__(self, networks: PolicyNetworks, acting: ActingConfig) -> None:
         self.networks, self.acting = networks, acting
-        # k = 1 is p~ alone: the same actions as a policy exported without phi.
-        p_alone = acting.rule == "power" and acting.k == 1
-        self.runs_behavior = networks.behavior is not None and not p_alone
+        # Without phi the actions are those of a policy exported without it.
+        self.runs_behavior = networks.behavior is not None and acting.runs_behavior
         self.trunks = networks.trunks() if self.runs_behavior else networks.trunks()[-1:]
         # Whether V(s) means something: with a void outcome or value heads.
         self.has_value = networks.head is not None

@@ -8,7 +8,7 @@ from typing import Any
 from qsft_robot.json_kinds import check_kinds
 from qsft_robot.logs.checks import checked_env_args
 
-NETWORKS = ("behavior", "value", "void", "heads", "critic")
+NETWORKS = ("behavior", "value", "void", "heads", "token_values", "critic")
 # Kinds as `check_kinds` takes them.
 NUMBERS, WORDS = [float], [str]
 _RANGE = {"low": NUMBERS, "high": NUMBERS}

@@ -241,13 +241,12 @@ class TokenPolicy:
 
     def _check_rule(self) -> None:
         rule, has = self.acting.rule, self.networks
-        needs_phi = rule != "power" or self.acting.k != 1
-        if needs_phi and has.behavior is None:
+        if self.acting.runs_behavior and has.behavior is None:
             raise ValueError(
                 f"acting rule {rule} with k = {self.acting.k} needs the behavior network, which "
                 "this policy was exported without; export it again with that rule."
             )
-        if rule not in ("behavior", "advantage") and has.value is None:
+        if rule not in ("behavior", "advantage", "value") and has.value is None:
             raise ValueError(
                 f"acting rule {rule!r} needs a value network; this policy "
                 f"({self.description['method']}) has none: use the rule behavior."
@@ -258,7 +257,8 @@ class TokenPolicy:
                 "this policy was trained without one: train with --critic.updates, or use "
                 "candidates=1."
             )
-        if rule == "advantage" and has.head_name != "heads":
+        of_q = ("heads", "token_values")
+        if rule in ("advantage", "value") and has.head_name not in of_q:
             raise unknown(
                 "acting rule for this policy", rule, ("power", "ratio", "paper", "behavior")
             )

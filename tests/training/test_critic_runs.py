@@ -44,3 +44,19 @@ def test_a_policy_beside_a_critic_resumes_to_the_same_bits_and_acts(config, tmp_
     policy = load_policy(whole.out / "policy")
     assert policy.networks.critic is None  # nothing chooses by it
     assert policy.networks.value is not None
+
+
+@pytest.mark.parametrize("method", ["cql", "q_transformer"])
+def test_q_learning_by_tokens_resumes_to_the_same_bits_and_acts_without_phi(
+    config, tmp_path, method
+):
+    whole = config(out=tmp_path / "whole", method=method, acting__rule="value")
+    train(whole)
+    parts = config(out=tmp_path / "parts", method=method, acting__rule="value")
+    train(parts, stop_after=7)
+    train(resume_config(parts.out), resume=True)
+    a, b = (run / "checkpoint/weights.safetensors" for run in (whole.out, parts.out))
+    assert a.read_bytes() == b.read_bytes()
+    policy = load_policy(whole.out / "policy")
+    assert policy.networks.behavior is None
+    assert policy.decider.has_value
