@@ -16,9 +16,9 @@ COMPOSERS = {
     "qsft_robot.parts.tokenizers",
     "qsft_robot.parts.models",
 }
-# Not concrete models: the algorithm's own output rows, the hash of an instruction's words, and the
+# Not concrete models: the algorithm's own output rows and critic, the hash of words, and the
 # random shift of training images. The files that train and act name these.
-HEADS = {"vlm.heads", "vlm.words", "vlm.rt.images", "vlm.decision", "vlm.model"}
+HEADS = {"vlm.heads", "vlm.critic", "vlm.words", "vlm.rt.images", "vlm.decision", "vlm.model"}
 PROTOCOLS = {"tokenizers_action.protocol"}
 
 
