@@ -167,7 +167,7 @@ def _judge(answer: Answer, given: list[Path], folder: Path, before: set[Path]) -
         if not any(one_line(path) in errors[0] for path in given):
             raise Failure({"what": f"names no file: {errors[0][:200]}", "said": errors[0]})
         left = {p for p in folder.rglob("*") if not p.is_relative_to(folder / "cache")} - before
-        whole = [p for p in left if p.is_file() and p.name != "config.json"]
+        whole = [p for p in left if p.is_file() and p.name not in ("config.json", ".lock")]
         if whole:
             raise Failure({"what": f"left {[p.name for p in whole]}", "said": errors[0]})
     for path in folder.rglob(".*.tmp"):
@@ -310,7 +310,8 @@ def _run(bases: Bases, folder: Path, rng: random.Random, verbs: Verbs = _RUN_VER
         "export": (path, "--out", folder / "out", "--no-onnx"),
     }
     check = reported if verb == "report" else lambda answer: None
-    return changed, verb, words[verb], [path], check
+    # A run that goes on names the file of logs that its settings name.
+    return changed, verb, words[verb], [path, bases.folder / "sound.hdf5"], check
 
 
 def _bytes(bases: Bases, folder: Path, rng: random.Random) -> Made:

@@ -17,6 +17,7 @@ from qsft_robot import cli
 from qsft_robot.cli import VERBS, _defaults_for, main
 from qsft_robot.files import read_json, write_json, write_sums
 from qsft_robot.presets.look_up import PRESETS, RECIPES
+from qsft_robot.printed_text import command
 
 # verb -> flags and arguments that its help has to name
 HELP = {
@@ -77,7 +78,7 @@ def test_each_verb_says_what_it_made_and_where(ran):
     assert str(ran.logs) in said["collect"]
     assert "proprio" in said["inspect"]
     assert "accepted" in said["playback"]
-    assert f"qsft-robot evaluate {ran.run}" in said["train"]
+    assert f"evaluate it: {command('evaluate', ran.run)}" in said["train"]
     assert str(ran.run / "evaluation" / "first" / "summary.json") in said["evaluate"]
     assert str(ran.exported) in said["export"]
     assert str(ran.run / "report.html") in said["report"]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn, optim
 
 from qsft_robot.files import atomic_folder, read_json, write_json
+from qsft_robot.json_kinds import check_kinds
 from qsft_robot.policy.earlier import upgrade_training, upgrade_weights
 from qsft_robot.policy.folder import FORMAT, POLICY, WEIGHTS, read_description
 
@@ -77,7 +78,10 @@ def read_training(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(
             f"{folder}: an exported policy can't be trained on; resume its run folder."
         )
-    training = upgrade_training(read_json(folder / TRAINING))
+    training = read_json(folder / TRAINING)
+    kinds = {"stage": str, "update": int, "total": int}
+    check_kinds(training, kinds, str(folder / TRAINING))
+    training = upgrade_training(training)
     return training, read_tensors(folder / TRAINING_TENSORS)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from qsft_robot.files import contained, inside, read_json, read_text
+from qsft_robot.json_kinds import check_kinds, is_number
 
 METRICS, CALIBRATION, CONFIG = "metrics.jsonl", "calibration.json", "config.json"
 EVALUATION, EPISODES = "evaluation", "episodes.jsonl"
@@ -49,7 +50,7 @@ class Training:
             (row["step"], row[key])
             for row in self.metrics
             if str(row.get("stage", "training")) == stage
-            and all(isinstance(row.get(name), int | float) for name in ("step", key))
+            and all(is_number(row.get(name)) for name in ("step", key))
         ]
         table = np.array(rows, dtype=float).reshape(-1, 2)
         return table[:, 0], table[:, 1]
@@ -81,7 +82,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
                 raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from error
         if rows and not isinstance(rows[-1], dict):
@@ -106,15 +107,19 @@ def _read_training(run: Path, name: str, folder: Path) -> Training | None:
     if not metrics.is_file() and (name or not config.is_file()):
         return None
     pairs = read_json(calibration) if calibration.is_file() else {}
+    kinds = {"value?": [float], "return?": [float], "success?": [bool], "split?": str}
+    check_kinds(pairs, kinds, str(calibration))
     value = np.asarray(pairs.get("value", []), dtype=float)
     outcome = np.asarray(pairs.get("return", []), dtype=float)
     success = np.asarray(pairs["success"], dtype=bool) if "success" in pairs else None
-    if value.shape != outcome.shape or value.ndim != 1:
+    lengths = {len(x) for x in (value, outcome, success) if x is not None}
+    if len(lengths) > 1:
         raise ValueError(
-            f"{calibration}: 'value' and 'return' need one number each a step, "
-            f"they have the shapes {value.shape} and {outcome.shape}."
+            f"{calibration}: 'value' and 'return' (and 'success') need one entry each a step, they "
+            f"have {len(value)}, {len(outcome)} and {'none' if success is None else len(success)}."
         )
     settings = read_json(config) if config.is_file() else {}
+    check_kinds(settings, {}, str(config))
     split = str(pairs.get("split", ""))
     return Training(name, settings, read_lines(metrics), value, outcome, success, split)
 
@@ -204,8 +209,8 @@ def choose_videos(
     queues = []
     for evaluation in evaluations:
         filmed = [e for e in evaluation.episodes if e.get("video")]
-        good = [e for e in filmed if e.get("success_any")]
-        bad = [e for e in filmed if not e.get("success_any")]
+        good = [e for e in filmed if e.get("success_any") is True]
+        bad = [e for e in filmed if e.get("success_any") is not True]
         both = [e for pair in zip(good, bad, strict=False) for e in pair]
         rest = good[len(both) // 2 :] + bad[len(both) // 2 :]
         videos, where = evaluation.folder / "videos", str(evaluation.folder / EPISODES)

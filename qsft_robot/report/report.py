@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from qsft_robot.files import atomic_file
+from qsft_robot.json_kinds import is_number
 from qsft_robot.report.data import Evaluation, Run, Training, choose_videos, read_run
 from qsft_robot.report.plots import Bar, binned, calibration_plot, line_plot, percent, success_bars
 
@@ -38,7 +39,8 @@ def write_report(run_folder: str | Path) -> Path:
     run = read_run(run_folder)
     path = run.folder / REPORT_FILE
     with atomic_file(path) as temporary:
-        temporary.write_text("\n".join(_page(run)), encoding="utf-8")
+        # What is no UTF-8, in names of files and texts of JSON, is shown as its escape.
+        temporary.write_bytes("\n".join(_page(run)).encode("utf-8", "backslashreplace"))
     return path
 
 
@@ -267,9 +269,10 @@ def _rollouts(run: Run) -> Iterator[str]:
     yield '<div class="grid videos">'
     for evaluation, episode, path in chosen:
         data = base64.b64encode(path.read_bytes()).decode()
-        outcome = _OUTCOMES.get(episode.get("success_any"), "not told")
+        told = episode.get("success_any")
+        outcome = _OUTCOMES[told] if isinstance(told, bool) else "not told"
         caption = f"{evaluation.name}, seed {episode.get('seed')}: {outcome}"
-        if isinstance(episode.get("value_at_start"), int | float):
+        if is_number(episode.get("value_at_start")):
             caption += f", V at the start {episode['value_at_start']:.2f}"
         instruction = str(episode.get("instruction") or "")
         yield (

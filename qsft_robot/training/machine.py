@@ -13,6 +13,19 @@ from qsft_robot.hardware import AUTO, choose_device, choose_precision
 from qsft_robot.parallel.distributed import join, processes
 
 
+def check_writable_as_text(config: TrainConfig) -> None:
+    """ValueError where a setting can't stand in config.json: a name of a file that is no UTF-8."""
+    for part in (config, config.data, config.model):
+        for name, value in vars(part).items():
+            try:
+                str(value).encode()
+            except UnicodeEncodeError:
+                raise ValueError(
+                    f"{name} {value}: the name is no UTF-8, so the settings of the run can't hold "
+                    "it: rename the file."
+                ) from None
+
+
 def on_this_machine(config: TrainConfig, resume: bool = False) -> TrainConfig:
     """The config with the device and the precision that "auto" takes here, said in one line. A run
     that is resumed keeps its precision."""

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from qsft_robot.files import atomic_file
+from qsft_robot.files import atomic_file, read_text
+from qsft_robot.json_kinds import is_number
 
 NAME = "metrics.jsonl"
 # Without a terminal to rewrite, a progress line is printed this often (seconds).
@@ -111,8 +112,22 @@ class MetricsLog:
 
 def keep_until(path: Path, step: int) -> None:
     """Drop the lines of metrics.jsonl after `step`, and a last one that a kill cut short."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    lines = read_text(path).splitlines(keepends=True) if path.exists() else []
     lines = [line.rstrip("\n") for line in lines if line.endswith("\n")]
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    kept = [line for i, line in enumerate(lines, 1) if _step(path, i, line) <= step]
     with atomic_file(path) as temporary:
         temporary.write_text("".join(line + "\n" for line in kept))
+
+
+def _step(path: Path, number: int, line: str) -> float:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}, line {number}: not valid JSON ({error}).") from error
+    step = row.get("step") if isinstance(row, dict) else None
+    if step is None or not is_number(step):
+        raise ValueError(
+            f"{path}, line {number}: no number of updates (step). Take the line out, or restore "
+            "the file."
+        )
+    return float(step)

@@ -13,7 +13,7 @@ from qsft_robot.config.train import TrainConfig
 from qsft_robot.parallel.sharding import has_shards, whole_state
 from qsft_robot.parts.models import build_model, describe_model, load_model, with_later_settings
 from qsft_robot.policy.checkpoint import read_policy_folder
-from qsft_robot.policy.folder import read_description
+from qsft_robot.policy.folder import described_by, read_description
 from qsft_robot.token_data.run_data import RunData
 from qsft_robot.trust import OWN
 from tokenizers_action.protocol import TextTokenizer
@@ -179,7 +179,13 @@ def take_behavior(run: Path, description: Mapping[str, Any], networks: PolicyNet
                 f"--behavior-from {run}: its {part} differs from this run's, so its behavior "
                 "network can't be taken. Use the same data, model and tokenizer settings."
             )
-    networks.load_behavior(weights)
+    if not any(name.startswith("behavior.") for name in weights):
+        raise ValueError(
+            f"--behavior-from {run}: its policy holds no behavior network (an export that acts by "
+            "the value alone leaves it out). Give the run that trained it."
+        )
+    with described_by(run / "checkpoint"):
+        networks.load_behavior(weights)
 
 
 def take_image_encoder(

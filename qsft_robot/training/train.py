@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,13 @@ from qsft_robot.policy.checkpoint import (
     read_training,
     write_checkpoint,
 )
-from qsft_robot.policy.folder import read_description
+from qsft_robot.policy.folder import described_by, read_description
 from qsft_robot.printed_text import say
 from qsft_robot.token_data.run_data import describe, discount_note, read_run_data
 from qsft_robot.training.calibration import write_calibration
 from qsft_robot.training.feature_cache import image_tokens_of, on_features, on_tower_features
 from qsft_robot.training.gradients import add_gradients, parts_together
-from qsft_robot.training.machine import on_this_machine
+from qsft_robot.training.machine import check_writable_as_text, on_this_machine
 from qsft_robot.training.metrics import MetricsLog
 from qsft_robot.training.optimizer import build_optimizer, check_parts, schedule, trainable
 from qsft_robot.training.plan import BEHAVIOR, CRITIC, StagePlan, plan_stages
@@ -79,6 +80,7 @@ def train(config: TrainConfig, resume: bool = False, stop_after: int | None = No
     `stop_after` ends the run after so many updates in all, with a checkpoint. Raises ValueError on
     bad data or settings, TrainingStopped on a loss that is not finite.
     """
+    check_writable_as_text(config)
     asked, config = config, on_this_machine(config, resume)
     workers, run = processes(), config.out
     # A function of its own, so that its networks are gone when the exporter loads them again.
@@ -139,16 +141,17 @@ def _run_stages(
         data = replace(data, train=on_features(data.train, features))
     plans = plan_stages(config, None if saved is None else saved[0]["stage"])
     resume_at = None if saved is None else saved[0]["total"]
+    if any(each.action == "take" for each in plans):
+        assert config.behavior_from is not None
+        take_behavior(config.behavior_from, description, networks)
     plan = [(stage.name, stage.steps) for stage in plans]
     log = MetricsLog(run, plan, resume_at) if workers.is_main else NoLog()
     for each in plans:
-        if each.action == "take":
-            assert config.behavior_from is not None
-            take_behavior(config.behavior_from, description, networks)
         if each.action in ("take", "done"):
             continue
         resumed = saved if each.action == "resume" else None
-        stage = build_stage(each.name, config, networks, data, resumed is not None, checkpoint)
+        with nullcontext() if resumed is None else described_by(checkpoint):
+            stage = build_stage(each.name, config, networks, data, resumed is not None, checkpoint)
         last = each.steps if stop_after is None else min(each.steps, stop_after - each.before)
         keep = _saver(checkpoint, config, description, networks, each)
         run_stage(each, stage, config, last, log, keep, resumed)
@@ -190,7 +193,8 @@ def run_stage(
     start = 0
     if resumed is not None:
         start = resumed[0]["update"]
-        _restore(resumed[1], optimizer, generator, stage, log)
+        with described_by(config.out / "checkpoint"):
+            _restore(resumed[1], optimizer, generator, stage, log)
     for module in stage.trained():
         module.train()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict
 from html.parser import HTMLParser
@@ -278,3 +279,51 @@ def test_ticks_are_round_and_inside(low: float, high: float) -> None:
     assert 2 <= len(found) <= 6
     assert low - 1e-9 <= found[0]
     assert found[-1] <= high + 1e-9
+
+
+STRANGE = {
+    "calibration.json": [
+        {"value": ["a", 1.0], "return": [0.0, 1.0]},
+        {"value": [[1.0], 1.0], "return": [0.0, 1.0]},
+        {"value": [0.5, 1.0], "return": [0.0, 1.0], "success": [True]},
+        {"value": [0.5, 1.0], "return": [0.0, 1.0], "success": ["false", "false"]},
+        {"value": [0.5], "return": [0.0], "split": 3},
+        ["value"],
+        "value",
+    ],
+    "config.json": [["method"], "method", 3, True, None],
+}
+
+
+CASES = [(name, at) for name, values in STRANGE.items() for at in range(len(values))]
+
+
+@pytest.mark.parametrize(("name", "at"), CASES)
+def test_a_file_of_another_kind_is_named(tmp_path, name, at):
+    write_evaluation(tmp_path, "qsft", 31)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "stage": "value", "loss/total": 1.0}\n')
+    (tmp_path / name).write_text(json.dumps(STRANGE[name][at]))
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / name))):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_what_is_no_utf8_is_shown_on_the_page_as_its_escape(tmp_path):
+    run = tmp_path / os.fsdecode(b"run\xff")
+    write_evaluation(run, "qsft", 31, films=2)
+    (run / "metrics.jsonl").write_text(
+        r'{"step": 1, "stage": "\ud800", "loss/total": 1.0}'
+        + "\n"
+        + '{"step": 2, "stage": "value", "loss/total": 1e400, "loss/ce": '
+        + "9" * 400
+        + "}\n"
+    )
+    rows = (run / "evaluation" / "qsft" / "episodes.jsonl").read_text().splitlines()
+    odd = [{**json.loads(row), "success_any": ["false"], "value_at_start": 10**400} for row in rows]
+    (run / "evaluation" / "qsft" / "episodes.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in odd)
+    )
+    page = write_report(run).read_text(encoding="utf-8")
+    assert r"run\udcff" in page
+    assert r"\ud800" in page
+    assert page.count(": not told") == 2  # the films
