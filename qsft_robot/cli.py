@@ -147,6 +147,7 @@ def evaluate(
         import_env: Modules that the simulator's name in the logs may have imported, which runs
             their code.
     """
+    from qsft_robot.logs.image_convention import ENTRY, upside_down_note
     from qsft_robot.parts.simulators import showing
     from qsft_robot.policy.open import open_policy
     from qsft_robot.rollouts.evaluate import evaluate as measure
@@ -171,6 +172,9 @@ def evaluate(
         )
     if env is None:
         compare_with_installed(recorded_versions(env_args), f"the logs of {run}", strict_versions)
+    told = policy.description.get("env_args") or {}
+    if policy.description["cameras"] and (note := upside_down_note(told.get(ENTRY))):
+        say(f"note: in the logs of {printable(run)} {note}", sys.stderr)
     use_threads(threads)
     say_device(device, policy)
     env_args = showing(env_args, policy.description["state_keys"])

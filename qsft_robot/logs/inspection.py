@@ -96,6 +96,8 @@ def _of_use(summary: DataSummary, source: LogSource, success_reward: bool) -> li
         # A camera that is left out is a loss, a map of depth beside cameras is none.
         severity: Severity = "info" if key in source.depth else "warning"
         found.append(Finding("unread-key", severity, message))
+    if source.upside_down is not None:
+        found.append(Finding("upside-down", "info", source.upside_down))
     found += _of_rewards(summary, source, success_reward)
     if source.no_next:
         message = "no next_obs: the last frame stands in for what the last action led to."

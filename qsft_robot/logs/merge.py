@@ -87,7 +87,7 @@ def merge_files(
     for i, path in enumerate(files):
         if resolved[i] in resolved[:i]:
             raise ValueError(f"{path}: named twice, so its logs would count twice.")
-    sources = [_look_through(path) for path in files]
+    sources = [_look_through(path, common_keys) for path in files]
     env_args = _agreed_env_args(sources, None if env_args_from is None else Path(env_args_from))
     versions = {str(source.path): recorded_versions(source.env_args) for source in sources}
     compare_files(versions, strict_versions)
@@ -107,7 +107,7 @@ def merge_files(
     return out
 
 
-def _look_through(path: Path) -> _Source:
+def _look_through(path: Path, common_keys: bool) -> _Source:
     """Structure of a file; ValueError when a log breaks the schema or differs from the others."""
     with open_demonstrations(path) as file:
         names = demo_names(file)
@@ -122,6 +122,13 @@ def _look_through(path: Path) -> _Source:
             here = {key: _kind(x) for key, x in arrays(demo, "obs").items()}
             if keys is None:
                 keys, action_dim = here, _action_dim(demo)
+            # Readers take the keys of the first log, and refuse a log that lacks one of them.
+            for key in () if common_keys else keys:
+                if key not in here:
+                    raise ValueError(
+                        f"{path}: data/{name} has no obs/{key}, which {names[0]} has. Keep the "
+                        "keys that every log has with --common-keys, or mend the log."
+                    )
             # What only some logs of a file have is nothing that the file has.
             keys = {key: kind for key, kind in keys.items() if here.get(key) == kind}
             if _action_dim(demo) != action_dim:

@@ -18,6 +18,8 @@ from qsft_robot.files import cache_folder
 from qsft_robot.logs.checks import env_args_of, open_demonstrations
 from qsft_robot.logs.data_hash import data_hash
 from qsft_robot.logs.ends import OUTCOME, UNTOLD
+from qsft_robot.logs.image_convention import ENTRY as IMAGE_CONVENTION
+from qsft_robot.logs.image_convention import image_convention
 from qsft_robot.logs.ranges import LogRanges
 from qsft_robot.logs.reader import read_episodes
 from qsft_robot.logs.validate import check_cameras
@@ -153,6 +155,9 @@ def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> dict[
     """The parts of policy.json that are known before training."""
     with open_demonstrations(config.data.path) as file:
         env_args = env_args_of(file)  # logs of a robot of one's own may have none
+        convention = image_convention(file, env_args) if config.data.cameras else None
+    if env_args and convention is not None:
+        env_args = {**env_args, IMAGE_CONVENTION: convention}
     low, high = data.norm_stats.action_low, data.norm_stats.action_high
     control_hz = (env_args.get("env_kwargs") or {}).get("control_freq", env_args.get("control_hz"))
     return {

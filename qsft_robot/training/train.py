@@ -24,6 +24,8 @@ from qsft_robot.export.export import export_policy
 from qsft_robot.export.pretrained_folders import processor_beside
 from qsft_robot.files import check_replaceable, write_json
 from qsft_robot.logs.ends import untold_note
+from qsft_robot.logs.image_convention import ENTRY as IMAGE_CONVENTION
+from qsft_robot.logs.image_convention import upside_down_note
 from qsft_robot.parallel.distributed import processes
 from qsft_robot.parallel.sharding import clip_norm_, shard, spread_state, whole, whole_state
 from qsft_robot.parts.models import describe_model
@@ -125,6 +127,9 @@ def _run_stages(
         if data.untold:
             untold = untold_note(data.untold, data.summary["episodes"])
             say(f"note: {config.data.path}: {untold}", sys.stderr)
+        told = (description.get("env_args") or {}).get(IMAGE_CONVENTION)
+        if note := upside_down_note(told):
+            say(f"note: {config.data.path}: {note}", sys.stderr)
         run.mkdir(parents=True, exist_ok=True)
         # The precision that was taken, so that a resume is exact anywhere; the device as asked.
         taken = {"device": config.device, "asked_precision": asked.optim.precision}

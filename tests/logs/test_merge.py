@@ -111,6 +111,17 @@ def test_files_with_only_dones_are_taken_as_they_are(tmp_path, rng):
     assert [e.terminated for e in read_episodes(out)] == [True, True, True]
 
 
+def test_a_log_without_a_key_of_the_others_is_refused_or_the_key_left_out(tmp_path, rng):
+    keys = ("proprio", "front_image")
+    path = write(tmp_path / "a.hdf5", [episode(rng, keys), episode(rng, keys)])
+    with h5py.File(path, "r+") as file:
+        del file["data/demo_1/obs/front_image"], file["data/demo_1/next_obs/front_image"]
+    with pytest.raises(ValueError, match=r"data/demo_1 has no obs/front_image.*--common-keys"):
+        merge_files([path], tmp_path / "out.hdf5")
+    merged = merge_files([path], tmp_path / "out.hdf5", common_keys=True)
+    assert [list(x.observations) for x in read_episodes(merged)] == [["proprio"]] * 2
+
+
 def test_a_file_name_beyond_utf8_gets_a_mask_that_shows_it(tmp_path, rng):
     path = write(tmp_path / os.fsdecode(b"logs\xff.hdf5"), [episode(rng)])
     masks = read_masks(merge_files([path], tmp_path / "out.hdf5"))

@@ -28,6 +28,7 @@ from qsft_robot.logs.hdf5_members import (
     place,
     read_rows,
 )
+from qsft_robot.logs.image_convention import image_convention, upside_down_note
 from qsft_robot.logs.images import Images, images_in, is_camera, is_depth, why_no_images
 from qsft_robot.logs.reader import is_state_or_text, iter_episodes, unread_keys
 from qsft_robot.types import Episode
@@ -49,6 +50,8 @@ def hdf5_source(
         masks = masks_of(file)
         only_dones = "terminated" not in demo and "truncated" not in demo
         no_next = "next_obs" not in demo
+        seen = any(map(is_camera, arrays(demo, "obs").values()))
+        note = upside_down_note(image_convention(file, env_args)) if seen else None
         depth = [key for key, x in arrays(demo, "obs").items() if is_depth(x)]
     hz = (env_args.get("env_kwargs") or {}).get("control_freq", env_args.get("control_hz"))
     return LogSource(
@@ -63,6 +66,7 @@ def hdf5_source(
         no_next=no_next,
         unread=unread_keys(path, filter_key),
         depth=depth,
+        upside_down=note,
     )
 
 

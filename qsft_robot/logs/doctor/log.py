@@ -105,7 +105,9 @@ class LogSource:
     no_next: bool = False
     # Observation key that is not read -> why, and what to do
     unread: Mapping[str, str] = field(default_factory=dict)
-    # Those of them that are depth or labels.
+    # What is to say where the file tells that its images are upside down.
+    upside_down: str | None = None
+    # Those unread keys that are depth or labels.
     depth: Collection[str] = ()
     # Whether it is a LeRobot data set, and one that tells no success.
     lerobot: bool = False
