@@ -16,6 +16,7 @@ from sim.alfworld.layouts import package_folder, read_layout
 from sim.alfworld.problem import TASK_TYPES
 from sim.alfworld.process import EngineProcess
 from sim.alfworld.state import RoomState, state_from_facts
+from sim.argument_kinds import checked_arguments
 
 ENV_NAME = "alfworld"
 ENV_TYPE = 2  # robomimic's number for "some gym environment"
@@ -131,7 +132,8 @@ class AlfworldEnv(gymnasium.Env[dict[str, Any], str]):
                 f"Unknown reset options {unknown} of alfworld; there are: game, task_type, "
                 "max_steps."
             )
-        self.max_steps = int(options.get("max_steps", self._default_max_steps))
+        options = checked_arguments("reset options of alfworld", {"max_steps": int}, options)
+        self.max_steps = options.get("max_steps", self._default_max_steps)
         turn = int(self.np_random.integers(2**31)) if seed is None else int(seed)
         self.game = self._choose(turn, options)
         self._playing = False

@@ -176,7 +176,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             choices |= {"drawer": ("open", "closed"), "phase": PHASES}
         for key, value in options.items():
             if key == "max_steps":
-                if not isinstance(value, int) or value < 1:
+                if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                     raise ValueError(f"Reset option max_steps is {value!r}; give a count of steps.")
             elif key not in choices:
                 known = ", ".join([*choices, "max_steps"])

@@ -88,3 +88,11 @@ def test_a_flag_and_a_log_are_answered_in_one_line(tmp_path, capsys):
     capsys.readouterr()
     assert main(["playback", str(tmp_path / "x.hdf5"), "--demo", "demo_0"]) == 2
     assert "max_steps is '120', where a whole number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["12", True])
+def test_reset_options_too(value):
+    env = build_env({"env_name": "tabletop", "env_kwargs": {"cameras": []}})
+    with pytest.raises(ValueError, match=f"max_steps is {value!r}"):
+        env.reset(options={"max_steps": value})
+    env.close()

@@ -63,6 +63,12 @@ def test_walkthroughs_of_all_types_end_in_success_with_reward_one(env):
         assert info["task_type"] == env.game.task_type
 
 
+@pytest.mark.parametrize("value", ["12", True])
+def test_a_reset_option_of_another_kind_is_named(env, value):
+    with pytest.raises(ValueError, match=f"max_steps is {value!r}, where a whole number"):
+        env.reset(options={"max_steps": value})
+
+
 def test_consecutive_seeds_play_every_game_once_types_taking_turns(env):
     games = [env.reset(seed=100_000 + i)[1] for i in range(6)]
     assert len({info["game"] for info in games}) == 6
