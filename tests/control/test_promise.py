@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import tempfile
@@ -30,7 +31,7 @@ from qsft_robot.control.run import run_robot
 from qsft_robot.control.run_report import RunSettings
 from qsft_robot.types import Observation
 
-# QSFT_PROMISE_RUNS=20000 is the long run of docs/safety.md.
+# scripts/soak_promise.py is the long run of docs/safety.md.
 RUNS = int(os.environ.get("QSFT_PROMISE_RUNS", "120"))
 # What fails shrinks for minutes: --hypothesis-seed and the printed rules tell it as well.
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
@@ -183,5 +184,5 @@ TestPromise.settings = settings(
 @pytest.fixture(scope="module", autouse=True)
 def tell():
     yield
-    if "QSFT_PROMISE_RUNS" in os.environ:
-        print("\n" + "\n".join(f"{key}: {n}" for key, n in sorted(HAPPENED.items())))
+    if path := os.environ.get("QSFT_PROMISE_COUNTS"):
+        Path(path).write_text(json.dumps(HAPPENED))

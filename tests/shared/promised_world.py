@@ -90,6 +90,7 @@ class World:
         what, value = queue.popleft() if queue else ("fine", default)
         self.counts[f"{verb} {what}"] += 1
         if what == "signals":
+            self.counts["signals raised"] += len(value)
             for number in value:
                 signal.raise_signal(number)
         elif what == "takes":
@@ -189,6 +190,8 @@ class Arm:
             raise value
         if what == "scribbles":
             action[:] = np.nan
+        if what == "returns":
+            world.events.append(("told", value, given))
         return value if what == "returns" else told
 
 
@@ -349,7 +352,8 @@ def check_commands(world: World) -> None:
 
 def is_hold(world: World) -> bool:
     """Whether the last thing that the arm got leaves it where it is: nothing, a stop, or a command
-    that repeats what it was given before or stood at."""
+    that repeats what it was given before, stood at, or said that it sent instead: a driver that
+    names a place one change away is taken at its word (docs/safety.md)."""
     got = [(i, e) for i, e in enumerate(world.events) if e[0] in ("sent", "tried", "stopped")]
     if not got or got[-1][1][0] == "stopped":
         return True
@@ -365,6 +369,8 @@ def is_hold(world: World) -> bool:
             rows = [value, extra]
         elif what == "seen" and isinstance(value, Observation):
             rows = [value.state.get("q")] if isinstance(value.state, dict) else []
+        elif what == "told" and isinstance(value, np.ndarray) and value.shape == (D,):
+            rows = [value] if (np.abs(value - extra) <= CHANGE + 1e-6)[~still].all() else []
         for row in rows:
             known = isinstance(row, np.ndarray) and row.shape == (D,)
             if known and np.allclose(row[~still], places):
