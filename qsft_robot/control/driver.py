@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from qsft_robot.control.cadence import Clock
 from qsft_robot.control.robot import EpisodicRobot, Outcome, Robot, RobotSpec, StoppableRobot
+from qsft_robot.printed_text import one_line
 from qsft_robot.types import Observation, is_image
 
 # Errors of a driver that cli.main tells in one line as they are; others get the verb's name.
@@ -23,6 +25,7 @@ class Driver:
         self.doing: tuple[str, float] | None = None
         self.connected = False
         self._spec: RobotSpec | None = None
+        self._process = os.getpid()
 
     @property
     def spec(self) -> RobotSpec:
@@ -83,12 +86,13 @@ class Driver:
     @property
     def name(self) -> str:
         """As its specification has it, once that is known."""
-        return self._spec.name if self._spec is not None else type(self.robot).__name__
+        return one_line(type(self.robot).__name__ if self._spec is None else self._spec.name)
 
     def _call(self, verb: str, work: Callable[[], Any]) -> Any:
         self.doing = (verb, self._clock.now())
         try:
-            return work()
+            with np.errstate():  # what a driver has numpy raise must not raise in the limits
+                return work()
         except TOLD:
             raise
         except BaseException as error:  # a driver's sys.exit() ends no run in silence
@@ -96,22 +100,34 @@ class Driver:
             raise RuntimeError(said) from error
         finally:
             self.doing = None
+            if os.getpid() != self._process:
+                os._exit(0)  # of a driver that forked: the loop runs once
 
 
 def _clean(raw: Any) -> Observation:
     """The parts of an observation that are what they are said to be: images, rows of numbers."""
     if not isinstance(raw, Observation):
         return Observation({}, {})
-    images = {key: np.array(x) for key, x in _items(raw.images) if is_image(np.asarray(x))}
+    found = {key: _array(x) for key, x in _items(raw.images)}
+    images = {key: x for key, x in found.items() if x is not None and is_image(x)}
     state = {}
     for key, x in _items(raw.state):
-        row = np.array(x)
-        if row.dtype.kind in "fiub":
+        row = _array(x)
+        if row is not None and row.dtype.kind in "fiub":
             with np.errstate(over="ignore"):  # a number too large is Inf, which nobody believes
                 state[key] = row.astype(np.float32)
     texts = {key: x for key, x in _items(raw.texts) if isinstance(x, str)}
     instruction = raw.instruction if isinstance(raw.instruction, str) else ""
     return Observation(images, state, instruction, texts)
+
+
+def _array(x: Any) -> np.ndarray | None:
+    """A copy of `x` as an array; None where it is none, for whatever reason (ragged lists, a
+    sensor's own type that fails to convert)."""
+    try:
+        return np.array(x)
+    except Exception:
+        return None
 
 
 def _items(found: Any) -> list[tuple[str, Any]]:

@@ -25,10 +25,14 @@ def stopped():
         return False
 def say(what):
     os.write(2, f"\\nerror: robot {name}: {what}\\n".encode())
-told = False
+told, silent = False, 0.0
 while True:
-    heard = select.select([0], [], [], limit if state == "m" else None)[0]
+    heard = select.select([0], [], [], 0.5)[0]
+    silent = 0.0 if heard else silent + 0.5
+    # A process that a driver forked may keep the pipe open; the parent tells of its end.
     if not heard and os.getppid() == parent:
+        if state != "m" or silent < limit:
+            continue
         if stopped():
             if not told:
                 say("the process was stopped by the system; the arm keeps its last command")

@@ -83,6 +83,15 @@ class OperatorInput:
         self._fd = signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
         threading.Thread(target=self._listen, args=(self._wakes,), daemon=True).start()
 
+    def take_back(self) -> None:
+        """Take what people ask an end with from a driver that took it for itself (middleware of
+        robots handles Ctrl-C on its own): the arm would not be left as promised."""
+        for name in _ASKED:
+            number = getattr(signal, name, None)
+            if number in self._earlier and signal.getsignal(number) != self._signal:
+                signal.signal(number, self._signal)
+        signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
+
     def _listen(self, wakes: int) -> None:
         """Until the pipe closes: pass signals on though the main thread be stuck."""
         while got := os.read(wakes, 64):
@@ -117,7 +126,7 @@ class OperatorInput:
 
     def request(self) -> str | None:
         """What was asked for since the episode began: stop, quit, done or failed; else None."""
-        while self._terminal is not None and select.select([sys.stdin], [], [], 0)[0]:
+        while self._terminal is not None and self._pressed(0.0):
             key = self._key()
             if not key:
                 break
@@ -138,17 +147,24 @@ class OperatorInput:
         termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)  # keys of the episode before
         print(f"\r{what}: any key begins, q quits ", end="", flush=True)
         while self._request is None:
-            if select.select([sys.stdin], [], [], 0.1)[0]:
+            if self._pressed(0.1):
                 if self._key() in ("q", ""):
                     self._ask("quit")
                 break
         print()
 
+    def _pressed(self, seconds: float) -> bool:
+        """Whether a key came within so long, or the terminal has ended."""
+        try:
+            return bool(select.select([sys.stdin], [], [], seconds)[0])
+        except (OSError, ValueError):  # a driver may have closed it
+            return True
+
     def _key(self) -> str:
         """The next key, "" where the terminal has ended."""
         try:
             return os.read(sys.stdin.fileno(), 1).decode(errors="replace").lower()
-        except OSError:
+        except (OSError, ValueError):
             return ""
 
     def _ask(self, what: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -28,6 +29,7 @@ from qsft_robot.control.start_up_check import Difference, check_start
 from qsft_robot.control.surroundings import Surroundings, Watch
 from qsft_robot.files import write_json
 from qsft_robot.policy.folder import PolicySpec
+from qsft_robot.policy.logged_ranges import WatchedReadings
 from qsft_robot.printed_text import say
 from qsft_robot.types import Observation, Policy
 
@@ -57,9 +59,12 @@ def run_robot(
     errors of the robot are raised after what was recorded is written.
     """
     PolicySpec.of(description)  # ValueError for one that acts by text
+    # A driver may change the current folder.
+    settings = replace(settings, out=settings.out.absolute())
     around = surroundings or Surroundings()
     driver = Driver(robot, around.clock)
     with ExitStack() as stack:
+        stack.enter_context(np.errstate(all="ignore"))
         stack.enter_context(folder_lock(settings.out))
         if settings.arm is not None:
             stack.enter_context(arm_lock(settings.arm))
@@ -77,7 +82,13 @@ def run_robot(
         if failure is not None and left:
             said = f"{failure or type(failure).__name__}; {'; '.join(left)}"
             failure = RuntimeError(said).with_traceback(failure.__traceback__)
-        return run.finish(left, failure)
+        try:
+            return run.finish(left, failure)
+        except BaseException as error:
+            # Whatever keeps the report from being written, how the arm was left is said.
+            if not left or error is failure:
+                raise
+            raise RuntimeError(f"{'; '.join(left)}; {error or type(error).__name__}") from error
 
 
 class _Run:
@@ -110,6 +121,7 @@ class _Run:
     def start(self) -> None:
         """Connect, compare, warm up: nothing moves yet."""
         self.driver.connect()
+        self.operator.take_back()
         self.driver.begin_episode(self.settings.seed)
         seen = self.driver.observe()
         spec, passed, limits = self._agree(seen)
@@ -181,10 +193,14 @@ class _Run:
                 }
                 recorders.append(self.log.episode(told, settings.outcome))
             self.status.begin(number)
+            far = self._far_readings()
             end = loop.run_episode(_Both(recorders) if recorders else None)
             self.status.end()
             self.ends.append(end)
-            self.rows.append({"seed": seed, **vars(end), "policy_sha256": fingerprint})
+            row = {"seed": seed, **vars(end), "policy_sha256": fingerprint}
+            if since := {k: n - far[k] for k, n in self._far_readings().items() if n > far[k]}:
+                row["far_readings"] = since
+            self.rows.append(row)
             if end.reason in LAST or loop.unheld is not None:
                 return
 
@@ -213,6 +229,8 @@ class _Run:
                 "policy_sha256": policy_hash(self.description),
                 "left": left,
             }
+            if far := self._far_readings():
+                report["far_readings"] = dict(far)
             counts = getattr(self.driver.robot, "counts", None)
             if isinstance(counts, Mapping) and counts:
                 report["robot"] = dict(counts)
@@ -224,6 +242,13 @@ class _Run:
         tripped = self.watched.supervisor.tripped
         orderly = not tripped and all(e.reason not in ("watchdog", "policy") for e in self.ends)
         return RunResult(tuple(self.ends), report, logs, orderly and not left, tuple(left))
+
+    def _far_readings(self) -> Counter[str]:
+        """State key -> decisions asked for at readings of it far from the logs, where the policy
+        is watched for them (policy/logged_ranges.py)."""
+        if not isinstance(self.policy, WatchedReadings):
+            return Counter()
+        return Counter(self.policy.counts)
 
     def _agree(self, seen: Observation) -> tuple[PolicySpec, list[Difference], Limits]:
         """The policy's interface, the differences that may be passed, and the limits."""

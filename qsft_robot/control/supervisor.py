@@ -85,7 +85,10 @@ class Supervisor:
             verb = f"{doing[0]} has not come back" if doing else "the loop has not come back"
             self.blocked = f"{verb} for {gap:.2f} s"
             self.tripped = True
-            self._beside(self._stop)
+            try:
+                self._beside(self._stop)
+            except RuntimeError as error:  # the system has no thread left; the end still comes
+                self._stopped = f"stop() could not be called ({error}): not left holding"
         if gap >= end_after(self._stop_after_s):
             left = self._stopped or "the arm was not left holding"
             verb = doing[0] if doing else self._doing

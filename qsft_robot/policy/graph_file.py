@@ -48,6 +48,39 @@ def read_graph(path: Path) -> bytes:
     return data
 
 
+def with_scores(data: bytes) -> tuple[bytes, list[str]]:
+    """A graph that also puts out what its ArgMax nodes choose from, and the names of that.
+
+    Graphs of folders from before the output `finite` choose token 0 where the scores are NaN, and
+    nothing else of them shows it. Repeated messages of a protobuf file are merged, so the outputs
+    are added by writing them behind the graph.
+    """
+    model = memoryview(data)
+    names = [name for field, graph in _fields(model) if field == 7 for name in _chosen_from(graph)]
+    added = b"".join(_field(12, _field(1, name.encode())) for name in names)
+    return data + (_field(7, added) if added else b""), names
+
+
+def _chosen_from(graph: int | memoryview) -> Iterator[str]:
+    """The first input of each ArgMax among the nodes of a graph."""
+    assert isinstance(graph, memoryview)
+    for field, node in _fields(graph):
+        if field != 1 or not isinstance(node, memoryview):
+            continue
+        inside = [(f, bytes(x)) for f, x in _fields(node) if isinstance(x, memoryview) and f < 5]
+        if (4, b"ArgMax") in inside:
+            yield next(x for f, x in inside if f == 1).decode()
+
+
+def _field(number: int, value: bytes) -> bytes:
+    """A field of bytes, as protobuf writes it."""
+    said, size = [number << 3 | 2], len(value)
+    while size > 127:
+        said.append(size & 127 | 128)
+        size >>= 7
+    return bytes([*said, size]) + value
+
+
 def _names_a_file(message: memoryview, kind: str, depth: int) -> bool:
     if depth > _DEEPEST:
         raise ValueError("graphs nested too deep")

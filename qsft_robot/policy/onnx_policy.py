@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
 
 DECISION, FRAME = "decision.onnx", "frame.onnx"
+# The output that tells whether all numbers of a decision were finite.
+FINITE = "finite"
 # Parts of the acting rule that are inputs of the graph; all others are in it.
 CHANGEABLE = ("temperature", "target_return")
 
@@ -37,6 +39,13 @@ class OnnxPolicy:
         self._decision = open_graph(folder / DECISION, description, threads)
         self._inputs = {each.name: each.shape for each in self._decision.get_inputs()}
         self._outputs = [each.name for each in self._decision.get_outputs()]
+        # Graphs of older folders tell no "finite": their scores are looked at instead.
+        self._scores: list[str] = []
+        if FINITE not in self._outputs:
+            self._decision = open_graph(folder / DECISION, description, threads, scores=True)
+            known = len(self._outputs)
+            self._outputs = [each.name for each in self._decision.get_outputs()]
+            self._scores = self._outputs[known:]
         self._feature_inputs = [name for name in self._inputs if name.startswith("features_")]
         self._frame = None
         if self._feature_inputs:
@@ -107,10 +116,11 @@ class OnnxPolicy:
         given = self.inputs(observations, memories)
         found = self._decision.run(None, {name: np.asarray(given[name]) for name in self._inputs})
         outputs = dict(zip(self._outputs, found, strict=True))
-        # Graphs of older folders tell no "finite": what can be seen is looked at here.
         seen = [given[name] for name in ("state", *self._feature_inputs)]
         seen += [outputs[name] for name in ("actions", "value") if name in outputs]
-        if not np.all(outputs.get("finite", True)) or not all(np.isfinite(x).all() for x in seen):
+        broken = any(np.isnan(outputs[name]).any() for name in self._scores)
+        finite = np.all(outputs.get(FINITE, True)) and all(np.isfinite(x).all() for x in seen)
+        if broken or not finite:
             raise NotFinite("the graphs")
         return outputs["actions"], outputs["token_ids"], outputs.get("value")
 

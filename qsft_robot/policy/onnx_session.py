@@ -13,19 +13,22 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
 
-from qsft_robot.policy.graph_file import read_graph
+from qsft_robot.policy.graph_file import read_graph, with_scores
 
 
 def open_graph(
-    path: Path, description: Mapping[str, Any], threads: int
+    path: Path, description: Mapping[str, Any], threads: int, scores: bool = False
 ) -> onnxruntime.InferenceSession:
-    """A graph ready to run on the CPU; RuntimeError when this onnxruntime can't."""
+    """A graph ready to run on the CPU; RuntimeError when this onnxruntime can't. With `scores` it
+    has, after its own outputs, all that it chooses tokens from."""
     if not path.is_file():
         raise ValueError(
             f"{path.parent}: no {path.name}, so this policy was exported without ONNX; export it "
             "with `qsft-robot export RUN`, or run it with torch."
         )
     graph = read_graph(path)
+    if scores:
+        graph, _ = with_scores(graph)
     options = onnxruntime.SessionOptions()
     # By its bytes it could pass for onnxruntime's own format, which was not looked through.
     options.add_session_config_entry("session.load_model_format", "ONNX")

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from qsft_robot.types import BatchPolicy, Decision, EpisodeMemory, Observation
 WARM_UP_DECISIONS = 3
 log = logging.getLogger("qsft_robot.server.server")
 
+T = TypeVar("T")
 _LOGGED = "the server's log has the reason"
 
 
@@ -107,7 +110,7 @@ class DecisionBatches:
         PolicyFailed when the policy can't decide on observations of its own description.
         """
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._warm_up)
+        await loop.run_in_executor(self._thread, _contained, self._warm_up)
         self._task = loop.create_task(self._run())
 
     async def decide(self, session: Session, request: Request) -> Answer:
@@ -143,7 +146,9 @@ class DecisionBatches:
                 continue
             began = time.perf_counter()
             try:
-                decisions = await loop.run_in_executor(self._thread, self._decide, batch)
+                decisions = await loop.run_in_executor(
+                    self._thread, _contained, partial(self._decide, batch)
+                )
             except Exception as error:
                 # Of whatever kind: the other connections must not hang on one batch.
                 log.exception("the policy raised")
@@ -261,3 +266,13 @@ class DecisionBatches:
             if size == self._max_batch:
                 return
             size = min(2 * size, self._max_batch)
+
+
+def _contained(work: Callable[[], T]) -> T:
+    """Do `work` on the policy's thread; a policy's sys.exit() ends no server."""
+    try:
+        return work()
+    except Exception:
+        raise
+    except BaseException as error:
+        raise PolicyFailed(f"the policy raised {type(error).__name__}") from error

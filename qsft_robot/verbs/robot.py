@@ -111,7 +111,7 @@ def run(
     from qsft_robot.files import write_json
     from qsft_robot.policy.folder import PolicySpec
     from qsft_robot.policy.logged_ranges import WatchedReadings
-    from qsft_robot.printed_text import one_line, printable, say
+    from qsft_robot.printed_text import printable, say
     from qsft_robot.robots.choose import SERVED, open_local_or_remote, open_robot
     from qsft_robot.verbs.flag_words import acting_changes, env_of_recipe, finite, say_device
     from qsft_robot.versions import compare_with_installed, recorded_versions
@@ -198,6 +198,7 @@ def run(
 
         assert isinstance(arm, ReplayRobot)
         result = run_robot(arm, watched, description, settings, recorder=arm)
+        _say_left(robot, result.left)
         differences = arm.differences()
         write_json(out / "replay.json", differences)
         arm.save(out / "replay.npz")
@@ -207,14 +208,21 @@ def run(
         Console().print(difference_table(differences))
     else:
         result = run_robot(arm, watched, description, settings)
+        _say_left(robot, result.left)
         print_result(result)
     if watched.counts:
         far = ", ".join(f"{key} {n}" for key, n in watched.counts.items())
         say(printable(f"decisions asked for at readings far from the logs: {far}"))
     say(printable(f"report: {out / 'cadence.json'}"))
-    if result.left:
-        print(f"error: robot {arm.spec.name}: {one_line('; '.join(result.left))}", file=sys.stderr)
     return result.status
+
+
+def _say_left(robot: str, left: tuple[str, ...]) -> None:
+    """Say how the arm was left before anything else, which a closed output may cut short."""
+    from qsft_robot.printed_text import one_line
+
+    if left:
+        print(f"error: robot {robot}: {one_line('; '.join(left))}", file=sys.stderr)
 
 
 def _arm(robot: str, source: str | None, settings: dict[str, str]) -> str | None:
