@@ -66,7 +66,7 @@ class WatchedPolicy:
         self.batches: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
-        self.fault: Exception | None = None
+        self.fault: BaseException | None = None
 
     def begin_episode(self, seed: int) -> Any:
         self.calls += 1

@@ -8,9 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -157,10 +159,32 @@ def test_the_command_line_answers_in_one_line(folder, tmp_path, monkeypatch, cap
     taken.close()
 
 
+@contextmanager
+def ending(words, **others):
+    """A process that ends with the block: one left alone would keep a failed test waiting."""
+    with subprocess.Popen(words, **others) as process:
+        patience = threading.Timer(300, process.kill)
+        patience.start()
+        try:
+            yield process
+        finally:
+            patience.cancel()
+            process.kill()
+
+
+def test_a_policy_that_exits_ends_no_server(policy, observations, as_message):
+    with serving(policy, ServerConfig(port=0, max_batch=1)) as server:
+        policy.fault = SystemExit(0)
+        with pytest.raises(RuntimeError, match="failed"):
+            WebsocketClientPolicy(server.url).infer(as_message(observations[0]))
+        policy.fault = None
+        assert WebsocketClientPolicy(server.url).infer(as_message(observations[0]))
+
+
 def test_the_verb_serves_until_sigterm(folder, observations, as_message):
     words = [sys.executable, "-m", "qsft_robot.cli", "serve", str(folder), "--port", "0"]
     environment = {**os.environ, "QSFT_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with ending(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
         said = []
         for line in process.stdout:
             said.append(line)
@@ -172,8 +196,8 @@ def test_the_verb_serves_until_sigterm(folder, observations, as_message):
         client = WebsocketClientPolicy(url, api_key=TOKEN)
         assert client.infer(as_message(observations[0]))["actions"].shape == (2, 4)
         process.send_signal(signal.SIGTERM)
-        assert process.stdout.read().splitlines()[-1] == "stopped"
-        assert process.wait(20) == 0
+        assert process.communicate(timeout=120)[0].splitlines()[-1] == "stopped"
+        assert process.returncode == 0
 
 
 def closed_within(stream: socket.socket, seconds: float) -> bool:
