@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lerobot_logs import make
 from policy_fixtures import describe, random_policy
 
 from qsft_robot.algorithms.networks import PolicyNetworks
@@ -90,7 +91,7 @@ def bring_code(folder: Path, mark: Path) -> None:
 
 
 def test_the_code_that_a_policy_folder_brings_is_not_run(copied, tmp_path, capsys):
-    mark = tmp_path / "mark"
+    mark, logs = tmp_path / "mark", make(tmp_path / "logs.hdf5", np.random.default_rng(0))
     bring_code(copied, mark)
     change(copied, "policy.json", lambda p: p["model"]["config"].update(trust_remote_code=True))
     with pytest.raises(ValueError, match=r"trust_remote_code\) asks to run code.*--trust-remote-"):
@@ -101,6 +102,7 @@ def test_the_code_that_a_policy_folder_brings_is_not_run(copied, tmp_path, capsy
         ["serve", copied, "--port", "0"],
         ["run", copied, "--robot", "mujoco", "--out", tmp_path / "robot"],
         ["collect", "tabletop/place", "--policy", copied, "--out", tmp_path / "a.hdf5"],
+        ["inspect", logs, "--policy", copied],
     ):
         assert main([str(word) for word in words]) == 2
         said = capsys.readouterr().err.strip()

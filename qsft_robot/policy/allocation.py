@@ -12,6 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 GIB = 1 << 30
 # No size of a model, a tokenizer or an image here comes near.
 LARGEST_NUMBER = 10_000_000
+# No network has more layers, whatever its weights; and what a description calls their number.
+MOST_LAYERS = 1000
+_LAYERS = frozenset(
+    ("depth", "layers", "n_layer", "n_layers", "num_layers", "num_hidden_layers", "depths")
+)
 # Entries whose numbers are no sizes but ids of hashed words.
 _IDS = frozenset({"action_words"})
 # Operations that make memory of numbers alone.
@@ -37,6 +42,25 @@ def check_numbers(value: Any, where: str) -> None:
             check_numbers(inner, where)
     elif isinstance(value, int) and abs(value) > LARGEST_NUMBER:
         raise ValueError(f"{where} is {value}, more than {LARGEST_NUMBER:,}: no model is so large.")
+
+
+def check_layers(value: Any, where: str) -> None:
+    """ValueError on a number of layers that no network has, beginning with `where`: millions of
+    small layers take minutes to make before their memory shows."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key in _LAYERS and _largest(inner) > MOST_LAYERS:
+                raise ValueError(
+                    f"{where}.{key} is {str(inner)[:80]}, more than {MOST_LAYERS:,} layers: no "
+                    "model is so deep."
+                )
+            check_layers(inner, f"{where}.{key}")
+
+
+def _largest(value: Any) -> float:
+    if isinstance(value, list | tuple):
+        return max(map(_largest, value), default=0)
+    return value if isinstance(value, int | float) else 0
 
 
 class AllocationLimit(TorchDispatchMode):

@@ -20,7 +20,7 @@ from qsft_robot.normalize import NormStats
 from qsft_robot.observations import MAX_TEXTS, check_observation, state_vector
 from qsft_robot.parts.models import load_model
 from qsft_robot.parts.tokenizers import load_tokenizer
-from qsft_robot.policy.allocation import GIB, AllocationLimit, check_numbers
+from qsft_robot.policy.allocation import GIB, AllocationLimit, check_layers, check_numbers
 from qsft_robot.policy.checkpoint import read_policy_folder
 from qsft_robot.policy.decider import Decider
 from qsft_robot.policy.folder import POLICY, described_by
@@ -288,12 +288,13 @@ def read_networks(folder: Path, trust: Trust = NOTHING) -> tuple[dict[str, Any],
     where = str(folder / POLICY)
     for part in ("model", "tokenizer"):
         check_numbers(description[part], f"{where}: {part}")
+    check_layers(description["model"], f"{where}: model")
     held = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     base = description["model"]["kind"] == "pretrained" and "inside" not in description["model"]
     # Image encoders are built whole before what the policy does not need is cut off.
     limit = 4 * held + (64 if base else 1) * GIB
     with described_by(folder):
-        with AllocationLimit(where, limit, 100 * len(weights) + 100_000):
+        with AllocationLimit(where, limit, 20 * len(weights) + 5_000):
             networks = build_networks(description, folder, trust)
         networks.load_state_dict(weights)
     return description, networks

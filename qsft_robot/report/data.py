@@ -215,6 +215,8 @@ def choose_videos(
         rest = good[len(both) // 2 :] + bad[len(both) // 2 :]
         videos, where = evaluation.folder / "videos", str(evaluation.folder / EPISODES)
         paths = [(e, inside(videos, e["video"], f"{where}: video")) for e in both + rest]
+        # The folder of the videos may itself be a link.
+        paths = [(e, contained(evaluation.folder, path)) for e, path in paths]
         queues.append([(evaluation, e, path) for e, path in paths if path.is_file()])
     chosen: list[tuple[Evaluation, dict[str, Any], Path]] = []
     longest = max(map(len, queues), default=0)

@@ -34,6 +34,7 @@ _NO_TASK = "UNKNOWN GOAL"
 _TASK = re.compile(r"Your task is to: ([^\"\\]*?)\.\"")
 # A list over a query whose variables an action binds all has one entry: "[{r.name | ...}]" is r.
 _BOUND_LIST = re.compile(r"\[\{(\w+)\.name \|[^}]*\}\]")
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 # What an entity says of itself.
 _WORDS = ("name", "id", "type", "definite", "indefinite", "desc", "adj", "noun")
 _MEND = "delete the game's folder, then generate or download it again"
@@ -60,6 +61,18 @@ def looked_up(expression: str, variables: Mapping[str, Any]) -> Any:
             f"the game's grammar asks for {expression[:80]!r}, which is no word for an entity; "
             f"entities: {', '.join(variables)}; words: {', '.join(_WORDS)}."
         ) from None
+
+
+def filled_command(template: str, names: Mapping[str, str]) -> str:
+    """A game's command with its {placeholders} filled in; ValueError on any other field, because
+    str.format would look into objects, and pad a word to gigabytes, for a stranger."""
+    command = _PLACEHOLDER.sub(lambda found: names.get(found[1], found[0]), template)
+    if "{" in command or "}" in command:
+        raise ValueError(
+            f"the game's grammar has the command {template[:80]!r}; its fields are written {{name}}"
+            f" and named {', '.join(names)}."
+        )
+    return command
 
 
 def _value(node: ast.AST, variables: Mapping[str, Any]) -> Any:
@@ -153,7 +166,7 @@ class AlfworldPddlEnv(PddlEnv):
         for action in state["_valid_actions"]:
             bound = {placeholder.name: names[v.name] for placeholder, v in action.mapping.items()}
             template = _BOUND_LIST.sub(r"{\1}", action.command_template)
-            commands.append(template.format(**bound))
+            commands.append(filled_command(template, bound))
         state["_valid_commands"] = commands
         state["admissible_commands"] = sorted(set(commands))
 

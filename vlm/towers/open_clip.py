@@ -12,7 +12,15 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlm.towers.checks import cached_config, check_open_clip, tokenizer_words
+from vlm.towers.checks import (
+    MODEL,
+    TOKENIZER,
+    cached_config,
+    check_files,
+    check_open_clip,
+    digest_of_files,
+    tokenizer_words,
+)
 from vlm.towers.timm import choose_map, prune_timm, timm_maps
 from vlm.towers.weights import (
     fetch_from_hub,
@@ -58,7 +66,11 @@ def describe_open_clip(name: str, weights: str | None, half: str) -> dict[str, A
         source = part.get("hf_tokenizer_name")
         if source and name.startswith(LOCAL):
             source = name.removeprefix(LOCAL)
-        return known | {"tokenizer": source}
+        known |= {TOKENIZER: source}
+        for key, folder in ((TOKENIZER, source), (MODEL, part.get(MODEL))):
+            if digest := digest_of_files(folder):
+                known[f"{key}_sha256"] = digest
+        return known
     size = part.get("image_size", 224)
     return known | {
         "size": [size, size] if isinstance(size, int) else list(size),
@@ -139,9 +151,12 @@ def build_tokenizer(
     else:
         from open_clip.tokenizer import HFTokenizer
 
+        source = str(description[TOKENIZER])
+        if not fetch:
+            check_files(description, TOKENIZER, source)
         try:
             tokenizer = HFTokenizer(
-                str(description["tokenizer"]),
+                source,
                 context_length=length,
                 tokenizer_mode=part.get("tokenizer_mode"),
                 trust_remote_code=False,
@@ -190,8 +205,7 @@ def _build(description: Mapping[str, Any], half: str, fetch: bool) -> Any:
     if half == "text":
         settings["hf_model_pretrained"] = False
         if settings.get("hf_model_name") and not fetch:
-            name = f"open_clip:{description['name']}"
-            settings["hf_model_name"] = cached_config(settings["hf_model_name"], name)
+            settings["hf_model_name"] = cached_config(description, settings["hf_model_name"])
     return open_clip.CustomTextCLIP(
         description["embed_dim"], quick_gelu=description["quick_gelu"], **parts
     )
