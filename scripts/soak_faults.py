@@ -296,6 +296,7 @@ def main() -> None:
             number = flags.seed + told["runs"]
             folder = out / f"run_{number:05d}"
             folder.mkdir(parents=True)
+            (folder / "arm.log").touch()  # it may be killed before it writes a line
             words = [sys.executable, __file__, "--one-run", str(number), "--policy", str(policy)]
             words += ["--out", str(folder), "--control-hz", str(flags.control_hz)]
             with (folder / "stderr").open("wb") as stderr:
