@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
 
 DECISION, FRAME = "decision.onnx", "frame.onnx"
+# Scores of tokens that may not be taken are below this (algorithms/log_probs.py: ILLEGAL).
+NO_TOKEN = -5e8
 # The output that tells whether all numbers of a decision were finite.
 FINITE = "finite"
 # Parts of the acting rule that are inputs of the graph; all others are in it.
@@ -118,7 +120,9 @@ class OnnxPolicy:
         outputs = dict(zip(self._outputs, found, strict=True))
         seen = [given[name] for name in ("state", *self._feature_inputs)]
         seen += [outputs[name] for name in ("actions", "value") if name in outputs]
-        broken = any(np.isnan(outputs[name]).any() for name in self._scores)
+        # A comparison with NaN is false: behind a mask it shows as no token that may be taken.
+        best = [outputs[name].max(-1) for name in self._scores]
+        broken = any(np.isnan(x).any() or (x <= NO_TOKEN).any() for x in best)
         finite = np.all(outputs.get(FINITE, True)) and all(np.isfinite(x).all() for x in seen)
         if broken or not finite:
             raise NotFinite("the graphs")

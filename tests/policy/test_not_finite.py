@@ -58,6 +58,33 @@ def test_graphs_with_nan_decide_nothing(exported, tmp_path):
         load_onnx_policy(folder).infer(logs[0][0])
 
 
+def test_a_graph_of_before_the_finite_output_shows_nan_of_its_weights(exported, tmp_path):
+    _, source, logs = exported(NAME)
+    folder = tmp_path / "policy"
+    shutil.copytree(source, folder)
+    model = onnx.load(folder / "decision.onnx")
+    (finite,) = [x for x in model.graph.output if x.name == "finite"]
+    model.graph.output.remove(finite)
+    whole = model.SerializeToString()
+
+    def decides(graph: bytes) -> np.ndarray:
+        (folder / "decision.onnx").write_bytes(graph)
+        write_sums(folder)
+        return load_onnx_policy(folder).infer(logs[0][0])
+
+    assert np.array_equal(decides(whole), load_onnx_policy(source).infer(logs[0][0]))
+    parts = ("behavior.head", "behavior.action_embedding", "value.head", "value.blocks.0.mlp_in")
+    names = [x.name for x in model.graph.initializer if any(part in x.name for part in parts)]
+    assert len(names) >= len(parts)
+    for name in names:
+        poisoned = onnx.load_from_string(whole)
+        (x,) = [x for x in poisoned.graph.initializer if x.name == name]
+        row = np.full_like(numpy_helper.to_array(x), np.nan)
+        x.CopyFrom(numpy_helper.from_array(row, name))
+        with pytest.raises(NotFinite, match="the graphs"):
+            decides(poisoned.SerializeToString())
+
+
 def test_statistics_with_nan_are_refused():
     with pytest.raises(ValueError, match=r"mean of 'q' holds NaN"):
         NormStats({"q": np.array([np.nan])}, {"q": np.ones(1)}, -np.ones(1), np.ones(1))
