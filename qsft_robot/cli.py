@@ -37,6 +37,8 @@ from qsft_robot.verbs.flag_words import (
     acting_changes,
     env_changes,
     env_of_recipe,
+    imports_of,
+    read_as,
     say_device,
     use_threads,
 )
@@ -103,6 +105,8 @@ def evaluate(
     seed: int = EVALUATION_SEED,
     env: str | None = None,
     env_kwargs: tuple[str, ...] = (),
+    env_success_key: str | None = None,
+    env_keys: tuple[str, ...] = (),
     acting: tuple[str, ...] = (),
     workers: int = 2,
     envs_per_worker: int = 8,
@@ -127,8 +131,12 @@ def evaluate(
             run to <folder>.evaluation/<name>.
         episodes: Number of episodes.
         seed: Seed of the first episode; the others follow. Use the same for every policy.
-        env: Recipe that names another simulator than the one the logs came from.
+        env: Another environment than the one the logs came from: a recipe, a simulator's name, or
+            gymnasium:<module>:<id>, whose module is imported, which runs its code.
         env_kwargs: Changes of the simulator's arguments, e.g. split=valid_unseen.
+        env_success_key: What tells success beside success and is_success: a key of the steps' info
+            (dots lead into it), an attribute or a method of the environment.
+        env_keys: Policy's observation keys by the environment's, e.g. state=agent.qpos.
         acting: Changes of the acting rule, e.g. k=4 min_p=0.1.
         workers: Simulator processes.
         envs_per_worker: Episodes that one process runs side by side.
@@ -177,7 +185,9 @@ def evaluate(
         say(f"note: in the logs of {printable(run)} {note}", sys.stderr)
     use_threads(threads)
     say_device(device, policy)
+    env_args = read_as(env_args, env_success_key, env_keys)
     env_args = showing(env_args, policy.description["state_keys"])
+    imports = [*import_env, *imports_of(env)]
     out = _evaluation_folder(run) / name
     result = measure(
         policy,
@@ -193,7 +203,7 @@ def evaluate(
         out=out,
         env_overrides=env_changes(env_kwargs)
         | ({} if max_steps is None else {"max_steps": max_steps})
-        | ({"imports": list(import_env)} if import_env else {}),
+        | ({"imports": imports} if imports else {}),
     )
     say(f"{result}\n{printable(out / 'summary.json')}")
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import gymnasium
     import numpy as np
 
+# Entries of env_args: the key that tells success, and policy's observation key -> environment's.
+SUCCESS_KEY, OBSERVATION_KEYS = "success_key", "observation_keys"
 # Any installed gymnasium environment, e.g. "gymnasium:Pendulum-v1".
 GYMNASIUM_PREFIX = "gymnasium:"
 ROBOSUITE_TASKS = ("Lift", "PickPlaceCan", "Stack", "NutAssemblySquare")
@@ -52,8 +54,30 @@ def build_env(
 
     `overrides` replace or add entries of env_kwargs, e.g. `max_steps=50`,
     `terminate_on_success=False`, `render_mode="rgb_array"`. What else stands beside env_kwargs
-    (`type`, `control_hz`, ...) describes the logs. Raises ValueError on an unknown name.
+    (`type`, `control_hz`, ...) describes the logs, but for `success_key` and `observation_keys`
+    (policy's key -> environment's). Raises ValueError on an unknown name.
     """
+    env = _build(env_args, imports, overrides)
+    success_key, keys = _keys_of(env_args)
+    if success_key is None and not keys:
+        return env
+    from qsft_robot.parts.keyed_env import KeyedEnv
+
+    return KeyedEnv(env, success_key, keys)
+
+
+def _keys_of(env_args: Mapping[str, Any]) -> tuple[str | None, dict[str, str]]:
+    success, keys = env_args.get(SUCCESS_KEY), env_args.get(OBSERVATION_KEYS) or {}
+    if success is not None and not isinstance(success, str):
+        raise ValueError(f"env_args: {SUCCESS_KEY!r} is {success!r}, no name.")
+    if not isinstance(keys, Mapping) or not all(isinstance(x, str) for x in keys.values()):
+        raise ValueError(f"env_args: {OBSERVATION_KEYS!r} is {keys!r}, no key by key.")
+    return success, dict(keys)
+
+
+def _build(
+    env_args: Mapping[str, Any], imports: Collection[str], overrides: Mapping[str, Any]
+) -> gymnasium.Env:
     name = env_args["env_name"]
     if name.startswith(GYMNASIUM_PREFIX):
         from sim.registered import build_registered

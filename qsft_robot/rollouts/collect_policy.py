@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ def collect_with_policy(
     valid_fraction: float = 0.1,
     episode_timeout_s: float = 120.0,
     attributes: Mapping[str, Any] | None = None,
+    imports: Collection[str] = (),
     compress_images: bool = True,
     progress: bool = True,
 ) -> CollectReport:
@@ -40,8 +41,9 @@ def collect_with_policy(
 
     Episode i is reset with the seed that demonstration i of a collection with `seed` has. Success
     and a used step limit are terminal. Masks: policy and mixed (all), train and valid. `attributes`
-    (JSON types) are stored with every log, beside its seed. Episodes that the environment broke off
-    are left out and counted. The file appears whole or not at all, also after Ctrl-C.
+    (JSON types) are stored with every log, beside its seed. `imports` as in `build_env`. Episodes
+    that the environment broke off are left out and counted. The file appears whole or not at all,
+    also after Ctrl-C.
     Raises ValueError on bad arguments, RuntimeError when every episode broke off.
     """
     if episodes < 1:
@@ -58,7 +60,7 @@ def collect_with_policy(
     slots = min(envs_per_worker, -(-episodes // workers))
     settings = {
         "env_args": dict(env_args),
-        "env_overrides": {},
+        "env_overrides": {"imports": list(imports)} if imports else {},
         "reset_options": None,
         "slots": slots,
         "episode_timeout_s": episode_timeout_s,

@@ -18,7 +18,7 @@ def told_success(info: Mapping[str, Any]) -> bool | None:
     """
     for key in KEYS:
         if info.get(key) is not None:
-            return _truth(key, info[key])
+            return truth(key, info[key])
     return None
 
 
@@ -27,7 +27,8 @@ def either(one: bool | None, other: bool | None) -> bool | None:
     return other if one is None else one or bool(other)
 
 
-def _truth(key: str, value: Any) -> bool:
+def truth(key: str, value: Any) -> bool:
+    """The value as true or false; ValueError names the key where it is neither."""
     array = np.asarray(value)
     if array.size == 1 and array.dtype.kind in "biuf":
         number = array.reshape(-1)[0]

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.parts.simulators import build_env
+from qsft_robot.parts.simulators import OBSERVATION_KEYS, SUCCESS_KEY, build_env
 from qsft_robot.rollouts.action_range import action_range
+from qsft_robot.rollouts.env_observations import as_mapping
 from qsft_robot.rollouts.told_success import either, told_success
 from qsft_robot.rollouts.video import VideoFile, check_video, draw_overlay
 from qsft_robot.rollouts.worker_channel import STARTUP_S, WorkerChannel
@@ -20,21 +21,12 @@ from qsft_robot.types import split_texts, stack_rows
 from qsft_robot.versions import VERSIONS, simulator_versions
 
 
-def as_mapping(observation: Any) -> dict[str, Any]:
-    """A gymnasium observation as key -> array, or str where it is text; a bare one gets the key
-    "observation"."""
-    entries = observation if isinstance(observation, Mapping) else {"observation": observation}
-    return {
-        key: value if isinstance(value, str) else np.asarray(value)
-        for key, value in entries.items()
-    }
-
-
 def env_description(env: Any, env_args: Mapping[str, Any]) -> dict[str, Any]:
     """The `env_args` that rebuild `env`, its own or those it was built from, with the versions of
     what simulates it here."""
     described = dict(getattr(env.unwrapped, "env_args", env_args))
-    return {**described, VERSIONS: simulator_versions(env)}
+    read_as = {key: env_args[key] for key in (SUCCESS_KEY, OBSERVATION_KEYS) if key in env_args}
+    return {**described, **read_as, VERSIONS: simulator_versions(env)}
 
 
 def render_backend() -> dict[str, str | None]:
@@ -244,6 +236,8 @@ def serve_rollouts(channel: WorkerChannel, settings: Mapping[str, Any]) -> None:
     slots = [_Slot(settings) for _ in range(settings["slots"])]
     slots[0].build()
     env = slots[0].env
+    if settings["env_args"].get(OBSERVATION_KEYS):
+        env.reset(seed=0)  # a key that is not there has to stop the evaluation
     if settings["video_folder"] is not None:
         # A GL context that can't be made has to stop the evaluation, not fail each episode.
         env.reset(seed=0)

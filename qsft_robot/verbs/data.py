@@ -8,20 +8,33 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from qsft_robot.presets.look_up import Recipe, recipe
+from qsft_robot.parts.simulators import GYMNASIUM_PREFIX
+from qsft_robot.presets.look_up import RECIPES, Recipe, RecipePart, recipe
 from qsft_robot.printed_text import say
 from qsft_robot.trust import Trust
-from qsft_robot.verbs.flag_words import acting_changes, env_changes, say_device, shares, use_threads
+from qsft_robot.verbs.flag_words import (
+    acting_changes,
+    env_changes,
+    imports_of,
+    named_env,
+    read_as,
+    say_device,
+    shares,
+    use_threads,
+)
 
 if TYPE_CHECKING:
     from qsft_robot.logs.value_ranking import LogValue
-    from qsft_robot.rollouts.collect import CollectReport
     from qsft_robot.types import LoadedPolicy
 
 
 def collect(
-    name: Positional[str],
+    name: Positional[str | None] = None,
+    *,
     out: Path,
+    env: str | None = None,
+    env_success_key: str | None = None,
+    env_keys: tuple[str, ...] = (),
     episodes: int | None = None,
     cameras: tuple[str, ...] | None = None,
     image_size: int | None = None,
@@ -44,6 +57,11 @@ def collect(
         name: Recipe, e.g. tabletop/place. `qsft-robot info recipes` lists them.
         out: HDF5 file to write (robomimic's schema); it appears whole or not at all. Of play data
             (ogbench/...) the stream itself, for `import-npz`, where it ends in .npz.
+        env: Environment in place of a recipe: a simulator's name, or gymnasium:<module>:<id>, whose
+            module is imported, which runs its code; a --policy acts there.
+        env_success_key: What tells success there, beside success and is_success: a key of the
+            steps' info (dots lead into it), an attribute or a method of the environment.
+        env_keys: Policy's observation keys by the environment's, e.g. state=agent.qpos.
         episodes: Number of logs, of play data of episodes; the recipe's own when not given.
         cameras: Cameras to record; none: `--cameras` alone. The recipe's cameras when not given,
             with --policy those of the logs that it learnt from.
@@ -68,8 +86,10 @@ def collect(
     """
     from qsft_robot.rollouts.collect import CollectPart
     from qsft_robot.rollouts.collect import collect as run
+    from qsft_robot.rollouts.collect_policy import collect_with_policy
 
-    chosen = recipe(name)
+    chosen = _recipe_of(name, env)
+    told = read_as({}, env_success_key, env_keys)
     total = chosen.episodes if episodes is None else episodes
     if policy is not None:
         if mixture or noise is not None:
@@ -77,9 +97,18 @@ def collect(
         see = {"cameras": cameras, "image_size": image_size, **env_changes(env_kwargs)}
         trust = Trust(trust_remote_code, allow_downloads)
         loaded = _open_policy(policy, acting, chosen, device, strict_versions, trust)
+        env_args = {**_env_of_policy(loaded, chosen, see), **told}
         say(
-            _with_policy(
-                loaded, policy.name, chosen, see, total, out, seed, workers, compress_images
+            collect_with_policy(
+                loaded,
+                env_args,
+                out,
+                total,
+                seed=seed,
+                workers=workers,
+                attributes={"policy": policy.name},
+                imports=imports_of(env),
+                compress_images=compress_images,
             )
         )
         return
@@ -93,6 +122,10 @@ def collect(
         return
     if acting:
         raise ValueError("--acting changes a policy's acting rule; name the policy (--policy RUN).")
+    if not chosen.parts:
+        raise ValueError(
+            f"{chosen.env_name} has no scripted expert: name the policy that acts there (--policy)."
+        )
     wanted = shares(mixture)
     parts, left = [], total
     for i, part in enumerate(chosen.parts):
@@ -113,7 +146,7 @@ def collect(
         "image_size": chosen.image_size if image_size is None else image_size,
         **env_changes(env_kwargs),
     }
-    env_args = {"env_name": chosen.env_name, "env_kwargs": kwargs}
+    env_args = {"env_name": chosen.env_name, "env_kwargs": kwargs, **told}
     say(run(env_args, out, parts, seed=seed, workers=workers, compress_images=compress_images))
 
 
@@ -144,19 +177,22 @@ def _open_policy(
     return policy
 
 
-def _with_policy(
-    policy: LoadedPolicy,
-    name: str,
-    chosen: Recipe,
-    see: dict[str, Any],
-    episodes: int,
-    out: Path,
-    seed: int,
-    workers: int,
-    compress_images: bool,
-) -> CollectReport:
+def _recipe_of(name: str | None, env: str | None) -> Recipe:
+    """The recipe of `name`, or one that --env makes: a simulator's expert, without failures."""
+    if (name is None) == (env is None):
+        raise ValueError(
+            "collect takes a recipe (qsft-robot info recipes lists them) or --env, one of the two."
+        )
+    if env is None or env in RECIPES:
+        return recipe(str(name or env))
+    expert = () if imports_of(env) or env.startswith(GYMNASIUM_PREFIX) else ({"expert": 1.0},)
+    parts = tuple(RecipePart(1.0, mixture, 0.0) for mixture in expert)
+    return Recipe(env, named_env(env)["env_name"], {}, parts, episodes=100)
+
+
+def _env_of_policy(policy: LoadedPolicy, chosen: Recipe, see: dict[str, Any]) -> dict[str, Any]:
+    """env_args in which a policy collects: those of its logs, where it is the same simulator."""
     from qsft_robot.parts.simulators import showing
-    from qsft_robot.rollouts.collect_policy import collect_with_policy
 
     trained_in = policy.description.get("env_args") or {}
     kwargs = dict(chosen.env_kwargs)
@@ -167,18 +203,8 @@ def _with_policy(
         for key, value in see.items()
         if value is not None
     }
-    return collect_with_policy(
-        policy,
-        showing(
-            {"env_name": chosen.env_name, "env_kwargs": kwargs}, policy.description["state_keys"]
-        ),
-        out,
-        episodes,
-        seed=seed,
-        workers=workers,
-        attributes={"policy": name},
-        compress_images=compress_images,
-    )
+    env_args = {"env_name": chosen.env_name, "env_kwargs": kwargs}
+    return showing(env_args, policy.description["state_keys"])
 
 
 def generate(

@@ -11,7 +11,12 @@ from typing import Any
 from qsft_robot.config.acting import ActingConfig
 from qsft_robot.hardware import choose_device
 from qsft_robot.names import unknown
-from qsft_robot.parts.simulators import GYMNASIUM_PREFIX, environment_names
+from qsft_robot.parts.simulators import (
+    GYMNASIUM_PREFIX,
+    OBSERVATION_KEYS,
+    SUCCESS_KEY,
+    environment_names,
+)
 from qsft_robot.presets.look_up import RECIPES, recipe
 from qsft_robot.printed_text import say
 
@@ -92,6 +97,16 @@ def imports_of(name: str | None) -> list[str]:
         return []
     module, colon, _ = name.removeprefix(GYMNASIUM_PREFIX).rpartition(":")
     return [module] if colon else []
+
+
+def read_as(
+    env_args: Mapping[str, Any], success_key: str | None, keys: Sequence[str]
+) -> dict[str, Any]:
+    """env_args with what --env-success-key and the words of --env-keys say of the environment."""
+    told: dict[str, Any] = {} if success_key is None else {SUCCESS_KEY: success_key}
+    if keys:
+        told[OBSERVATION_KEYS] = _pairs(keys, "--env-keys")
+    return {**env_args, **told}
 
 
 def env_of_recipe(name: str, description: Mapping[str, Any]) -> dict[str, Any]:

@@ -113,7 +113,13 @@ def run(
     from qsft_robot.policy.logged_ranges import WatchedReadings
     from qsft_robot.printed_text import printable, say
     from qsft_robot.robots.choose import SERVED, open_local_or_remote, open_robot
-    from qsft_robot.verbs.flag_words import acting_changes, env_of_recipe, finite, say_device
+    from qsft_robot.verbs.flag_words import (
+        acting_changes,
+        env_of_recipe,
+        finite,
+        imports_of,
+        say_device,
+    )
     from qsft_robot.versions import compare_with_installed, recorded_versions
 
     finite(
@@ -191,7 +197,7 @@ def run(
         filter_key=filter_key,
         source=robot_from,
         settings=_pairs(robot_settings),
-        imports=import_env,
+        imports=[*import_env, *imports_of(env)],
     )
     if robot == "replay":
         from qsft_robot.robots.replay import ReplayRobot, difference_table

@@ -82,4 +82,19 @@ class Point(gymnasium.Env):
         return np.full((64, 96, 3), 40, np.uint8)
 
 
+class NestedPoint(Point):
+    """The same point, whose observations are nested and whose success has names of its own."""
+
+    def _look(self):
+        seen = np.array([self.x, self.goal], np.float32)
+        return {"agent": {"position": seen}, "clock": (np.array([self.steps], np.float32),)}
+
+    def _info(self):
+        return {"goal": {"done": self._reached()}}
+
+    def arrived(self) -> bool:
+        return self._reached()
+
+
+gymnasium.register("NestedPoint-v0", entry_point=NestedPoint, disable_env_checker=True)
 gymnasium.register("Point-v0", entry_point=Point, disable_env_checker=True)
