@@ -16,7 +16,8 @@ from qsft_robot.logs.doctor.log import Log, LogSet, LogSource
 from qsft_robot.logs.ends import LogEnd, untold_note
 from qsft_robot.logs.inspection_table import show
 from qsft_robot.logs.reader import no_reward
-from qsft_robot.logs.summary import TEXT, DataSummary
+from qsft_robot.logs.summary import TEXT, DataSummary, rare_success
+from qsft_robot.parts.simulators import unknown_environment
 from qsft_robot.types import ADMISSIBLE
 
 
@@ -99,6 +100,8 @@ def _of_use(summary: DataSummary, source: LogSource, success_reward: bool) -> li
     if source.upside_down is not None:
         found.append(Finding("upside-down", "info", source.upside_down))
     found += _of_rewards(summary, source, success_reward)
+    if (unknown := unknown_environment(source.environment)) is not None:
+        found.append(Finding("unknown-environment", "info", unknown))
     if source.no_next:
         message = "no next_obs: the last frame stands in for what the last action led to."
         found.append(Finding("no-next-obs", "info", message))
@@ -134,6 +137,8 @@ def _of_rewards(summary: DataSummary, source: LogSource, success_reward: bool) -
     if summary.successes == summary.episodes:
         message = "every demonstration succeeds: there is no failure to learn from."
         found.append(Finding("all-succeed", "info", message))
+    if (rare := rare_success(summary.successes, summary.lengths)) is not None:
+        found.append(Finding("rare-success", "warning", rare))
     if summary.successes == 0:
         found.append(Finding("no-success", "warning", "no demonstration succeeds."))
     if source.only_dones and summary.successes < summary.episodes:

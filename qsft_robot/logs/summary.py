@@ -15,6 +15,21 @@ from qsft_robot.normalize import CONSTANT_STD
 from qsft_robot.types import ADMISSIBLE, Episode, is_text
 
 TEXT = "text"
+# Fewer successes than this share are few; in logs of at least so many steps they teach V little.
+_RARE, _LONG = 0.1, 100
+
+
+def rare_success(successes: int, lengths: Sequence[int]) -> str | None:
+    """What to say where few of many long logs succeed; None elsewhere, and without a success, of
+    which other words tell."""
+    usual = float(np.median(lengths)) if len(lengths) else 0.0
+    if not 0 < successes < _RARE * len(lengths) or usual < _LONG:
+        return None
+    return (
+        f"{successes} of {len(lengths)} logs succeed ({successes / len(lengths):.1%}), in logs of "
+        f"{usual:.0f} steps: V is near 0 almost everywhere, so it takes many updates, or more logs "
+        "that succeed, before it tells actions apart."
+    )
 
 
 @dataclass

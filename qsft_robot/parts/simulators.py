@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsft_robot.extras import naming_extras
+from qsft_robot.extras import is_installed, naming_extras
 from qsft_robot.names import unknown
 from qsft_robot.parts.plugins import SIMULATORS as GROUP
 from qsft_robot.parts.plugins import load_part, load_plugin, plugin_names
@@ -40,6 +41,36 @@ def environment_names() -> list[str]:
     """Every environment that can be built by name."""
     known = [*SIMULATORS, *plugin_names(GROUP)]
     return [*known, f"{GYMNASIUM_PREFIX}<installed id>"]
+
+
+def unknown_environment(name: str | None) -> str | None:
+    """What to say of logs whose environment nothing here simulates; None where something does, and
+    of logs that name none or a LeRobot robot."""
+    ours = [*SIMULATORS, *plugin_names(GROUP)]
+    if not name or name.startswith("lerobot:") or name in ours:
+        return None
+    if name.startswith(GYMNASIUM_PREFIX) and _is_registered(name.removeprefix(GYMNASIUM_PREFIX)):
+        return None
+    near = get_close_matches(name, ours, n=1)
+    guess = f" (did you mean {near[0]!r}?)" if near else ""
+    return (
+        f"nothing here simulates the environment of the logs, {name!r}{guess}: `evaluate` needs "
+        "--env (a recipe, a simulator's name or gymnasium:<module>:<id>)."
+    )
+
+
+def _is_registered(name: str) -> bool:
+    module, colon, _ = name.rpartition(":")
+    if colon:  # nothing is imported because logs name it
+        return is_installed(module.split(".")[0])
+    if not is_installed("gymnasium"):
+        return False
+    import gymnasium
+
+    try:
+        return gymnasium.spec(name) is not None
+    except gymnasium.error.Error:
+        return False
 
 
 @naming_extras("the simulator")

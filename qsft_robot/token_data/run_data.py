@@ -17,13 +17,15 @@ from qsft_robot.config.train import TrainConfig
 from qsft_robot.files import cache_folder
 from qsft_robot.logs.checks import env_args_of, open_demonstrations
 from qsft_robot.logs.data_hash import data_hash
-from qsft_robot.logs.ends import OUTCOME, UNTOLD
+from qsft_robot.logs.ends import OUTCOME, UNTOLD, untold_note
 from qsft_robot.logs.image_convention import ENTRY as IMAGE_CONVENTION
 from qsft_robot.logs.image_convention import image_convention
 from qsft_robot.logs.ranges import LogRanges
-from qsft_robot.logs.reader import read_episodes
+from qsft_robot.logs.reader import read_env_args, read_episodes
+from qsft_robot.logs.summary import rare_success
 from qsft_robot.logs.validate import check_cameras
 from qsft_robot.normalize import NormStats
+from qsft_robot.parts.simulators import unknown_environment
 from qsft_robot.parts.tokenizers import build_tokenizer
 from qsft_robot.returns import ReturnRange
 from qsft_robot.token_data.auxiliary_commands import command_columns
@@ -149,6 +151,17 @@ def discount_note(config: TrainConfig, data: RunData) -> str | None:
         f"note: --discount {gamma:g} over the {steps} steps of the longest successful log is "
         f"{gamma**steps:.2g}: its first steps hardly count. {0.3 ** (1 / steps):.4f} would give .3."
     )
+
+
+def data_notes(config: TrainConfig, data: RunData) -> list[str]:
+    """What to say of the logs before training: their discount, outcomes and environment."""
+    path, steps = config.data.path, data.train.steps.tolist()
+    untold = untold_note(data.untold, data.summary["episodes"]) if data.untold else None
+    rare = rare_success(int(data.train.success.sum()), steps)
+    unknown = unknown_environment(read_env_args(path).get("env_name"))
+    found = [f"note: {path}: {words}" for words in (untold, rare, unknown) if words is not None]
+    discount = discount_note(config, data)
+    return found if discount is None else [discount, *found]
 
 
 def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from qsft_robot.config.train import TrainConfig
 from qsft_robot.export.export import export_policy
 from qsft_robot.export.pretrained_folders import processor_beside
 from qsft_robot.files import check_replaceable, write_json
-from qsft_robot.logs.ends import untold_note
 from qsft_robot.logs.image_convention import ENTRY as IMAGE_CONVENTION
 from qsft_robot.logs.image_convention import upside_down_note
 from qsft_robot.parallel.distributed import processes
@@ -37,7 +36,7 @@ from qsft_robot.policy.checkpoint import (
 )
 from qsft_robot.policy.folder import described_by, read_description
 from qsft_robot.printed_text import say
-from qsft_robot.token_data.run_data import describe, discount_note, read_run_data
+from qsft_robot.token_data.run_data import data_notes, describe, read_run_data
 from qsft_robot.training.calibration import write_calibration
 from qsft_robot.training.feature_cache import image_tokens_of, on_features, on_tower_features
 from qsft_robot.training.gradients import add_gradients, parts_together
@@ -122,14 +121,11 @@ def _run_stages(
     with workers.main_first():
         data = on_tower_features(config, data, model)
     if workers.is_main:
-        if note := discount_note(config, data):
+        for note in data_notes(config, data):
             say(note, sys.stderr)
-        if data.untold:
-            untold = untold_note(data.untold, data.summary["episodes"])
-            say(f"note: {config.data.path}: {untold}", sys.stderr)
         told = (description.get("env_args") or {}).get(IMAGE_CONVENTION)
-        if note := upside_down_note(told):
-            say(f"note: {config.data.path}: {note}", sys.stderr)
+        if upside_down := upside_down_note(told):
+            say(f"note: {config.data.path}: {upside_down}", sys.stderr)
         run.mkdir(parents=True, exist_ok=True)
         # The precision that was taken, so that a resume is exact anywhere; the device as asked.
         taken = {"device": config.device, "asked_precision": asked.optim.precision}

@@ -361,6 +361,7 @@ def test_training_lowers_the_behaviors_loss_and_follows_the_targets(config):
     calibration = json.loads((setting.out / "calibration.json").read_text())
     value, outcome = np.array(calibration["value"]), np.array(calibration["success"])
     assert value[outcome].mean() > value[~outcome].mean() + 0.3
+    assert calibration["rise"]["success"] > calibration["rise"]["other"]
 
 
 def test_a_window_of_frames_is_shifted_as_one(config):

@@ -10,10 +10,17 @@ import pytest
 from qsft_robot.cli import main
 from qsft_robot.logs.reader import iter_episodes, read_env_args
 from qsft_robot.logs.writer import write_demonstrations
+from qsft_robot.parts.simulators import unknown_environment
 from qsft_robot.rollouts.env_observations import as_mapping
 from qsft_robot.types import Episode
 
 NESTED = "gymnasium:rollout_environments:NestedPoint-v0"
+FLAGS = (
+    "--method filtered_sft --data.state-keys position --model.width 32 --model.depth 1 "
+    "--tokenizer.kind uniform_bins --tokenizer.n-bins 8 "
+    "--optim.behavior-steps 60 --optim.batch-size 16 --device cpu"
+)
+WORDS = FLAGS.split()
 KEYS = ["--env-keys", "position=agent.position"]
 
 
@@ -41,12 +48,43 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("any")
     logs = folder / "logs.hdf5"
     write_demonstrations(logs, map(log, range(12)), {"env_name": "SomebodysPoint-v3"})
-    words = "--method filtered_sft --data.state-keys position --model.width 32 --model.depth 1 "
-    words += "--tokenizer.kind uniform_bins --tokenizer.n-bins 8 "
-    words += "--optim.behavior-steps 60 --optim.batch-size 16 --device cpu"
     out = ["--out", str(folder / "run")]
-    assert main(["train", "--data.path", str(logs), *words.split(), *out]) == 0
+    assert main(["train", "--data.path", str(logs), *WORDS, *out]) == 0
     return folder / "run"
+
+
+def test_an_environment_that_nobody_has_is_said_at_once(run, tmp_path, capsys):
+    logs = run.parent / "logs.hdf5"
+    assert main(["inspect", str(logs), "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    (said,) = [x["message"] for x in findings if x["check"] == "unknown-environment"]
+    assert "'SomebodysPoint-v3'" in said
+    out = ["--out", str(tmp_path / "run")]
+    assert main(["train", "--data.path", str(logs), *WORDS, *out]) == 0
+    assert "note: " + str(logs) in (notes := capsys.readouterr().err)
+    assert "'SomebodysPoint-v3'" in notes
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("tabletop", True),
+        ("Lift", True),
+        ("gymnasium:Pendulum-v1", True),
+        ("gymnasium:rollout_environments:Point-v0", True),
+        ("lerobot:so101", True),
+        ("", True),
+        (None, True),
+        ("gymnasium:NoSuchThing-v1", False),
+        ("gymnasium:no_such_module:A-v0", False),
+        ("Lft", False),
+    ],
+)
+def test_environments_that_can_be_simulated_are_told_from_others(name, known):
+    said = unknown_environment(name)
+    assert (said is None) == known
+    assert known or repr(name) in said
+    assert name != "Lft" or "did you mean 'Lift'?" in said
 
 
 def evaluated(run, *words):
