@@ -89,6 +89,8 @@ def write_calibration(
     stage = ValueStage(networks, tokens, config.device)
     values = stage.values_at(tokens.row_of_step[steps])
     rise = _rise(stage, tokens, generator)
+    if rise is None and data.valid is not None:  # too few are held out to tell
+        rise = _rise(ValueStage(networks, data.train, config.device), data.train, generator)
     if not processes().is_main:
         return
     if rise is not None and not rise.tells_apart:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from qsft_robot.presets.look_up import Recipe
-from qsft_robot.printed_text import printable, say
+from qsft_robot.printed_text import say
 from qsft_robot.verbs.flag_words import env_changes, imports_of, named_env
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def import_npz(
             tell=tell,
             **more,
         )
-    say(printable(report))
+    say(report)
 
 
 def collect_play(
