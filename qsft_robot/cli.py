@@ -21,6 +21,7 @@ from tyro.conf import Positional
 from qsft_robot.config.earlier import check_flags
 from qsft_robot.config.methods import find_method
 from qsft_robot.config.train import TrainConfig
+from qsft_robot.context import executed_of, window_note
 from qsft_robot.extras import explained
 from qsft_robot.policy.folder import POLICY
 from qsft_robot.presets.look_up import (
@@ -46,6 +47,7 @@ from qsft_robot.verbs.flat import import_npz
 from qsft_robot.verbs.learn import export, info, report
 from qsft_robot.verbs.robot import run
 from qsft_robot.verbs.serve import serve
+from qsft_robot.verbs.tokens import fit_tokenizer
 
 # What a run folder's own config.json can't decide when the run goes on.
 RESUME_FLAGS = (TRUST_REMOTE_CODE, ALLOW_DOWNLOADS)
@@ -143,7 +145,8 @@ def evaluate(
         videos: Number of episodes to film.
         video_of: Film the first episodes or the first failures.
         run_to_limit: Go on after success, so that success at the last step can differ.
-        execute_steps: Actions of a chunk that are executed before the next decision.
+        execute_steps: Actions of a chunk that are executed before the next decision; as the policy
+            was told (--acting.execute), else all, when not given.
         max_steps: Step limit; the simulator's own when not given.
         accept: range: let actions pass that the simulator clips.
         device: Where the policy runs: auto (cuda, mps or cpu, the first that is here), cuda:1, ...
@@ -185,6 +188,9 @@ def evaluate(
         say(f"note: in the logs of {printable(run)} {note}", sys.stderr)
     use_threads(threads)
     say_device(device, policy)
+    executed = execute_steps or executed_of(policy.description)
+    if note := window_note(policy.description, executed):
+        say(note, sys.stderr)
     env_args = read_as(env_args, env_success_key, env_keys)
     env_args = showing(env_args, policy.description["state_keys"])
     imports = [*import_env, *imports_of(env)]
@@ -243,6 +249,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "import-npz": import_npz,
     "import-lerobot": import_lerobot,
     "export-lerobot": export_lerobot,
+    "fit-tokenizer": fit_tokenizer,
     "train": train,
     "evaluate": evaluate,
     "export": export,

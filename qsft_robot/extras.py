@@ -13,7 +13,7 @@ from importlib.util import find_spec
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": (
         "einops", "gymnasium", "imageio", "imageio_ffmpeg", "jaxtyping", "matplotlib", "mujoco",
-        "PIL", "safetensors", "tensorboard", "timm", "torch", "torchvision",
+        "PIL", "safetensors", "tensorboard", "timm", "tokenizers", "torch", "torchvision",
     ),
     "onnx": ("onnx", "onnxscript"),
     "vlm": ("accelerate", "num2words", "open_clip", "peft", "tokenizers", "transformers"),

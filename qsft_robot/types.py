@@ -30,6 +30,9 @@ class Observation:
     instruction: str = ""
     # text key -> what a text environment said, e.g. its answer to the last command
     texts: Mapping[str, str] = field(default_factory=dict)
+    # Control steps since the episode began, by which a policy with a history knows how far its
+    # observations lie apart. None: as far as in its training.
+    step: int | None = None
 
     @staticmethod
     def from_env(observation: Mapping[str, np.ndarray | str], instruction: str) -> Observation:

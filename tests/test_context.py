@@ -13,7 +13,7 @@ from run_fixtures import tiny_folder  # noqa: F401
 from qsft_robot.algorithms.networks import PolicyNetworks, context_of
 from qsft_robot.config.data import DataConfig
 from qsft_robot.config.train import TrainConfig
-from qsft_robot.context import History, rows_seen
+from qsft_robot.context import History, rows_seen, window_note
 from qsft_robot.export.export import export_policy
 from qsft_robot.logs.writer import write_demonstrations
 from qsft_robot.parts.models import describe_model
@@ -42,6 +42,46 @@ def test_a_played_episode_fills_the_window_of_a_log() -> None:
         window, seen = rows_seen(np.array([row]), np.array([0]), 3, 2)
         np.testing.assert_array_equal(history.window(), window[0])
         np.testing.assert_array_equal(history.seen(), seen[0])
+
+
+@pytest.mark.parametrize("executed", [1, 2, 3, 4, 6])
+def test_any_number_of_executed_actions_sees_the_rows_of_training_or_the_nearest(executed) -> None:
+    length, stride = 3, 6
+    history: History[int] = History(length, stride)
+    for row in range(0, 40, executed):
+        history.push(row, row)
+        rows, seen = rows_seen(np.array([row]), np.array([0]), length, stride)
+        np.testing.assert_array_equal(history.seen(), seen[0])
+        off = np.abs(np.array(history.window()) - rows[0])[seen[0]]
+        assert off.max() <= (0 if stride % executed == 0 else executed / 2)
+        assert len(history._entries) <= (length - 1) * stride / executed + 2
+
+
+def test_a_step_that_comes_again_replaces_and_an_earlier_one_begins_anew() -> None:
+    history: History[str] = History(2, 3)
+    for entry, step in (("a", 0), ("b", 3), ("c", 3)):
+        history.push(entry, step)
+    assert history.window() == ["a", "c"]
+    history.push("d", 1)
+    assert history.entries() == ["d"]
+    assert history.seen().tolist() == [False, True]
+
+
+def test_a_policy_says_where_its_windows_are_not_those_of_training() -> None:
+    def note(history: int, stride: int, executed: int | None) -> str | None:
+        return window_note(
+            {
+                "action": {"horizon": 8, "history_stride": stride},
+                "model": {"config": {"history": history}},
+            },
+            executed,
+        )
+
+    assert note(1, 8, 3) is None
+    assert note(2, 8, 4) is None
+    assert note(2, 8, None) is None
+    assert "frames lie 8 steps apart; executing 3" in str(note(2, 8, 3))
+    assert "executing 8" in str(note(2, 4, None))
 
 
 def episode(i: int, config: TrainConfig) -> Episode:
@@ -88,7 +128,7 @@ def config_of(preset: str, folder: Path, base: Path, **changes: Any) -> TrainCon
         "optim.behavior_steps": 1, "optim.value_steps": 1,
     }  # fmt: skip
     if config.tokenizer.kind != "commands":
-        settings |= {"tokenizer.horizon": 2, "tokenizer.n_bins": 8}
+        settings |= {"tokenizer.horizon": 4, "tokenizer.n_bins": 8, "acting.execute": 2}
     if preset == "tabletop/vlm":
         settings |= {"model.pretrained": str(base)}
     else:
@@ -141,7 +181,7 @@ def test_both_policies_see_what_training_showed(name, tmp_path, monkeypatch, tin
     for i in range(2):
         log, memory = episode(i, config), policy.begin_episode(0)
         other = None if graphs is None else graphs.begin_episode(0)
-        for t in range(0, len(log), tokens.tokenizer.horizon):
+        for t in range(0, len(log), tokens.stride):
             observation = seen_at(log, t)
             (context,) = policy.contexts([observation], [memory])
             memory.command = log.actions[t] if log.has_commands else ""

@@ -80,6 +80,12 @@ LIGHT = [
     "tokenizers_action",
     "tokenizers_action.protocol",
     "tokenizers_action.bins",
+    "tokenizers_action.fast",
+    "tokenizers_action.spline",
+    "qsft_robot.token_data.code_logs",
+    "qsft_robot.token_data.tokenizer_file",
+    "qsft_robot.token_data.tokenizer_report",
+    "qsft_robot.verbs.tokens",
     "sim",
 ]
 BLOCKED = """

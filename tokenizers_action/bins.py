@@ -8,11 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tokenizers_action.arrays import Array, Bool, Float, Float32, Int64
-
-# Actions come as float32; 1 + 1e-6 is 1 after a change of units, 1.001 is a mistake.
-_TOLERANCE = 1e-6
-# A bin narrower than this can't be told from its neighbor near 1.0 in float32 (spacing 6e-8).
-_MIN_BIN_WIDTH = 1e-6
+from tokenizers_action.ranges import MIN_WIDTH, check_chunks, quantile_ranges
 
 
 class _Bins:
@@ -74,18 +70,7 @@ class _Bins:
 
         ValueError on a wrong shape, NaN, or a value outside [-1, 1].
         """
-        actions = np.asarray(actions)
-        if actions.ndim != 3 or actions.shape[1:] != (self._horizon, self.action_dim):
-            raise ValueError(
-                f"Actions have shape {actions.shape}; this tokenizer takes "
-                f"[b, horizon={self._horizon}, action_dim={self.action_dim}]."
-            )
-        # One negated comparison, so that NaN fails it as well.
-        if actions.size and not np.abs(actions).max() <= 1 + _TOLERANCE:
-            raise ValueError(
-                f"Actions must lie in [-1, 1] without NaN to be tokenized, found "
-                f"[{np.min(actions)}, {np.max(actions)}]; declare an action scale so that they do."
-            )
+        actions = check_chunks(actions, self._horizon, self.action_dim)
         safe_width = np.where(self._width > 0, self._width, 1.0)
         ids = np.floor((actions.astype(np.float64) - self._low) / safe_width)
         np.clip(ids, 0, self._n_bins - 1, out=ids)
@@ -219,18 +204,6 @@ class QuantileBinTokenizer(_Bins):
         minimum and maximum take their place, so that no command is lost. A constant dimension gets
         one bin. ValueError on no actions, NaN, or a value outside [-1, 1].
         """
-        actions = np.asarray(actions, np.float64)
-        if actions.ndim != 2 or not len(actions):
-            raise ValueError(f"Quantiles need actions [N, d] with N >= 1, got {actions.shape}.")
-        if not np.abs(actions).max() <= 1 + _TOLERANCE:
-            raise ValueError(
-                f"Actions must lie in [-1, 1] without NaN, got [{actions.min()}, {actions.max()}]."
-            )
-        actions = np.clip(actions, -1, 1)
-        low, high = np.quantile(actions, [0.01, 0.99], axis=0)
-        collapsed = high - low < _MIN_BIN_WIDTH
-        low = np.where(collapsed, actions.min(axis=0), low)
-        high = np.where(collapsed, actions.max(axis=0), high)
-        counts = np.clip(np.floor((high - low) / _MIN_BIN_WIDTH), 1, n_bins).astype(np.int64)
-        high = np.where(high - low < _MIN_BIN_WIDTH, low, high)
+        low, high = quantile_ranges(actions)
+        counts = np.clip(np.floor((high - low) / MIN_WIDTH), 1, n_bins).astype(np.int64)
         return cls(low.tolist(), high.tolist(), counts.tolist(), horizon)

@@ -78,6 +78,58 @@ class PositionalTokenizer(ActionTokenizer, Protocol):
 
 
 @runtime_checkable
+class ChunkTokenizer(ActionTokenizer, Protocol):
+    """One that is fit to whole chunks, whose tokens stand for no single action."""
+
+    @classmethod
+    def fit_chunks(
+        cls,
+        chunks: Float[Array, "N h d"],
+        *,
+        n_bins: int = 256,
+        points: int | None = None,
+        vocabulary: int = 1024,
+        scale: float = 10.0,
+        max_tokens: int | None = None,
+    ) -> ChunkTokenizer:
+        """A tokenizer for the chunks at every step of the logs; a kind ignores the settings that it
+        has no use for."""
+        ...
+
+    def decode_prefix(self, ids: Int64[Array, "b i"]) -> Float32[Array, "b h d"]:
+        """Coarser chunks, of the first i <= n ids of decisions."""
+        ...
+
+    def clipped(self, actions: Float[Array, "b h d"]) -> Bool[Array, "b d"]:
+        """Whether the code can't reach what a dimension of a chunk does, but for rounding."""
+        ...
+
+    def linear_map(self) -> tuple[Float32[Array, "m a"], Float32[Array, " a"]]:
+        """Matrix and offset from the m numbers of a code to h x d actions, before they are clipped
+        to [-1, 1]."""
+        ...
+
+
+@runtime_checkable
+class CoordinateTokenizer(ChunkTokenizer, Protocol):
+    """One whose token i stands for number i of the code, whatever the other tokens are."""
+
+    def coordinate_tables(self) -> tuple[Bool[Array, "n v"], Float32[Array, "n v"]]:
+        """Which ids are legal at each place, and the number that each stands for (0 if illegal)."""
+        ...
+
+
+@runtime_checkable
+class SequenceTokenizer(ChunkTokenizer, Protocol):
+    """One whose ids stand for several numbers of the code each, in order; id 0 for none: it ends
+    the decision, all further numbers being 0."""
+
+    def sequence_tables(self) -> tuple[Int64[Array, " v"], Float32[Array, "v l"]]:
+        """How many numbers each id stands for, and these numbers, 0 after them."""
+        ...
+
+
+@runtime_checkable
 class TextTokenizer(ActionTokenizer, Protocol):
     """One for text commands, whose legal sets may differ from row to row."""
 
@@ -100,3 +152,10 @@ class RowTokenizer(ActionTokenizer, Protocol):
 def legal_along(tokenizer: ActionTokenizer, ids: Int64[Array, "b n"]) -> Bool[Array, "b n v"]:
     """The legal set at every position of whole decisions: row i is what may follow ids[:, :i]."""
     return np.stack([tokenizer.legal_tokens(ids[:, :i]) for i in range(tokenizer.n_tokens)], axis=1)
+
+
+def action_chunks(actions: Array, horizon: int) -> tuple[Array, Array]:
+    """The next `horizon` actions of each step of a log, [t, h, d] or commands [t, h], and which of
+    them are real, bool [t, h]; past the end of the log the last action stands in, masked."""
+    index = np.arange(len(actions))[:, None] + np.arange(horizon)
+    return actions[np.minimum(index, len(actions) - 1)], index < len(actions)

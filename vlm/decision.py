@@ -101,11 +101,13 @@ def decide_together(
     contexts: Sequence[Context],
     legal: Callable[[Tensor], Tensor],
     choose: Callable[[Sequence[ModelOutput], Tensor, int], Tensor],
+    ends: bool = False,
 ) -> Int64[Tensor, "b n"]:
     """One decision of several models that read the same tokens (behavior and value, say).
 
     `legal(prefix ids [b, i]) -> bool [b, v]`;
-    `choose(outputs, one a model with n = 1, allowed [b, v], i) -> ids [b]`.
+    `choose(outputs, one a model with n = 1, allowed [b, v], i) -> ids [b]`. With `ends` id 0 ends a
+    decision, after which nothing else is legal: where all have ended, no more is computed.
     """
     text_ids = contexts[0].text_ids
     # Made outside of inference mode, so that the caller may compute with it.
@@ -116,7 +118,10 @@ def decide_together(
     with torch.no_grad() if exporting else torch.inference_mode():
         outputs, decode = _read_contexts(models, contexts)
         for i in range(ids.shape[1]):
-            chosen = choose(outputs, legal(ids[:, :i]), i)
+            allowed = legal(ids[:, :i])
+            if ends and i and not exporting and not bool(allowed[:, 1:].any()):
+                break
+            chosen = choose(outputs, allowed, i)
             ids[:, i] = chosen
             if i + 1 < ids.shape[1]:
                 outputs = decode(chosen)

@@ -34,6 +34,9 @@ class ActingConfig:
     # Decisions that are drawn by the rule above; the critic's best of them is taken. 1: one is
     # drawn, without a critic.
     candidates: int = 1
+    # Actions of a chunk that are executed before the next decision; None: all. With a history,
+    # training takes it for the steps between two frames.
+    execute: int | None = None
 
     @property
     def runs_behavior(self) -> bool:
@@ -48,4 +51,5 @@ class ActingConfig:
         require(self.k >= 0, "--acting.k must not be negative.")
         require(self.temperature >= 0, "--acting.temperature must not be negative.")
         require(0 <= self.min_p <= 1, "--acting.min-p must lie in [0, 1].")
+        require(self.execute is None or self.execute >= 1, "--acting.execute must be at least 1.")
         require(0 <= self.support <= 1, "--acting.support must lie in [0, 1].")

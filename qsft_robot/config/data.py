@@ -37,6 +37,9 @@ class DataConfig:
     valid_key: str | None = None
     # Use only the first so many logs of the mask. None: all.
     max_episodes: int | None = None
+    # Logs that are shorter than one chunk (--tokenizer.horizon): refuse them, keep them (past its
+    # end a log repeats its last action, as at the end of every log), or drop them.
+    short_logs: Literal["refuse", "keep", "drop"] = "refuse"
     # Instruction for every log; overrides what the file says.
     instruction: str | None = None
     # How an unsuccessful log ended: "terminal" (the failure is the outcome) or "truncated" (it was

@@ -181,6 +181,12 @@ class TrainConfig:
             "--optim.shard spreads theta over processes, which the slow copy of --qsft.targets ema "
             "can't follow: use --qsft.targets table.",
         )
+        require(
+            (self.acting.execute or 1) <= self.tokenizer.horizon
+            or self.tokenizer.from_file is not None,
+            f"--acting.execute {self.acting.execute}: a decision has --tokenizer.horizon "
+            f"{self.tokenizer.horizon} actions.",
+        )
         require(0 < self.discount <= 1, "--discount must lie in (0, 1].")
         require(
             self.acting.candidates == 1 or self.critic.updates > 0,

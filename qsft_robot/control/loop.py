@@ -273,7 +273,7 @@ class ControlLoop:
         self._fetch(grid.start, tick)
         asked = False
         if sound and not self._decider.busy and self._wants_new(tick):
-            self._decider.ask(seen, tick)
+            self._decider.ask(replace(seen, step=tick), tick)
             asked = True
         patience = grid.begin(tick) + self.settings.decide_share / self.settings.control_hz
         while not self.chunks.covers(tick) and self._decider.busy:
@@ -281,7 +281,7 @@ class ControlLoop:
                 break  # no time is left in this tick
             if sound and not asked and not self.chunks.covers(tick):
                 # The answer was to an older question, and came too late to be of use.
-                self._decider.ask(seen, tick)
+                self._decider.ask(replace(seen, step=tick), tick)
                 asked = True
         return self.chunks.take(tick)
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from qsft_robot.export.code_graphs import KINDS, code_graph
 from qsft_robot.policy.onnx_policy import DECISION, FRAME
 from qsft_robot.policy.token_policy import TokenPolicy
-from tokenizers_action.protocol import PositionalTokenizer
 from vlm.model import Context
 
 # The lowest that has every operation of the graphs, so that old onnxruntimes run them too.
@@ -48,26 +48,12 @@ class DecisionGraph(nn.Module):
     """Everything after the image tokens: all action tokens, the acting rule, actions in the
     environment's units."""
 
-    legal_table: Tensor
-    number_table: Tensor
-    action_table: Tensor
-
     def __init__(self, policy: TokenPolicy, names: Sequence[str]) -> None:
         super().__init__()
         self.networks, self.decider, self.names = policy.networks, policy.decider, list(names)
         self.candidates = policy.acting.candidates
         self.shared = len(feature_trunks(policy)) == 1
-        tokenizer = policy.tokenizer
-        assert isinstance(tokenizer, PositionalTokenizer)
-        legal, numbers = tokenizer.position_tables()
-        self.chunk = (tokenizer.horizon, tokenizer.action_dim)
-        # [h, d, v] to [v, h, d] and back: the scale of the actions stands last.
-        self.register_buffer("number_table", torch.from_numpy(numbers.copy()))
-        numbers = numbers.reshape(*self.chunk, -1).transpose(2, 0, 1)
-        numbers = policy.norm_stats.unnormalize_actions(numbers)
-        numbers = numbers.transpose(1, 2, 0).reshape(tokenizer.n_tokens, -1)
-        self.register_buffer("legal_table", torch.from_numpy(legal.copy()))
-        self.register_buffer("action_table", torch.from_numpy(numbers.copy()))
+        self.tokens: Any = code_graph(policy.tokenizer, policy.norm_stats)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Actions [b, h, d], token ids [b, n], whether all was finite [b], and V(s) [b] where the
@@ -79,19 +65,12 @@ class DecisionGraph(nn.Module):
             frame = (given.get("state"), given["frame_mask"], given["text_ids"])
             return Context(features, *frame, given.get("returns"))
 
-        def legal(prefix: Tensor) -> Tensor:
-            return self.legal_table[prefix.shape[1]].expand(prefix.shape[0], -1)
-
         contexts = [context(i) for i in range(len(self.decider.trunks))]
-
-        def numbers(ids: Tensor) -> Tensor:
-            return self.number_table.gather(1, ids.t()).t()
-
         noise = given["noise"] if self.candidates > 1 else given["noise"][:, None]
         ids, value, finite = self.decider.decide(
-            contexts, legal, noise, given["temperature"], numbers
+            contexts, self.tokens.legal, noise, given["temperature"], self.tokens.numbers
         )
-        actions = self.action_table.gather(1, ids.t()).t().reshape(-1, *self.chunk)
+        actions = self.tokens.decode(ids)
         return (actions, ids, finite) if value is None else (actions, ids, finite, value)
 
 
@@ -126,10 +105,10 @@ def refuse(policy: TokenPolicy) -> None:
             f"the text encoder {model['config']['text_encoder']!r} needs its own tokenizer, which "
             "an ONNX graph doesn't carry; torch runs this policy."
         )
-    if not isinstance(policy.tokenizer, PositionalTokenizer):
+    if not isinstance(policy.tokenizer, KINDS):
         raise NotExportable(
-            f"{policy.tokenizer.to_json()['kind']} tokens are not legal by their place alone, so a "
-            "decision is no fixed graph; torch runs this policy."
+            f"{policy.tokenizer.to_json()['kind']} tokens have no tables of which are legal and "
+            "what they stand for, so a decision is no fixed graph; torch runs this policy."
         )
     if policy.text_history:
         raise NotExportable(

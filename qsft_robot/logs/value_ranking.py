@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from qsft_robot.context import stride_of
 from qsft_robot.logs.checks import ANY_SCALE
 from qsft_robot.logs.reader import iter_episodes, read_masks
 from qsft_robot.types import Episode, LoadedPolicy, Observation, is_image
@@ -107,8 +108,8 @@ def values_of(
     about = policy.description
     keys = [*about["state_keys"], *about["cameras"]]
     episodes = iter_episodes(path, keys=keys, filter_key=filter_key, action_scale=ANY_SCALE)
-    # Frames of a history lie a chunk apart.
-    stride = about["action"]["horizon"] if about["model"]["config"]["history"] > 1 else 1
+    # So far the frames of a history lie apart.
+    stride = stride_of(about) if about["model"]["config"]["history"] > 1 else 1
     while together := list(islice(episodes, _TOGETHER)):
         if together[0].has_commands:
             raise ValueError(f"{path}: logs of text commands are not ranked by V.")
@@ -142,4 +143,5 @@ def _row(episode: Episode, step: int) -> Observation:
         images={key: x for key, x in rows.items() if is_image(x)},
         state={key: x for key, x in rows.items() if not is_image(x)},
         instruction=episode.instruction,
+        step=step,
     )

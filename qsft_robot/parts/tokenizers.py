@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Any
 from qsft_robot.names import unknown
 from qsft_robot.parts.plugins import TOKENIZERS as GROUP
 from qsft_robot.parts.plugins import load_part, load_plugin, plugin_names
+from tokenizers_action.protocol import ActionTokenizer, ChunkTokenizer, action_chunks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
-    from tokenizers_action.protocol import ActionTokenizer
+    from qsft_robot.config.tokenizer import TokenizerConfig
 
 # Kind -> its class, as "module:name".
 TOKENIZERS: dict[str, str] = {
     "quantile_bins": "tokenizers_action.bins:QuantileBinTokenizer",
     "uniform_bins": "tokenizers_action.bins:UniformBinTokenizer",
+    "fast": "tokenizers_action.fast:FastTokenizer",
+    "spline": "tokenizers_action.spline:SplineTokenizer",
     "commands": "tokenizers_action.commands:CommandTokenizer",
 }
 
@@ -35,12 +40,20 @@ def tokenizer_class(kind: str) -> type[ActionTokenizer]:
     return found
 
 
-def build_tokenizer(
-    kind: str, actions: np.ndarray, horizon: int, n_bins: int, free: bool = False
-) -> ActionTokenizer:
-    """Fit an action tokenizer to normalized actions [N, d] in [-1, 1], or to all commands that the
-    logs hold, object [N] of str."""
-    return tokenizer_class(kind).fit(actions, horizon=horizon, n_bins=n_bins, free=free)
+def build_tokenizer(config: TokenizerConfig, logs: Sequence[np.ndarray]) -> ActionTokenizer:
+    """Fit a tokenizer to the normalized actions of each log, [t, d] in [-1, 1], or to all commands
+    that the logs hold, object [N] of str, as one log."""
+    import numpy as np
+
+    kind = tokenizer_class(config.kind)
+    if not hasattr(kind, "fit_chunks"):
+        actions = np.concatenate(list(logs))
+        return kind.fit(actions, horizon=config.horizon, n_bins=config.n_bins, free=config.free)
+    whole: type[ChunkTokenizer] = kind  # type: ignore[assignment]
+    chunks = np.concatenate([action_chunks(actions, config.horizon)[0] for actions in logs])
+    given = {name: getattr(config, name) for name in ("points", "vocabulary", "scale")}
+    given = {name: value for name, value in given.items() if value is not None}
+    return whole.fit_chunks(chunks, n_bins=config.n_bins, max_tokens=config.max_tokens, **given)
 
 
 def load_tokenizer(description: Mapping[str, Any]) -> ActionTokenizer:

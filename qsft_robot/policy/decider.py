@@ -32,6 +32,8 @@ class Decider:
         # Whether V(s) means something: with a void outcome or value heads.
         self.has_value = networks.head is not None
         self.candidates = acting.candidates
+        # Whether token 0 ends a decision; the policy says so of its tokenizer.
+        self.ends = False
 
     def decide(
         self,
@@ -91,7 +93,7 @@ class Decider:
                 state_value.append(value)
             return choose(log_probs, temperature, noise[:, i])
 
-        ids = decide_together(self.trunks, contexts, legal, pick)
+        ids = decide_together(self.trunks, contexts, legal, pick, self.ends)
         return ids, state_value[0] if state_value else None, torch.stack(finite).all(0)
 
     def shortfall(
@@ -134,7 +136,7 @@ class Decider:
             lacks[:, i] = torch.stack(gaps).amin(0).float().cpu()
             return token[:, 0]
 
-        decide_together(self.trunks, contexts, legal, take)
+        decide_together(self.trunks, contexts, legal, take, self.ends)
         lacks = lacks.unflatten(0, (-1, count))
         nearest = lacks.amax(-1).argmin(1)[:, None, None].expand(-1, 1, n)
         return lacks.gather(1, nearest)[:, 0]

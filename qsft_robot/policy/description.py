@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from qsft_robot.context import executed_of
 from qsft_robot.json_kinds import check_kinds
 from qsft_robot.logs.checks import checked_env_args
 
@@ -25,6 +26,7 @@ _ENTRIES: dict[str, Any] = {
         **_RANGE,
         "dim": int,
         "horizon": int,
+        "history_stride?": int,
         "control_hz": (float, None),
         "units?": (str, None),
         "seen?": {**_RANGE, "largest_change": NUMBERS},
@@ -67,6 +69,9 @@ def check_description(description: Any, path: Path) -> None:
         raise ValueError(
             f"{path}: action.dim is {action['dim']} and action.horizon {action['horizon']}."
         )
+    executed_of(description)
+    if action.get("history_stride", 1) < 1:
+        raise ValueError(f"{path}: action.history_stride is {action['history_stride']}.")
     lengths = {
         "action.low": action["low"],
         "action.high": action["high"],

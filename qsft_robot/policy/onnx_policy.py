@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qsft_robot.context import Memory
+from qsft_robot.context import Memory, stride_of
 from qsft_robot.normalize import NormStats
 from qsft_robot.observations import MAX_TEXTS, check_observation, state_vector
 from qsft_robot.policy.folder import described_by, read_description
@@ -24,8 +24,9 @@ DECISION, FRAME = "decision.onnx", "frame.onnx"
 NO_TOKEN = -5e8
 # The output that tells whether all numbers of a decision were finite.
 FINITE = "finite"
-# Parts of the acting rule that are inputs of the graph; all others are in it.
-CHANGEABLE = ("temperature", "target_return")
+# Parts of the acting rule that are inputs of the graph, or for who executes its chunks; all others
+# are in it.
+CHANGEABLE = ("temperature", "target_return", "execute")
 
 
 class OnnxPolicy:
@@ -77,12 +78,17 @@ class OnnxPolicy:
         for name, value in changes.items():
             if name not in CHANGEABLE:
                 raise ValueError(
-                    f"the exported graph acts by its own {name}; {' and '.join(CHANGEABLE)} can be "
+                    f"the exported graph acts by its own {name}; {', '.join(CHANGEABLE)} can be "
                     f"changed. Run the policy with torch, or export it again with {name}="
                     f"{value}."
                 )
         changed = object.__new__(OnnxPolicy)
         changed.__dict__.update(self.__dict__)
+        horizon = self.description["action"]["horizon"]
+        if (changes.get("execute") or 1) > horizon:
+            raise ValueError(
+                f"acting execute={changes['execute']}: a decision has {horizon} actions."
+            )
         changed.acting = {**self.acting, **changes}
         changed.description = {**self.description, "acting": changed.acting}
         changed.reset()
@@ -98,7 +104,7 @@ class OnnxPolicy:
 
     def begin_episode(self, seed: int) -> Memory:
         """A fresh memory."""
-        return Memory(self.history, 0, len(self._feature_inputs), seed)
+        return Memory(self.history, 0, len(self._feature_inputs), seed, stride_of(self.description))
 
     def infer_batch(
         self, observations: Sequence[Observation], memories: Sequence[Memory]
@@ -137,7 +143,8 @@ class OnnxPolicy:
         # All that can be refused comes before any memory is changed.
         text_ids = np.stack([self._text(o.instruction) for o in observations])
         for o, memory in zip(observations, memories, strict=True):
-            memory.states.push(state_vector(o.state, self.state_keys, self.norm_stats, 1)[0])
+            row = state_vector(o.state, self.state_keys, self.norm_stats, 1)[0]
+            memory.states.push(row, o.step)
         if self._frame is not None:
             images = {
                 f"image_{i}": np.stack([o.images[camera] for o in observations])
@@ -145,8 +152,8 @@ class OnnxPolicy:
             }
             made = self._frame.run(None, {"text_ids": text_ids, **images})
             for i, features in enumerate(made):
-                for memory, row in zip(memories, features, strict=True):
-                    memory.features[i].push(row)
+                for o, memory, row in zip(observations, memories, features, strict=True):
+                    memory.features[i].push(row, o.step)
         given = {
             "state": np.stack([m.states.window() for m in memories]),
             "frame_mask": np.stack([m.states.seen() for m in memories]),

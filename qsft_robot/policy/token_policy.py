@@ -14,7 +14,7 @@ from torch import Tensor
 from qsft_robot.algorithms.networks import PolicyNetworks, frame_features
 from qsft_robot.config.acting import ActingConfig
 from qsft_robot.config.json_form import from_json
-from qsft_robot.context import Memory
+from qsft_robot.context import Memory, stride_of
 from qsft_robot.names import unknown
 from qsft_robot.normalize import NormStats
 from qsft_robot.observations import MAX_TEXTS, check_observation, state_vector
@@ -27,7 +27,7 @@ from qsft_robot.policy.folder import POLICY, described_by
 from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.trust import NOTHING, Trust
 from qsft_robot.types import ADMISSIBLE, Decision, NotFinite, Observation
-from tokenizers_action.protocol import ActionTokenizer, TextTokenizer
+from tokenizers_action.protocol import ActionTokenizer, SequenceTokenizer, TextTokenizer
 from vlm.critic import load_critic
 from vlm.model import Context
 
@@ -52,12 +52,14 @@ class TokenPolicy:
         self.cameras: dict[str, list[int]] = description["cameras"]
         self.history: int = description["model"]["config"]["history"]
         self.text_history: int = description["model"]["config"].get("text_history", 0)
+        self._stride = stride_of(description)
         self._commands = self.tokenizer if isinstance(self.tokenizer, TextTokenizer) else None
         self._needs = [*self.text_keys]
         if self._commands is not None and not self._commands.free:
             self._needs.append(ADMISSIBLE)
         self._check_rule()
         self.decider = Decider(networks, self.acting)
+        self.decider.ends = isinstance(self.tokenizer, SequenceTokenizer | TextTokenizer)
         self._trunks = self.decider.trunks
         first = self._trunks[0]
         self._words, self._texts = first.encode_words, dict[str, Tensor]()
@@ -86,7 +88,7 @@ class TokenPolicy:
 
     def begin_episode(self, seed: int) -> Memory:
         """A fresh memory."""
-        return Memory(self.history, self.text_history, len(self._trunks), seed)
+        return Memory(self.history, self.text_history, len(self._trunks), seed, self._stride)
 
     @torch.inference_mode()
     def infer_batch(
@@ -169,7 +171,7 @@ class TokenPolicy:
         text_ids = text_ids.to(self.device)
         for observation, memory in zip(observations, memories, strict=True):
             row = state_vector(observation.state, self.state_keys, self.norm_stats, 1)
-            memory.states.push(row[0])
+            memory.states.push(row[0], observation.step)
         empty = torch.zeros(len(observations), 0, device=self.device)
         returns = None
         if self.description.get("conditions_on_return"):
@@ -202,8 +204,8 @@ class TokenPolicy:
                 continue
             features = frame_features(model, newest)
             assert features is not None
-            for memory, row in zip(memories, features[:, 0], strict=True):
-                memory.features[i].push(row)
+            for seen, memory, row in zip(observations, memories, features[:, 0], strict=True):
+                memory.features[i].push(row, seen.step)
             stacked = torch.stack([torch.stack(m.features[i].window()) for m in memories])
             contexts.append(replace(base, features=stacked))
         return contexts
@@ -216,7 +218,7 @@ class TokenPolicy:
             return None
         for observation, memory in zip(observations, memories, strict=True):
             said = [observation.texts[key] for key in self.text_keys]
-            memory.words.push(self._frame_words(memory.command, said))
+            memory.words.push(self._frame_words(memory.command, said), observation.step)
         rows = [np.stack(m.words.window()) * m.words.seen()[:, None] for m in memories]
         return self._stacked(rows)
 
@@ -228,7 +230,7 @@ class TokenPolicy:
         prompt, found = self._trunks[0].encode_steps, []
         for observation, memory in zip(observations, memories, strict=True):
             said = [observation.texts[key] for key in self.text_keys]
-            memory.steps.push((memory.command, said))
+            memory.steps.push((memory.command, said), observation.step)
             found.append(torch.from_numpy(prompt(observation.instruction, memory.steps.entries())))
         return torch.stack(found)
 
@@ -241,6 +243,11 @@ class TokenPolicy:
 
     def _check_rule(self) -> None:
         rule, has = self.acting.rule, self.networks
+        if (self.acting.execute or 1) > self.tokenizer.horizon:
+            raise ValueError(
+                f"acting execute={self.acting.execute}: a decision of this policy has "
+                f"{self.tokenizer.horizon} actions."
+            )
         if self.acting.runs_behavior and has.behavior is None:
             raise ValueError(
                 f"acting rule {rule} with k = {self.acting.k} needs the behavior network, which "

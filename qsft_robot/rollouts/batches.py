@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from qsft_robot.context import executed_of
 from qsft_robot.rollouts.pool import Lost, Message, WorkerPool
 from qsft_robot.types import BatchPolicy, Decision, EpisodeMemory, Observation, is_text
 
@@ -65,6 +66,7 @@ class _Running:
     memory: EpisodeMemory
     values: list[float | None]
     decision_ms: list[float]
+    steps: int = 0  # actions that were sent, all of which are executed unless the episode ends
 
 
 @dataclass
@@ -92,13 +94,17 @@ class RolloutBatches:
         execute_steps: int | None,
         keep: Callable[[int, dict[str, Any] | None], None] | None = None,
     ) -> None:
-        """`keep(index, episode)` gets what a pool that logs saw of each episode that ends, as the
-        fields of `types.Episode`; None where it broke off."""
+        """`execute_steps`: actions of a chunk before the next decision; None: as the policy says,
+        else all. `keep(index, episode)` gets what a pool that logs saw of each episode that ends,
+        as the fields of `types.Episode`; None where it broke off."""
+        description = getattr(policy, "description", None)
+        if execute_steps is None and description is not None:
+            execute_steps = executed_of(description)
         if execute_steps is not None and execute_steps < 1:
             raise ValueError(f"execute_steps is {execute_steps}, at least 1 is needed")
         self._pool = pool
         self._policy = policy
-        self._execute_steps = execute_steps
+        self.execute_steps = execute_steps
         self._keep = keep
         self.backend: dict[str, Any] = {}
         self._results: dict[int, EpisodeResult] = {}
@@ -150,7 +156,8 @@ class RolloutBatches:
         """Send the actions of `decisions` (by slot) and begin episodes in the free slots."""
         commands: list[dict[str, Any]] = []
         for slot, decision in decisions.items():
-            actions = decision.actions[: self._execute_steps]
+            actions = decision.actions[: self.execute_steps]
+            group.running[slot].steps += len(actions)
             commands.append({"slot": slot, "actions": actions, "value": decision.value})
         for slot in group.slots:
             if slot in group.running or not self._queue:
@@ -173,9 +180,9 @@ class RolloutBatches:
             if "result" in reply:
                 self._record(group.running.pop(number), reply["result"], reply.get("episode"))
             else:
-                group.observations[number] = Observation.from_env(
-                    reply["observation"], reply["instruction"]
-                )
+                seen = Observation.from_env(reply["observation"], reply["instruction"])
+                step = group.running[number].steps
+                group.observations[number] = replace(seen, step=step)
         return group
 
     def _record(

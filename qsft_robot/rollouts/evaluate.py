@@ -114,7 +114,8 @@ def evaluate(
     for any `workers` and `envs_per_worker`, up to rounding within a batch.
     `episode_timeout_s`: seconds that an episode's own environment may compute; inference and
     waiting don't count. `execute_steps`: how many actions of a chunk are executed before the next
-    decision (all of them when None). `run_to_limit`: go on after success to the step limit.
+    decision (None: as the policy says, else all). `run_to_limit`: go on after success to the step
+    limit.
     `videos`: how many episodes are filmed, of the first seeds (`video_of="first"`) or, each run
     once more, of the first failures (`video_of="failures"`). `out`: the folder for episodes.jsonl,
     summary.json and videos/. An environment that raises, dies or hangs costs its own episode, which
@@ -177,7 +178,7 @@ def evaluate(
         "env_overrides": overrides,
         "reset_options": settings["reset_options"],
         "run_to_limit": run_to_limit,
-        "execute_steps": execute_steps,
+        "execute_steps": batches.execute_steps,
         "episode_timeout_s": episode_timeout_s,
         "workers": workers,
         "envs_per_worker": envs_per_worker,

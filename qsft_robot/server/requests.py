@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from qsft_robot.context import executed_of
 from qsft_robot.observations import check_state
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.server.wire import MAX_ENTRIES, WireError, unpack
@@ -17,6 +18,7 @@ from qsft_robot.types import Decision, Observation
 
 PREFIX = "observation/"
 PROMPT, RESET, SEED, REQUEST_ID = "prompt", "reset", "seed", "request_id"
+STEP = "step"
 NOTES = "notes"
 MAX_PROMPT = 2000  # characters
 MAX_SEED = 2**63 - 1
@@ -45,6 +47,8 @@ def metadata_of(description: Mapping[str, Any]) -> dict[str, Any]:
         "cameras": {key: list(size) for key, size in spec.cameras.items()},
         "state": dict(spec.state),
         "action_horizon": spec.horizon,
+        # Actions of a chunk to execute before the next request.
+        "execute_steps": executed_of(description) or spec.horizon,
         "action_dim": spec.action_dim,
         "action_low": spec.action_low.tolist(),
         "action_high": spec.action_high.tolist(),
@@ -80,6 +84,8 @@ def request_message(
                     f"{sorted(found)}."
                 )
             message[PREFIX + key] = np.asarray(found[key])
+    if observation.step is not None:
+        message[STEP] = observation.step
     return message if seed is None else {**message, RESET: True, SEED: seed}
 
 
@@ -104,7 +110,8 @@ def read_request(frame: bytes | str, spec: PolicySpec) -> Request:
 
     Keys are `<key>` or `observation/<key>`; other keys are left unused. `prompt` is the
     instruction, which a policy that was trained with instructions must get. `reset: True` or a
-    `seed` begins an episode (seed 0 when not given).
+    `seed` begins an episode (seed 0 when not given). `step` counts its control steps, for policies
+    with a history.
     """
     if isinstance(frame, str):
         raise WireError("a text frame; observations come as binary frames of msgpack")
@@ -129,7 +136,8 @@ def read_request(frame: bytes | str, spec: PolicySpec) -> Request:
     seed = _whole(message, SEED)
     if seed is None and reset:
         seed = 0
-    return Request(Observation(images, state, prompt), seed, _whole(message, REQUEST_ID))
+    seen = Observation(images, state, prompt, step=_whole(message, STEP))
+    return Request(seen, seed, _whole(message, REQUEST_ID))
 
 
 def _entry(message: Mapping[Any, Any], key: str, kind: str) -> Any:

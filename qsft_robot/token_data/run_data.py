@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,11 +26,13 @@ from qsft_robot.logs.summary import rare_success
 from qsft_robot.logs.validate import check_cameras
 from qsft_robot.normalize import NormStats
 from qsft_robot.parts.simulators import unknown_environment
-from qsft_robot.parts.tokenizers import build_tokenizer
+from qsft_robot.parts.tokenizers import build_tokenizer, load_tokenizer
 from qsft_robot.returns import ReturnRange
 from qsft_robot.token_data.auxiliary_commands import command_columns
+from qsft_robot.token_data.code_logs import long_enough
 from qsft_robot.token_data.frames import FrameCache
 from qsft_robot.token_data.token_data import TokenData
+from qsft_robot.token_data.tokenizer_file import check_fits, check_reaches, read_tokenizer
 from qsft_robot.types import ADMISSIBLE, Episode
 from qsft_robot.versions import software_versions
 from tokenizers_action.protocol import ActionTokenizer
@@ -61,8 +63,13 @@ class RunData:
     word_scheme: int = UNICODE_WORDS  # how they are told apart
 
 
-def read_run_data(config: TrainConfig, word_scheme: int = UNICODE_WORDS) -> RunData:
-    """Read, check and tokenize the logs that the config names; `word_scheme` is the model's."""
+def read_run_data(
+    config: TrainConfig,
+    word_scheme: int = UNICODE_WORDS,
+    saved_tokenizer: Mapping[str, Any] | None = None,
+) -> RunData:
+    """Read, check and tokenize the logs that the config names; `word_scheme` is the model's,
+    `saved_tokenizer` the description of the one that a resumed run has."""
     data = config.data
     held_out = _read(config, data.valid_key) if data.valid_key else []
     away = {episode.name for episode in held_out}
@@ -73,18 +80,35 @@ def read_run_data(config: TrainConfig, word_scheme: int = UNICODE_WORDS) -> RunD
             f"{data.path}: --data.valid-key {data.valid_key} holds every log out that "
             f"--data.filter-key {data.filter_key} picks; nothing is left to train on."
         )
+    wanted = config.tokenizer
+    tokenizer = None if saved_tokenizer is None else load_tokenizer(saved_tokenizer)
+    scale = None
+    if tokenizer is None and wanted.from_file is not None:
+        tokenizer, scale = read_tokenizer(wanted.from_file)
+    horizon = wanted.horizon if tokenizer is None else tokenizer.horizon
+    if (config.acting.execute or 1) > horizon:
+        raise ValueError(
+            f"--acting.execute {config.acting.execute}: a decision has {horizon} actions."
+        )
+    episodes = long_enough(episodes, horizon, data)
     returns = ReturnRange(config.discount, data.return_low, data.return_high)
     for episode in [*episodes, *held_out]:
         where = f"{data.path}: {episode.name}"
         returns.check(episode.rewards, episode.terminated, where)
     keys = (*data.state_keys, *data.auxiliary_keys)
     norm_stats = NormStats.fit(episodes, keys, _action_scale(data))
-    wanted = config.tokenizer
-    if wanted.kind == "commands":
-        actions = every_command([*episodes, *held_out])
-    else:
-        actions = norm_stats.normalize_actions(np.concatenate([e.actions for e in episodes]))
-    tokenizer = build_tokenizer(wanted.kind, actions, wanted.horizon, wanted.n_bins, wanted.free)
+    if tokenizer is None:
+        logs = [norm_stats.normalize_actions(e.actions) for e in episodes]
+        if wanted.kind == "commands":
+            logs = [every_command([*episodes, *held_out])]
+        try:
+            tokenizer = build_tokenizer(wanted, logs)
+        except ValueError as error:
+            raise ValueError(f"{data.path}: {error}") from error
+    elif scale is not None:
+        assert wanted.from_file is not None
+        check_fits(wanted.from_file, tokenizer, scale, norm_stats, wanted.horizon)
+        check_reaches(wanted.from_file, tokenizer, norm_stats, episodes)
     size = list(check_cameras(data.path, data.cameras)) if data.cameras else []
     cameras = {camera: size for camera in data.cameras}
 
@@ -115,6 +139,7 @@ def read_run_data(config: TrainConfig, word_scheme: int = UNICODE_WORDS) -> RunD
             config.model.history,
             data.auxiliary_keys,
             data.text_keys,
+            config.acting.execute,
         )
 
     valid = tensors(held_out) if held_out else None
@@ -185,6 +210,7 @@ def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> dict[
         "action": {
             "dim": data.tokenizer.action_dim,
             "horizon": data.tokenizer.horizon,
+            "history_stride": data.train.stride,
             "low": low.tolist(),
             "high": high.tolist(),
             "control_hz": control_hz,

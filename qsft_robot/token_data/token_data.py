@@ -17,7 +17,13 @@ from qsft_robot.observations import state_vector
 from qsft_robot.returns import ReturnRange
 from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.types import ADMISSIBLE, Episode
-from tokenizers_action.protocol import ActionTokenizer, RowTokenizer, TextTokenizer, legal_along
+from tokenizers_action.protocol import (
+    ActionTokenizer,
+    RowTokenizer,
+    TextTokenizer,
+    action_chunks,
+    legal_along,
+)
 
 Words = Callable[[str], np.ndarray]
 # Instruction, and the last steps: the command that led to each and what was said there.
@@ -57,10 +63,13 @@ class TokenData:
         history: int,
         auxiliary_keys: Sequence[str] = (),
         text_keys: Sequence[str] = (),
+        stride: int | None = None,
     ) -> None:
+        """`stride`: rows between the frames of a window; None: a chunk."""
         self.names = [episode.name for episode in episodes]
         self.cameras, self.frames = tuple(cameras), frames
         self.tokenizer, self.history = tokenizer, history
+        self.stride = tokenizer.horizon if stride is None else stride
         self.discount = returns.discount
         self.features: Float[Tensor, "R m c"] | None = None
         self.steps = torch.tensor([len(e) for e in episodes])
@@ -163,7 +172,7 @@ class TokenData:
 
     def _window(self, rows: Tensor, length: int) -> tuple[np.ndarray, np.ndarray]:
         first = self.first_row[self.episode_of_row[rows]]
-        return rows_seen(rows.numpy(), first.numpy(), length, self.tokenizer.horizon)
+        return rows_seen(rows.numpy(), first.numpy(), length, self.stride)
 
     def context(self, rows: Int[Tensor, " b"]) -> TokenBatch:
         """What the policy sees at observation rows, with no action tokens (n = 0)."""
@@ -262,11 +271,3 @@ def admissible_rows(episode: Episode) -> list[str]:
         for text, command in zip(listed, episode.actions, strict=False)
     ]
     return [*rows, listed[-1]]
-
-
-def action_chunks(actions: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """The next `horizon` actions of each step, [t, h, d] or commands [t, h], and which of them are
-    real, bool [t, h]; past the
-    end of the log the last action stands in, masked."""
-    index = np.arange(len(actions))[:, None] + np.arange(horizon)
-    return actions[np.minimum(index, len(actions) - 1)], index < len(actions)

@@ -109,11 +109,13 @@ def _run_stages(
     check_replaceable(run / "policy")
     workers.wait()  # the first process will write the run folder that all have just looked for
     torch.manual_seed(config.seed)
+    was = read_description(checkpoint) if resume else {}
     with workers.main_first():
-        data = read_run_data(config, word_scheme_of(config, checkpoint if resume else None))
-    was = read_description(checkpoint)["model"]["config"] if resume else {}
+        scheme = word_scheme_of(config, checkpoint if resume else None)
+        data = read_run_data(config, scheme, was.get("tokenizer"))
     with workers.main_first():
-        model = build_run_model(config, data, was.get("revision"))
+        revision = was["model"]["config"].get("revision") if resume else None
+        model = build_run_model(config, data, revision)
     if not resume:
         check_told_apart(data, config.data.path)
     networks = PolicyNetworks(model).to(config.device)

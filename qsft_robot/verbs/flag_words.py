@@ -74,9 +74,10 @@ def acting_changes(words: Sequence[str]) -> dict[str, Any]:
         if name not in known:
             raise unknown("acting setting", name, known)
         number = value if name == "rule" else _number(value, f"--acting {name}")
-        if isinstance(known[name], int) and number != int(number):
+        whole = isinstance(known[name], int) or name == "execute"
+        if whole and number != int(number):
             raise ValueError(f"--acting {name}={value}: give a whole number.")
-        changes[name] = int(number) if isinstance(known[name], int) else number
+        changes[name] = int(number) if whole else number
     return changes
 
 

@@ -92,5 +92,7 @@ def info(what: Positional[str] = "versions") -> None:
 
         description = read_description(Path(what))
         keep = ("method", "networks", "state_keys", "cameras", "action", "acting", "data")
-        pprint({key: description[key] for key in keep}, expand_all=True)
+        # The bins and byte pairs of a code are long lists of numbers.
+        code = {k: x for k, x in description["tokenizer"].items() if not isinstance(x, list)}
+        pprint({**{key: description[key] for key in keep}, "tokenizer": code}, expand_all=True)
         print(f"{count_parameters(Path(what)):,} parameters")

@@ -76,8 +76,8 @@ def run(
         acting: Changes of the acting rule, e.g. k=4 min_p=0.1.
         accept: Differences that the start-up check may pass: rate, range, units, state; frozen:
             a sensor that never changes.
-        execute_steps: Ticks of a chunk before the next decision is asked for; half of it when not
-            given.
+        execute_steps: Ticks of a chunk before the next decision is asked for; as the policy was
+            told (--acting.execute), else half of the chunk, when not given.
         blend_steps: Ticks over which a new chunk replaces the old one; all that both cover when not
             given.
         stop_after: Seconds of holding without an action after which the run stops.
@@ -105,6 +105,7 @@ def run(
             their code.
         refuse_far: Hold at readings far from the logs' range, instead of counting and saying them.
     """
+    from qsft_robot.context import executed_of, window_note
     from qsft_robot.control.loop import LoopSettings
     from qsft_robot.control.run import run_robot
     from qsft_robot.control.run_report import RunSettings, print_result
@@ -161,11 +162,15 @@ def run(
     hz = description["action"]["control_hz"] if control_hz is None else control_hz
     if hz is None:
         raise ValueError("the policy's logs do not tell their rate; give --control-hz.")
+    asked_every = execute_steps or executed_of(description)
+    horizon = description["action"]["horizon"]
+    if note := window_note(description, asked_every or max(1, -(-horizon // 2))):
+        say(note, sys.stderr)
     settings = RunSettings(
         out=out,
         loop=LoopSettings(
             control_hz=float(hz),
-            execute_steps=execute_steps,
+            execute_steps=asked_every,
             blend_steps=blend_steps,
             stop_after_s=stop_after,
             max_steps=_ticks(seconds, float(hz), robot, description),

@@ -27,6 +27,7 @@ class TimedDecider:
     ) -> None:
         self.clock, self.decide, self.seconds = clock, decide, seconds
         self.asked: list[int] = []
+        self.steps: list[int | None] = []
         self.pending: tuple[int, float] | None = None
 
     @property
@@ -36,6 +37,7 @@ class TimedDecider:
     def ask(self, observation: Observation, tick: int) -> None:
         assert self.pending is None
         self.asked.append(tick)
+        self.steps.append(observation.step)
         self.pending = (tick, self.clock.time + self.seconds(tick))
 
     def answer(self, until: float) -> Answer | None:
@@ -98,6 +100,13 @@ def test_a_fast_policy_of_single_actions_decides_and_acts_in_the_same_tick(make)
     report = loop.report()
     assert (report["overruns"], report["held_ticks"]) == (0, 0)
     assert report["effective_hz"] == pytest.approx(HZ, rel=0.06)
+
+
+def test_the_policy_is_told_the_step_of_what_it_sees(make):
+    loop, _, decider = make(horizon=8, execute_steps=3, seconds=0.07)
+    loop.run_episode()
+    assert decider.steps == decider.asked
+    assert set(np.diff(decider.asked)) <= {3, 4}
 
 
 def test_sending_that_takes_long_shifts_no_later_tick(make, clock, joint_arm):

@@ -135,7 +135,7 @@ class PrefixTokenizer(UniformBinTokenizer):
 
 def test_tokens_that_are_not_legal_by_place_are_refused_by_name(tiny):
     tiny.tokenizer = PrefixTokenizer(2, n_bins=8)
-    with pytest.raises(NotExportable, match=r"uniform_bins tokens are not legal by their place"):
+    with pytest.raises(NotExportable, match=r"uniform_bins tokens have no tables"):
         refuse(tiny)
 
 

@@ -132,6 +132,20 @@ def test_the_message_limit_has_room_for_what_a_robot_sends_beyond_the_policys_ne
     assert size < message_limit(spec) < 20 * size
 
 
+def test_a_step_and_how_many_actions_to_execute_are_told(seen, spec, as_message, loaded):
+    sent = request_message(replace(seen, step=12), spec, None, 1)
+    assert read_request(pack(sent), spec).observation.step == 12
+    assert read_request(pack(as_message(seen)), spec).observation.step is None
+    with pytest.raises(ValueError, match="'step' is -1"):
+        read_request(pack({**as_message(seen), "step": -1}), spec)
+    assert metadata_of(loaded.description)["execute_steps"] == 2
+    acting = {**loaded.description["acting"], "execute": 1}
+    assert metadata_of({**loaded.description, "acting": acting})["execute_steps"] == 1
+    acting["execute"] = 3
+    with pytest.raises(ValueError, match="its chunks have 2"):
+        metadata_of({**loaded.description, "acting": acting})
+
+
 def test_metadata_tell_the_interface_and_survive_openpi(loaded, spec):
     message = msgpack_numpy.unpackb(pack(metadata_of(loaded.description)))
     assert message == unpack(pack(metadata_of(loaded.description)))

@@ -4,7 +4,9 @@ import numpy as np
 
 from tokenizers_action.bins import QuantileBinTokenizer, UniformBinTokenizer
 from tokenizers_action.commands import CommandTokenizer
+from tokenizers_action.fast import FastTokenizer
 from tokenizers_action.protocol import ActionTokenizer
+from tokenizers_action.spline import SplineTokenizer
 
 # "go to cabinet 1" begins "go to cabinet 10", and "look" is the shortest of all.
 COMMANDS = [
@@ -29,11 +31,27 @@ BINS = {
     "quantile": quantile_bins(1),
     "quantile, chunks": quantile_bins(3, 17),
 }
+
+
+def smooth_chunks(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Chunks of 12 actions of two dimensions, sums of two slow waves, float32 in [-1, 1]."""
+    step = np.linspace(0, 1, 12)[:, None]
+    phase, rate = rng.uniform(0, 6, (2, count, 1, 2)), rng.uniform(0.5, 6, (2, count, 1, 2))
+    waves = 0.6 * np.sin(rate[0] * step + phase[0]) + 0.3 * np.cos(rate[1] * step + phase[1])
+    return (waves * [1.0, 0.4]).astype(np.float32)
+
+
+CODES = {
+    "fast": FastTokenizer.fit_chunks(smooth_chunks(np.random.default_rng(0), 2000), vocabulary=300),
+    "spline": SplineTokenizer.fit_chunks(
+        smooth_chunks(np.random.default_rng(0), 2000), points=5, n_bins=64
+    ),
+}
 TEXT = {
     "commands": CommandTokenizer.fit(COMMANDS),
     "commands, free": CommandTokenizer.fit(COMMANDS, free=True),
 }
-TOKENIZERS = {**BINS, **TEXT}
+TOKENIZERS = {**BINS, **CODES, **TEXT}
 
 
 def legal_ids(tokenizer: ActionTokenizer, rng: np.random.Generator, batch: int) -> np.ndarray:

