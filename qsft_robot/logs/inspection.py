@@ -69,7 +69,7 @@ def summarize_source(source: LogSource, success_reward: bool = False) -> DataSum
             summary.add(episode, log.frames)
             success[log.name] = episode.success
     summary.add_masks(source.masks, success)
-    found = examine(LogSet(logs, source.control_hz, source.lerobot, source.lerobot))
+    found = examine(LogSet(logs, source.control_hz, *3 * (source.lerobot,)))
     if success:
         found += _of_use(summary, source, success_reward)
     summary.findings = gravest_first(found)

@@ -57,6 +57,8 @@ class LogSet:
     # Whether the format wants an instruction for every log and timestamps in seconds (LeRobot).
     wants_instructions: bool = False
     seconds: bool = False
+    # Whether frames may come from videos, whose encoder may repeat one for the next.
+    videos: bool = False
 
     @property
     def readable(self) -> list[Log]:

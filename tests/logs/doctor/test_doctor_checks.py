@@ -265,3 +265,19 @@ def test_findings_say_where_and_how_grave():
     assert reaches([found], "warning")
     assert not reaches([found], "error")
     assert not reaches([], "warning")
+
+
+def test_a_frozen_camera_is_told_from_a_video_whose_encoder_repeats_frames(rng):
+    """Every second frame is the one before again, as between two key frames of a slow picture."""
+    logs = []
+    for i, log in enumerate(walks(rng, count=12, steps=60)):
+        frames = pictures(rng, 60, 0, 255)
+        frames[1::2] = frames[0::2]
+        if i == 4:
+            frames[:] = frames[0]
+        if i == 5:
+            frames[20:45] = frames[20]
+        logs.append(replace(log, frames={"front": digest_frames(frames)}))
+    assert not frozen_camera(LogSet([*logs[:4], *logs[6:]], videos=True))
+    (found,) = frozen_camera(LogSet(logs, videos=True))
+    assert sorted(found.logs) == sorted([logs[4].name, logs[5].name])
