@@ -39,6 +39,14 @@ ActionScale = tuple[float | Sequence[float], float | Sequence[float]]
 # The scale where actions are read and not judged.
 ANY_SCALE: ActionScale = (-np.inf, np.inf)
 
+# What files of steps without logs hold (D4RL, OGBench), and what to do with them or with others.
+_FLAT_KEYS = {"observations", "actions"}
+_FLAT = "It holds steps without logs, as D4RL's files do: qsft-robot import-npz makes logs of them."
+_OTHER = (
+    "Demonstrations live at data/demo_0/actions and so on (robomimic schema); files of another "
+    "form have to be rewritten in this one (see datasets/schema.md)."
+)
+
 
 def unknown(what: str, name: str, there: Iterable[str]) -> str:
     """One sentence for a name that is not there: the nearest names, then all."""
@@ -80,8 +88,7 @@ def open_demonstrations(path: str | Path) -> Iterator[h5py.File]:
         if not isinstance(member(file, "data"), h5py.Group):
             raise ValueError(
                 f"{path}: no group 'data'; it holds: {', '.join(file) or 'nothing'}. "
-                "Demonstrations live at data/demo_0/actions and so on (robomimic schema); files of "
-                "another form have to be rewritten in this one (see datasets/schema.md)."
+                f"{_FLAT if set(file) >= _FLAT_KEYS else _OTHER}"
             )
         if not any(_is_log(member(file["data"], name)) for name in file["data"]):
             there = ", ".join(file["data"]) or "nothing"

@@ -78,6 +78,14 @@ def test_no_data_group(path):
     refused(path, "no group 'data'", "episodes")
 
 
+def test_a_flat_file_of_steps_is_told_what_makes_logs_of_it(tmp_path):
+    path = tmp_path / "hopper.hdf5"
+    with h5py.File(path, "w") as file:
+        for key in ("observations", "actions", "rewards", "terminals", "timeouts"):
+            file[key] = np.zeros(4)
+    refused(path, "no group 'data'", "qsft-robot import-npz")
+
+
 def test_an_empty_data_group(path):
     def empty(file):
         del file["data"]
