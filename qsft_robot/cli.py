@@ -381,8 +381,8 @@ def _take_presets(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _defaults_for(arguments: Sequence[str], presets: Sequence[str]) -> TrainConfig:
-    """What flags change: the presets' values over the default config. Value heads have their own
-    acting rule, and a pretrained model its own sizes."""
+    """The config that flags change: the presets' values over the defaults. Value heads have their
+    own acting rule, and a pretrained model its own sizes."""
     config = TrainConfig()
     named = [word.removeprefix("--method=") for word in arguments if word.startswith("--method=")]
     named += [name for flag, name in pairwise(arguments) if flag == "--method"]

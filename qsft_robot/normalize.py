@@ -93,7 +93,7 @@ class NormStats:
         return {key: dimensions for key, dimensions in found.items() if dimensions}
 
     def describe(self) -> list[str]:
-        """What the user should know about these statistics, one sentence an entry."""
+        """Warnings about these statistics, one sentence an entry."""
         return [
             f"{key}: dimension{'s' * (len(d) > 1)} {', '.join(map(str, d))} of "
             f"{len(self.mean[key])} constant in the data, normalized to 0"

@@ -156,5 +156,5 @@ class LoadedPolicy(Policy, BatchPolicy, Protocol):
 
     @property
     def description(self) -> Mapping[str, Any]:
-        """What policy.json holds; `policy_folder.PolicySpec.of` reads the interface out of it."""
+        """The content of policy.json; `policy.folder.PolicySpec.of` reads the interface from it."""
         ...

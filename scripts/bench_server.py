@@ -51,7 +51,7 @@ async def requests_per_second(url: str, frame: bytes, clients: int, seconds: flo
 
 
 def first_observation(env_args: dict) -> Observation:
-    """What the robot sees at the start of an episode."""
+    """The observation at the start of an episode."""
     env = build_env(env_args)
     raw, info = env.reset(seed=0)
     env.close()

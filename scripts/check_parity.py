@@ -56,7 +56,7 @@ def through_server(policy: LoadedPolicy, eager: TokenPolicy, logs: Logs) -> dict
 
 
 def check(folder: Path, data: Path, count: int) -> tuple[dict[str, Any], list[str]]:
-    """What was found, and what is wrong with it."""
+    """The measurements, and a line for each that is beyond its bound."""
     eager, graphs = load_policy(folder), load_onnx_policy(folder)
     logs = recorded_observations(data, eager.description, count, steps=50)
     found: dict[str, Any] = {"observations": sum(map(len, logs)), "logs": len(logs)}

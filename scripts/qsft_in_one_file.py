@@ -72,7 +72,7 @@ class Network(nn.Module):
 
 
 def batch_of(cells: Tensor, actions: Tensor) -> TokenBatch:
-    """What the losses read; contexts are in `cells`."""
+    """The batch that the losses read; contexts are in `cells`."""
     b = len(cells)
     return TokenBatch(
         state=torch.zeros(b, 1, 0),

@@ -24,7 +24,7 @@ CLOSE, PING, PONG, PART = 0x88, 0x89, 0x8A, 0x00
 
 @dataclass(frozen=True)
 class Flood:
-    """What one kind does: connections held at once, what each sends first, and again and again."""
+    """One kind of flood: connections held at once, what each sends first, then again and again."""
 
     connections: int
     first: bytes = b""

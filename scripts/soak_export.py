@@ -27,7 +27,7 @@ Parts = tuple[dict[str, Any], Any, dict[str, bytes]]
 
 
 def parts_of(folder: Path, seed: int) -> Parts:
-    """What an export writes: description (told apart by its seed), networks, other files."""
+    """The parts of an export: description (told apart by its seed), networks, other files."""
     description, _ = read_policy_folder(folder)
     files = {f.name: f.read_bytes() for f in folder.iterdir() if f.suffix in (".onnx", ".md")}
     return {**description, "seed": seed}, load_policy(folder).networks, files

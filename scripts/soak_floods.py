@@ -34,7 +34,7 @@ COLUMNS = (
 
 @dataclass
 class Seen:
-    """What the clients and the process table showed during one flood."""
+    """Measurements of the clients and the process table during one flood."""
 
     seconds: list[float] = field(default_factory=list)
     came_in: list[float] = field(default_factory=list)

@@ -39,7 +39,7 @@ _TINY = (
 
 @dataclass
 class Answer:
-    """What a verb said."""
+    """The exit status and the output of a verb."""
 
     status: int
     out: str
@@ -149,7 +149,7 @@ def try_input(
 
 
 def _judge(answer: Answer, given: list[Path], folder: Path, before: set[Path]) -> None:
-    """What every answer keeps."""
+    """Check the promises that every answer keeps."""
     text = answer.out + answer.err
     lines = [line for line in answer.err.splitlines() if line]
     if cli.UNEXPECTED in answer.err:

@@ -117,7 +117,7 @@ def kinds_of_task(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def benchmark_of(row: dict[str, Any]) -> tuple[str, str, str]:
-    """What the tasks of one benchmark share."""
+    """The key that the tasks of one benchmark share."""
     return row["task"].split("/")[0], row["observations"], row["setting"]
 
 
@@ -137,7 +137,7 @@ def language(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def table_of(row: dict[str, Any]) -> tuple[str, str, str]:
-    """What rows of one table share."""
+    """The key that the rows of one table share."""
     return row["task"], row["observations"], row["setting"]
 
 

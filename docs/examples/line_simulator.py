@@ -36,7 +36,7 @@ class Line(gymnasium.Env):
 
     @property
     def env_args(self) -> dict[str, Any]:
-        """What builds this environment again; it is written into logs."""
+        """The arguments that build this environment again; they are written into logs."""
         return {"env_name": "line", "type": 2, "env_kwargs": {"max_steps": self.max_steps}}
 
     def reset(

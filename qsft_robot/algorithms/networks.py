@@ -94,7 +94,7 @@ def frame_features(model: ActionModel, batch: TokenBatch) -> Float[Tensor, "b k 
 
 
 def context_of(model: ActionModel, batch: TokenBatch) -> Context:
-    """What a model reads of a batch before any action token."""
+    """The part of a batch that a model reads before any action token."""
     features = frame_features(model, batch)
     return Context(
         features, batch.state, batch.frame_mask, batch.text_ids, batch.returns, batch.words

@@ -51,7 +51,7 @@ class Turn:
 
 
 def seen(truth: Any, camera: str) -> list[str]:
-    """What a camera sees well enough to speak of, from left to right."""
+    """The names of the things that a camera sees well enough to speak of, from left to right."""
     found = truth.sightings[camera]
     names = [name for name, sighting in found.items() if sighting.share >= SEEN]
     return sorted(names, key=lambda name: found[name].column)
@@ -234,7 +234,7 @@ def _drawer(truth: Any, rng: np.random.Generator) -> Turn | None:
 
 
 def _next(truth: Any, rng: np.random.Generator) -> Turn | None:
-    """What a robot that was given an instruction would do now."""
+    """A question about the next move of a robot that was given an instruction."""
     name = _pick(rng, [each for each in truth.positions if each.split()[-1] in ("cube", "brick")])
     box, instruction = None, f"pick up the {name}"
     if truth.drawer_opening is not None:

@@ -208,7 +208,7 @@ class TrainConfig:
 
     @property
     def traits(self) -> Method:
-        """What the method needs."""
+        """The traits of the method: its stages, head, rules and filter."""
         return find_method(self.method)
 
     @property

@@ -68,8 +68,8 @@ class Driver:
         return found
 
     def observe(self) -> Observation:
-        """What the robot shows now, its arrays copied; what is no observation at all is an empty
-        one, which no check of readings passes."""
+        """The newest observation, its arrays copied; what is no observation at all is an empty one,
+        which no check of readings passes."""
         return _clean(self._call("get_observation", self.robot.get_observation))
 
     def send(self, action: np.ndarray) -> Any:

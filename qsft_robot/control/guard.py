@@ -93,7 +93,7 @@ class Guard:
         self._tell(b"m" if moving else b"r")
 
     def left(self) -> None:
-        """What there is to tell, this process lives to tell."""
+        """Tell the guard that the loop was left: whatever comes now, this process says itself."""
         self._tell(b"b")
 
     def _tell(self, message: bytes) -> None:

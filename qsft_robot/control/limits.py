@@ -200,8 +200,8 @@ class ActionLimiter:
             self._point.sent(self.robot.end_effector.scale * self.last[:3].astype(float))
 
     def believed(self, action: np.ndarray, told: Any) -> np.ndarray | None:
-        """What a driver `told` that it sent instead of `action` [d], float32 [d]; None unless it is
-        a finite row [d] of the declared range, as near as one change or nearer to a stop."""
+        """The action that a driver `told` it sent instead of `action` [d], float32 [d]; None unless
+        it is a finite row [d] of the declared range, as near as one change or nearer to a stop."""
         try:
             row = np.asarray(told, np.float64)
         except (TypeError, ValueError):
@@ -218,7 +218,7 @@ class ActionLimiter:
         return row.astype(np.float32) if fine.all() else None
 
     def hold(self, observation: Observation | None) -> np.ndarray | None:
-        """What keeps the robot where it is, float32 [d], or None where nothing is to be sent."""
+        """The action that keeps the robot where it is, float32 [d]; None to send nothing."""
         action = self.robot.hold(self.last, observation)
         return None if action is None else self._bend(action, observation, Counter())
 
@@ -314,7 +314,8 @@ class ActionLimiter:
         return low, high
 
     def _box_around(self, observation: Observation | None) -> tuple[np.ndarray, np.ndarray] | None:
-        """What the box leaves of the first three numbers; displacements need the observation."""
+        """The range that the box leaves of the first three numbers, low and high; displacements
+        need the observation."""
         end, corner, other = self.robot.end_effector, self.limits.box_low, self.limits.box_high
         if end is None or corner is None or other is None:
             return None

@@ -35,8 +35,8 @@ def arm_lock(arm: str) -> Iterator[None]:
 
 
 def arm_name(source: str | None, settings: Mapping[str, str]) -> str:
-    """What tells an arm from others: the device among its settings (a path under /dev, which two
-    drivers may name differently), else its file and all of its settings."""
+    """The name that tells an arm from others: the device among its settings (a path under /dev,
+    which two drivers may name differently), else its file and all of its settings."""
     devices = sorted(
         os.path.realpath(value) for value in settings.values() if value.startswith("/dev/")
     )

@@ -269,7 +269,7 @@ class ControlLoop:
         return self.limiter.hold(trusted), True
 
     def _decided(self, seen: Observation, tick: int, grid: Grid, sound: bool) -> np.ndarray | None:
-        """What the policy wants now: from the chunk at hand, else waited for within the tick."""
+        """The policy's action for now: from the chunk at hand, else waited for within the tick."""
         self._fetch(grid.start, tick)
         asked = False
         if sound and not self._decider.busy and self._wants_new(tick):

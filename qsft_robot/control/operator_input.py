@@ -125,7 +125,7 @@ class OperatorInput:
             signal.signal(number, handler)
 
     def request(self) -> str | None:
-        """What was asked for since the episode began: stop, quit, done or failed; else None."""
+        """The operator's word since the episode began: stop, quit, done or failed; None without."""
         while self._terminal is not None and self._pressed(0.0):
             key = self._key()
             if not key:

@@ -172,7 +172,7 @@ class ReadingCheck:
         return f"state {key!r}[{far}] reads {row[far]:.4g}, far from all that the logs had"
 
     def _rows(self, seen: Observation | None) -> dict[str, np.ndarray] | None:
-        """What is compared from one reading to the next: measured places, the hand."""
+        """The rows compared from one reading to the next: measured places and the hand."""
         if seen is None:
             return None
         found = {}

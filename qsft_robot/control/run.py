@@ -318,8 +318,8 @@ def _joined(log: RunLog) -> Path | None:
 
 
 def policy_hash(description: Mapping[str, Any]) -> str:
-    """What tells one policy from another: the SHA-256 of its folder's SHA256SUMS, or, where only a
-    server knows that, of its description."""
+    """The identity of a policy: the SHA-256 of its folder's SHA256SUMS, or, where only a server
+    knows that, of its description."""
     if "policy_sha256" in description:
         return str(description["policy_sha256"])
     text = json.dumps(description, sort_keys=True, default=str)

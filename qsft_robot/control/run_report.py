@@ -138,7 +138,7 @@ def opening(
     limits: Mapping[str, Any],
     took: float,
 ) -> str:
-    """What the person should know before the arm moves."""
+    """The summary for the operator before the arm moves."""
     hz = settings.loop.control_hz
     lines = [
         f"robot {robot.name} at {hz:g} Hz, chunks of {spec.horizon}; a decision takes "

@@ -41,7 +41,7 @@ class Watchdog:
         self.stance = Stance.STOP
 
     def tick(self, has_action: bool, now_s: float) -> Stance:
-        """What to do at a tick that begins at `now_s` (seconds of any monotonic clock)."""
+        """The stance at a tick that begins at `now_s` (seconds of any monotonic clock)."""
         if self.stance is Stance.STOP:
             return self.stance
         if has_action:

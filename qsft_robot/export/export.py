@@ -72,7 +72,7 @@ def export_policy(
 def _graphs(
     policy: TokenPolicy, checkpoint: Path, data: Path | None
 ) -> tuple[dict[str, Any], dict[str, str | bytes]]:
-    """What policy.json says of the graphs, and their files; RuntimeError beyond the tolerance."""
+    """The graphs' entry of policy.json, and their files; RuntimeError beyond the tolerance."""
     from qsft_robot.export.onnx_graphs import write_graphs
     from qsft_robot.export.onnx_parity import measure
     from qsft_robot.policy.onnx_policy import OnnxPolicy
@@ -117,7 +117,7 @@ def _observations(
 
 
 def model_card(description: dict[str, Any], networks: nn.Module) -> str:
-    """What a stranger needs to run the folder, in Markdown."""
+    """The model card, in Markdown: all that a stranger needs to run the folder."""
     parameters = sum(p.numel() for p in networks.parameters())
     action, data, acting = description["action"], description["data"], description["acting"]
     sees = [f"- state `{key}`" for key in description["state_keys"]]

@@ -101,7 +101,7 @@ def iter_lerobot_logs(data: DataSet) -> Iterator[tuple[Episode | None, Log]]:
 
 
 def success_rule(data: DataSet) -> SuccessRule:
-    """What tells success: next.success, else next.reward, else nothing."""
+    """The feature that tells success: next.success, else next.reward, else nothing."""
     if SUCCESS in data.features:
         return "next.success"
     return "reward" if REWARD in data.features else "none"

@@ -174,7 +174,7 @@ class CameraVideos:
         }
 
     def info(self) -> dict[str, Any]:
-        """What info.json tells of the video."""
+        """The video's entry of info.json."""
         height, width = self._size or (0, 0)
         return {
             "video.height": height,

@@ -86,7 +86,7 @@ def refuse(summary: DataSummary) -> None:
 
 
 def _of_use(summary: DataSummary, source: LogSource, success_reward: bool) -> list[Finding]:
-    """What depends on how the data is used."""
+    """The findings that depend on how the data is used."""
     found: list[Finding] = []
     for key, (count, _) in summary.masks.items():
         if not count and not source.masks[key]:

@@ -134,7 +134,7 @@ def read_episodes(
 
 
 def no_reward(path: str | Path, success_reward: bool) -> str:
-    """What to say when all rewards are zero."""
+    """The message for logs whose rewards are all zero."""
     fix = (
         "no success was found in the file either."
         if success_reward

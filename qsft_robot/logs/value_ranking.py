@@ -23,7 +23,7 @@ _TOGETHER = 64
 
 @dataclass(frozen=True)
 class LogValue:
-    """What V says of one log."""
+    """The judgment of V on one log."""
 
     name: str
     success: bool

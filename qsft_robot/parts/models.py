@@ -88,7 +88,7 @@ def with_later_settings(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_model(model: ActionModel) -> dict[str, Any]:
-    """What `load_model` needs, JSON types only."""
+    """The description that `load_model` reads, JSON types only."""
     from vlm.rt.model import RTModel
 
     if isinstance(model, RTModel):

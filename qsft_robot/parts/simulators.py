@@ -158,7 +158,7 @@ def failure_modes(env_name: str) -> dict[str, str]:
 
 
 def build_motion(env: gymnasium.Env, control_hz: float) -> Any:
-    """What moves an environment in physics time, for a robot that runs with the wall clock."""
+    """The motion of an environment in physics time, for a robot that runs with the wall clock."""
     simulator: Any = env.unwrapped
     name = simulator.env_args["env_name"]
     part = _part(name, "motion")

@@ -73,7 +73,7 @@ def read_policy_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]
 
 
 def read_training(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What `write_checkpoint` kept for an exact resume."""
+    """The state that `write_checkpoint` kept for an exact resume: training.json and its tensors."""
     if not (folder / TRAINING).is_file():
         raise ValueError(
             f"{folder}: an exported policy can't be trained on; resume its run folder."

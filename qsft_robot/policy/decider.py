@@ -152,7 +152,7 @@ class Decider:
             value = reading.value[:, 0]
             advantage = None if reading.advantage is None else reading.advantage[:, 0]
         elif self.networks.value is not None:
-            value = outputs[-1].hidden.new_ones(len(allowed))
+            value = outputs[-1].hidden.new_ones(allowed.shape[0])
         said = Distributions(
             log_phi=logs[0] if self.runs_behavior else None,
             log_policy=logs[-1] if self.networks.value is not None else None,

@@ -58,7 +58,7 @@ class GymRobot:
         return self._outcome
 
     def get_observation(self) -> Observation:
-        """What the last step showed."""
+        """The observation of the last step."""
         return self._seen
 
     def send_action(self, action: np.ndarray) -> None:

@@ -100,7 +100,7 @@ class MujocoRobot:
         return Outcome(self._success)
 
     def get_observation(self) -> Observation:
-        """What the arm sees now."""
+        """The observation of the arm now."""
         self._send({"do": "observe"})
         answer = self._receive(self._timeout_s)
         self._success, self.counts = answer["success"], answer["counts"]

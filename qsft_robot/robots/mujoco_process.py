@@ -31,7 +31,7 @@ class RealtimeArm:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What the main process needs to know of the arm."""
+        """The facts about the arm that the main process needs."""
         spaces = self._env.observation_space.spaces.items()  # type: ignore[attr-defined]
         return {
             "env_args": env_description(self._env, {}),
@@ -75,7 +75,7 @@ class RealtimeArm:
         self._commanded, self._holding = time.monotonic(), False
 
     def observe(self) -> dict[str, Any]:
-        """What cameras and sensors see now."""
+        """The readings of cameras and sensors now."""
         self.catch_up()
         observation, success = self._motion.observe()
         return {

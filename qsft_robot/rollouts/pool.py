@@ -136,7 +136,8 @@ class WorkerPool:
             self._workers[worker].connection.send_bytes(pack(message))
 
     def wait(self, timeout_s: float) -> list[Message | Lost]:
-        """What came in; empty after `timeout_s`. Raises the error of a worker that can't start."""
+        """The messages that came in; none after `timeout_s`. Raises the error of a worker that
+        can't start."""
         by_connection = {w.connection: i for i, w in enumerate(self._workers)}
         events: list[Message | Lost] = []
         for connection in wait_for(list(by_connection), timeout_s):

@@ -131,7 +131,8 @@ class _Slot:
         return self._end(None if self._any and over != "timeout" else over, None)
 
     def _seen(self, observation: Any) -> dict[str, Any]:
-        """What is decided on; ValueError, which ends this episode alone, on NaN or infinity."""
+        """The observation to decide on; ValueError, which ends this episode alone, on NaN or
+        infinity."""
         seen = as_mapping(observation)
         for key, x in seen.items():
             if not isinstance(x, str) and x.dtype.kind == "f" and not np.isfinite(x).all():

@@ -1,4 +1,4 @@
-"""What is odd about a client's requests: counted each time, said once a connection."""
+"""Notes on odd requests of a client: counted each time, said once a connection."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class ClientNotes:
         self._said: set[str] = set()
 
     def look(self, observation: Observation) -> list[str]:
-        """What is to be said of this request for the first time; ValueError at readings far from
-        the logs where they are refused."""
+        """The notes that this request is the first to earn; ValueError at readings far from the
+        logs where they are refused."""
         notes: list[str] = []
         if not self._spec.knows(observation.instruction):
             self._metrics.unknown_instructions += 1

@@ -103,7 +103,7 @@ class RemotePolicy:
 
     @property
     def description(self) -> Mapping[str, Any]:
-        """What the server tells of policy.json; `PolicySpec.of` reads the interface out of it."""
+        """The entries of policy.json that the server sends; `PolicySpec.of` reads them."""
         assert self._description is not None
         return self._description
 

@@ -166,7 +166,7 @@ def read_run_data(
 
 
 def discount_note(config: TrainConfig, data: RunData) -> str | None:
-    """What to say where the discount hides the end of a successful log from its start."""
+    """A note where the discount hides the end of a successful log from its start."""
     if not config.two_stages or not data.longest_success:
         return None
     steps, gamma = data.longest_success, config.discount

@@ -175,7 +175,7 @@ class TokenData:
         return rows_seen(rows.numpy(), first.numpy(), length, self.stride)
 
     def context(self, rows: Int[Tensor, " b"]) -> TokenBatch:
-        """What the policy sees at observation rows, with no action tokens (n = 0)."""
+        """The policy's context at observation rows, with no action tokens (n = 0)."""
         episode = self.episode_of_row[rows]
         window, frame_mask = map(torch.from_numpy, self._window(rows, self.history))
         empty = torch.zeros(len(rows), 0)

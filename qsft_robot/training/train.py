@@ -249,7 +249,7 @@ def run_stage(
 
 
 def _what_stands(config: TrainConfig, stage: str) -> str:
-    """What is left of a run that stopped in `stage`, and how to fix it."""
+    """A sentence on what is left of a run that stopped in `stage`, and how to go on."""
     checkpoint, retry = config.out / "checkpoint", "train to another --out with a lower rate"
     if not checkpoint.exists():
         return f"No checkpoint was written yet: look at those logs, or {retry}."

@@ -237,7 +237,7 @@ def _say_left(robot: str, left: tuple[str, ...]) -> None:
 
 
 def _arm(robot: str, source: str | None, settings: dict[str, str]) -> str | None:
-    """What tells the arm from others; simulations and recordings are no arm."""
+    """The name of the arm for its lock; None for simulations and recordings, which are no arm."""
     from qsft_robot.control.locks import arm_name
 
     return arm_name(source, settings) if robot in ("own", "lerobot") else None

@@ -49,8 +49,8 @@ def _evaluated(
 
 
 def looked_up(expression: str, variables: Mapping[str, Any]) -> Any:
-    """What "r.name or r.id" or "o.indefinite + ' ' + o.name" says of entities, which is all that
-    the games' grammars ask.
+    """The value of "r.name or r.id" or "o.indefinite + ' ' + o.name" for entities, which is all
+    that the games' grammars ask.
 
     ValueError on any other expression: a game is a file that others may have made, and data.
     """

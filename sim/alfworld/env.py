@@ -173,7 +173,7 @@ class AlfworldEnv(gymnasium.Env[dict[str, Any], str]):
 
     @property
     def state(self) -> RoomState:
-        """What there is to see now."""
+        """The room as it is now; RuntimeError before the first reset."""
         if self.game is None:
             raise RuntimeError("No ALFWorld game is running; call reset first.")
         return state_from_facts(self.facts, read_layout(self.game.floor_plan))
@@ -226,7 +226,7 @@ class AlfworldEnv(gymnasium.Env[dict[str, Any], str]):
         return observation
 
     def view(self) -> np.ndarray:
-        """What the agent sees from where it stands, at the size of the observations."""
+        """The agent's view, uint8 [height, width, 3], at the size of the observations."""
         from sim.alfworld.drawing.view import draw_view
 
         return draw_view(self.state, self.image_size)

@@ -71,7 +71,7 @@ class AlfworldExpert:
         return commands[int(self.rng.integers(len(commands)))]
 
     def _task(self) -> dict[str, str]:
-        """What replaces the game's own task, so that the expert does the wrong thing well."""
+        """The replacement of the game's own task, so that the expert does the wrong thing well."""
         if self.failure not in ("wrong_object", "wrong_receptacle"):
             return {}
         assert self.env.game is not None

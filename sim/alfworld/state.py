@@ -77,7 +77,7 @@ class RoomState:
 
     @property
     def held(self) -> RoomObject | None:
-        """What the agent holds."""
+        """The object in the agent's hand; None with an empty one."""
         return next((x for x in self.objects if x.where == IN_HAND), None)
 
 

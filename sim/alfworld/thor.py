@@ -85,7 +85,7 @@ class AlfworldThorEnv(AlfworldEnv):
         self._frame = frame.reshape(told["shape"])
 
     def view(self) -> np.ndarray:
-        """What the agent sees, at the size of the observations."""
+        """The agent's view, uint8 [height, width, 3], at the size of the observations."""
         return scaled(self._frame, self.image_size)
 
 

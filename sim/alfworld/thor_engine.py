@@ -22,7 +22,7 @@ _MOVE = re.compile(r"^move (.+) to (\S+ \d+)$")
 
 
 def thor_config(screen_size: int, controller: str) -> dict[str, Any]:
-    """What AlfredThorEnv reads of its configuration; the step limit is left to the caller."""
+    """The configuration that AlfredThorEnv reads; the step limit is left to the caller."""
     return {
         "env": {
             "goal_desc_human_anns_prob": 0.0,

@@ -94,8 +94,8 @@ class RobosuiteSettings:
     instruction: str
 
     def env_args(self) -> dict[str, Any]:
-        """What robomimic keeps in `data.attrs["env_args"]`; its `env_kwargs` are what
-        robosuite.make takes."""
+        """The form that robomimic keeps in `data.attrs["env_args"]`; its `env_kwargs` are the
+        arguments of robosuite.make."""
         sizes = list(self.cameras.values())
         env_kwargs: dict[str, Any] = {
             **copy.deepcopy(self.make_kwargs),

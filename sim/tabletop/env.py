@@ -155,7 +155,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self._observation(), reward, terminated, truncated, self._info(success)
 
     def truth(self) -> SceneTruth:
-        """What is true of the scene now, and where each camera of the environment sees it."""
+        """The truth about the scene now, and where each camera of the environment sees it."""
         height, width = self.image_size
         return read_truth(self.scene, self.cameras, width / height)
 

@@ -115,7 +115,7 @@ def _samples(scene: Scene, name: str, at: np.ndarray) -> list[np.ndarray]:
 def _sightings(
     scene: Scene, camera: str, positions: Mapping[str, np.ndarray], aspect: float
 ) -> dict[str, Sighting]:
-    """What has its center in a camera's image."""
+    """The things whose center is in a camera's image, by name."""
     model, data = scene.model, scene.data
     samples = {name: np.array(_samples(scene, name, at)) for name, at in positions.items()}
     points = np.concatenate(list(samples.values()))

@@ -20,7 +20,7 @@ from qsft_robot.types import Observation
 
 NAMES = (
     "low-dim, k = 3", "pixels and state, ratio", "value heads", "return-conditioned",
-    "chunks that a critic chooses",
+    "chunks that a critic chooses", "paper",
 )  # fmt: skip
 
 

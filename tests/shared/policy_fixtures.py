@@ -40,6 +40,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "horizon": 3, "history": 2, "parts": ["value", "void", "critic"],
         "acting": {"candidates": 5},
     },
+    # A value without void or heads.
+    "paper": {"acting": {"rule": "paper"}, "parts": ["behavior", "value"]},
 }  # fmt: skip
 # Rules and parts that a graph of the above differs from in arithmetic alone.
 OTHERS: dict[str, dict[str, Any]] = {
@@ -52,7 +54,6 @@ OTHERS: dict[str, dict[str, Any]] = {
     },
     "one network": {"parts": ["value", "void"]},
     "pixels alone": {"cameras": True, "state": False, "parts": ["value", "void"]},
-    "paper": {"acting": {"rule": "paper"}, "parts": ["behavior", "value"]},
     "behavior of two": {"acting": {"rule": "behavior"}},
     "shared encoder": {"cameras": True, "acting": {"k": 2.0}, "shared": True},
 }

@@ -102,8 +102,8 @@ def copy_base(config: PretrainedConfig, folder: Path) -> str:
 
 
 def asks_for_code(folder: Path) -> str | None:
-    """What in a model's folder would have code run that is no part of the installed libraries, in
-    words; None where nothing does."""
+    """The entry of a model's folder, in words, that would run code from outside the installed
+    libraries; None without one."""
     for file in sorted({*folder.glob("*.json")} - {folder / name for name in _TABLES}):
         found = _asking(_json(file))
         if found is not None:
@@ -165,7 +165,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def estimate_memory(config: PretrainedConfig) -> MemoryEstimate:
-    """What loading the base will need, read from the headers of its files without loading them."""
+    """The memory that loading the base will need, from the headers of its files alone."""
     folder, _ = find_base(config)
     return _estimate(folder, config.dtype)
 
@@ -202,7 +202,7 @@ def free_memory() -> int | None:
 
 
 def base_fingerprint(folder: str | Path) -> str:
-    """What identifies a base: SHA-256 over the files that decide prompt and preprocessing, the
+    """The identity of a base: SHA-256 over the files that decide prompt and preprocessing, the
     names, types and shapes of all weights, and the beginning, middle and end of every tensor."""
     folder, digest = Path(folder), hashlib.sha256()
     for name in _DECIDING:

@@ -108,7 +108,7 @@ class PretrainedModel(ActionModel):
 
     @property
     def embedding_scale(self) -> float:
-        """What the embedding multiplies its rows by (Gemma's does)."""
+        """The factor by which the embedding multiplies its rows; 1 but for models such as Gemma."""
         return float(getattr(self.base.get_input_embeddings(), "embed_scale", 1.0))
 
     @property
@@ -138,7 +138,7 @@ class PretrainedModel(ActionModel):
         return image_parameters(self.base)
 
     def decoder_parameters(self) -> Iterator[nn.Parameter]:
-        """What is trained beside them: adapter or language model, action rows, state token."""
+        """The other trained parameters: adapter or language model, action rows, state token."""
         image = {id(p) for p in self.image_parameters()}
         kept = self._kept
         return (p for n, p in self.named_parameters() if n in kept and id(p) not in image)
@@ -269,7 +269,7 @@ class PretrainedModel(ActionModel):
         return self._pair[2]
 
     def small_state_dict(self) -> dict[str, Tensor]:
-        """What is trained and is no part of the base: action rows, state and return tokens."""
+        """The trained tensors outside of the base: action rows, state and return tokens."""
         return {k: x for k, x in self.state_dict().items() if k.startswith(SMALL)}
 
     def merge_to(self, folder: str | Path) -> PretrainedConfig:

@@ -104,7 +104,7 @@ class Prompt:
         return self.encode_words(text)
 
     def describe(self) -> dict[str, Any]:
-        """What a reader needs to build the same prompt elsewhere; JSON types."""
+        """The description from which the same prompt is built elsewhere; JSON types."""
         images = getattr(self.processor, "image_processor", None)
         return {
             "family": self.family.name,
@@ -119,14 +119,14 @@ class Prompt:
         }
 
     def pixels(self, images: list[torch.Tensor]) -> dict[str, Any]:
-        """What the model's own image processor makes of uint8 images [3, h, w]."""
+        """The output of the model's own image processor for uint8 images [3, h, w]."""
         given: Any = [[image] for image in images] if self.family.nested_images else images
         arguments = self.image_arguments
         return dict(self.processor.image_processor(given, return_tensors="pt", **arguments))
 
     @property
     def image_arguments(self) -> dict[str, Any]:
-        """What the image processor is called with."""
+        """The arguments of the image processor."""
         arguments = dict(self.family.image_arguments)
         if "do_image_splitting" in arguments:
             # Straight to the size of the one tile, not by way of the size that tiles are cut from.

@@ -42,7 +42,7 @@ class CopiedWords(nn.Module):
         nn.init.zeros_(self.gates.bias)
 
     def read(self, instruction: Int64[Tensor, "b l"], words: Int64[Tensor, "b j w"]) -> Copyable:
-        """What may be copied, from word ids as the model reads them."""
+        """The tokens that may be copied, from word ids as the model reads them."""
         asked = torch.zeros(len(instruction), self.size + 1, device=instruction.device)
         asked.scatter_(1, self._token_of(instruction), 1.0)
         commands = self._token_of(words[..., : self.command_length])
@@ -69,7 +69,7 @@ class CopiedWords(nn.Module):
         previous: Int64[Tensor, "b n"],
         source: Copyable,
     ) -> Float[Tensor, "b n v"]:
-        """What is added to the logits; `previous` is the action token before each, -1 for none."""
+        """The addition to the logits; `previous` is the action token before each, -1 for none."""
         gates = self.gates(hidden).unsqueeze(-1)
         commands = self._following(previous, source.command_first, source.command_second)
         newest = self._following(previous, source.newest_first, source.newest_second)

@@ -120,12 +120,12 @@ class RTModel(ActionModel):
         nn.init.normal_(self.head.weight, std=0.02)
 
     def image_parameters(self) -> Iterator[nn.Parameter]:
-        """What makes the features: image encoder, FiLM, token learner, and their own words (with
-        cameras also the text tower, which FiLM hears)."""
+        """The parameters behind the features: image encoder, FiLM, token learner, and their own
+        words (with cameras also the text tower, which FiLM reads)."""
         return iter(()) if self.images is None else self._parameters_of(images=True)
 
     def decoder_parameters(self) -> Iterator[nn.Parameter]:
-        """Everything else: what a value stage on frozen features trains."""
+        """All other parameters: those that a value stage on frozen features trains."""
         return self._parameters_of(images=False)
 
     @property
@@ -152,7 +152,7 @@ class RTModel(ActionModel):
         return frame_words(command, texts, *lengths, c.text_buckets, c.word_scheme)
 
     def text(self, text_ids: Int64[Tensor, "b l"]) -> Tensor:
-        """What the instruction encoders read: the word ids, or the text tower's embedding."""
+        """The input of the instruction encoders: word ids, or the text tower's embedding."""
         return text_ids if self.text_tower is None else self.text_tower(text_ids)
 
     def gradient_checkpointing(self, on: bool = True) -> None:

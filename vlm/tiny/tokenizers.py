@@ -38,7 +38,7 @@ LLAVA = (
 
 
 def sentences() -> list[str]:
-    """What the tokenizers of small models are trained on."""
+    """The text that the tokenizers of small models are trained on, one line an entry."""
     lines = [f"State: {' '.join(str(i) for i in range(n, n + 8))}\n" for n in range(0, 256, 8)]
     pairs = [f"{colour} {thing}" for colour, thing in itertools.product(COLORS, THINGS)]
     for i, pair in enumerate(pairs):

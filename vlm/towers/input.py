@@ -52,7 +52,7 @@ class TowerInput(nn.Module):
         return cls(image_size, size, *(description[name] for name in names))
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h2 w2"]:
-        """What the tower reads, in the dtype of the images."""
+        """The input of the tower: images resized and normalized, in the dtype they came in."""
         if self.resizes:
             rows, columns = self.rows.to(images.dtype), self.columns.to(images.dtype)
             # A cubic filter overshoots at edges; 8-bit images, which the towers saw, can't.

@@ -38,7 +38,7 @@ _NO_IMAGES = {"layers": 1, "width": 64, "head_width": 64, "patch_size": 16, "ima
 
 
 def describe_open_clip(name: str, weights: str | None, half: str) -> dict[str, Any]:
-    """What rebuilds one half ("vision" or "text") of a model, JSON types only.
+    """The description that rebuilds one half ("vision" or "text") of a model, JSON types only.
 
     `name` is one of open_clip.list_models(), `local-dir:<folder>` or `hf-hub:<repository>`, both
     with an open_clip_config.json. ValueError for an unknown name, with the nearest.

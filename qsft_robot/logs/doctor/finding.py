@@ -17,7 +17,7 @@ _NAMED = 6
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found. `logs`: log -> its steps as [first, last] pairs, none for the whole
+    """The result of one check. `logs`: log -> its steps as [first, last] pairs, none for the whole
     log; without logs it concerns the data set."""
 
     check: str

@@ -32,7 +32,7 @@ _SKIN = (0.87, 0.66, 0.52)
 
 
 def draw_view(state: RoomState, size: tuple[int, int] = VIEW_SIZE) -> np.ndarray:
-    """What the agent sees from where it stands, uint8 [height, width, 3]; the same state gives the
+    """The agent's view from where it stands, uint8 [height, width, 3]; the same state gives the
     same pixels.
 
     It faces the receptacles that it is at, near enough to tell their contents; furniture in the
@@ -181,7 +181,7 @@ def _room_parts(state: RoomState, placed: Sequence[tuple[Placed, bool]]) -> list
 
 
 def _in_hand(thing: Parts, camera: Camera) -> Parts:
-    """What the agent holds, at the bottom of its view."""
+    """The held object, at the bottom of the agent's view."""
     rotation = camera.turn
     hand = join(
         [
