@@ -10,7 +10,7 @@ from typing import Any
 from qsft_robot.files import read_json
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-# What the settings mean; the recipes are in qsft_robot/presets/look_up.py.
+# What the settings mean; the recipes are in qsft_robot/presets/.
 ABOUT = {
     "few": "200 logs, half of them cut short at a random step, about a fifth successful.",
     "rare": "600 logs, half of them cut short at a random step, 5 to 10 % successful.",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from qsft_robot.parts.simulators import GYMNASIUM_PREFIX
-from qsft_robot.presets.look_up import RECIPES, Recipe, RecipePart, recipe
+from qsft_robot.presets.look_up import RECIPES, recipe
+from qsft_robot.presets.recipe import Recipe, RecipePart
 from qsft_robot.printed_text import say
 from qsft_robot.trust import Trust
 from qsft_robot.verbs.flag_words import (

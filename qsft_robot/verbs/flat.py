@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from qsft_robot.presets.look_up import Recipe
+from qsft_robot.presets.recipe import Recipe
 from qsft_robot.printed_text import say
 from qsft_robot.verbs.flag_words import env_changes, imports_of, named_env
 
