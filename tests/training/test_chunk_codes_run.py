@@ -84,7 +84,12 @@ def test_a_code_goes_all_the_way(kind, config, observations, logs, tmp_path):
     "changes",
     [
         {"method": "qsft", "qsft__backup": "max", "qsft__lam": 0.5},
-        {"qsft__targets": "ema", "qsft__balance": "weighted", "qsft__lam": 0.0},
+        {
+            "qsft__targets": "ema",
+            "qsft__balance": "weighted",
+            "qsft__lam": 0.0,
+            "qsft__backup": "max",
+        },  # fmt: skip
         {"method": "ilql", "acting__rule": "advantage"},
         {"method": "return_conditioned", "acting__rule": "behavior"},
         {"method": "filtered_sft", "acting__rule": "behavior"},
