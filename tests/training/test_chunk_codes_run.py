@@ -89,7 +89,7 @@ def test_a_code_goes_all_the_way(kind, config, observations, logs, tmp_path):
             "qsft__balance": "weighted",
             "qsft__lam": 0.0,
             "qsft__backup": "max",
-        },  # fmt: skip
+        },
         {"method": "ilql", "acting__rule": "advantage"},
         {"method": "return_conditioned", "acting__rule": "behavior"},
         {"method": "filtered_sft", "acting__rule": "behavior"},
