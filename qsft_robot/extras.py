@@ -51,7 +51,9 @@ def require_packages(what: str, *modules: str) -> None:
     """ImportError with the extras to install, before anything is begun, unless all are there."""
     absent = [module for module in modules if not is_installed(module)]
     if absent:
-        extras = [e for e, brought in EXTRAS.items() if any(x in brought for x in absent)]
+        # The first extra of each: one of several is enough.
+        bring = [[e for e, mods in EXTRAS.items() if x in mods] for x in absent]
+        extras = dict.fromkeys(each[0] for each in bring if each)
         raise ImportError(
             f"{what} needs {', '.join(absent)}: pip install 'qsft-robot[{','.join(extras)}]'"
         )

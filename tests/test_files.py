@@ -36,11 +36,14 @@ def layer(value: float) -> torch.nn.Linear:
     return linear
 
 
+TRAINING = {"stage": "value", "update": 3, "total": 5}
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     folder = tmp_path / "checkpoint"
     tensors = {"optimizer.0.step": torch.tensor(3.0)}
-    write_checkpoint(folder, describe("sft"), layer(1.0), {"update": 3}, tensors)
+    write_checkpoint(folder, describe("sft"), layer(1.0), TRAINING, tensors)
     return folder
 
 
@@ -49,7 +52,7 @@ def test_a_checkpoint_comes_back_to_the_bit(checkpoint):
     assert description["method"] == "sft"
     assert (weights["weight"] == 1).all()
     training, tensors = read_training(checkpoint)
-    assert training == {"update": 3}
+    assert training == TRAINING
     assert float(tensors["optimizer.0.step"]) == 3
 
 
@@ -227,7 +230,8 @@ def save(value):
     linear = torch.nn.Linear(8, 8)
     torch.nn.init.constant_(linear.weight, value)
     description = {**DESCRIPTION, "value": value}
-    checkpoint.write_checkpoint(folder, description, linear, {"update": value}, {})
+    training = {"stage": "value", "update": int(value), "total": 2}
+    checkpoint.write_checkpoint(folder, description, linear, training, {})
 
 def kill_at(line):
     seen = 0

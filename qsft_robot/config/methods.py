@@ -191,6 +191,10 @@ class QSFTConfig:
             not (self.targets == "ema" and self.balance == "proportional"),
             "--qsft.targets ema keeps no table to draw from: use --qsft.balance weighted.",
         )
+        require(
+            not (self.targets == "ema" and self.backup == "value"),
+            "--qsft.targets ema backs up token by token: use --qsft.backup max or soft.",
+        )
 
     @property
     def head(self) -> str | None:

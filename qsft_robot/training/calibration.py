@@ -114,6 +114,8 @@ def write_calibration(
 def _rise(stage: ValueStage, tokens: TokenData, generator: torch.Generator) -> Rise | None:
     def rises(logs: Tensor) -> list[float]:
         logs = logs[torch.randperm(len(logs), generator=generator)[:LOGS]]
+        if len(logs) < FEWEST:
+            return []
         begin, end = tokens.first_row[logs], tokens.first_row[logs] + tokens.steps[logs] - 1
         values = stage.values_at(torch.cat([begin, end]))
         return (values[len(logs) :] - values[: len(logs)]).tolist()

@@ -45,6 +45,11 @@ KEYS = {"state_keys": ("proprio",)}
         (QSFTConfig, {"residual": "uniform", "balance": "weighted"}, "--qsft.backup"),
         (QSFTConfig, {"targets": "ema", "balance": "weighted"}, "--qsft.lam 0"),
         (QSFTConfig, {"targets": "ema", "lam": 0.0}, "--qsft.balance weighted"),
+        (
+            QSFTConfig,
+            {"targets": "ema", "lam": 0.0, "balance": "weighted"},
+            "--qsft.backup max or soft",
+        ),
         (ILQLConfig, {"expectile": 0.2}, "--ilql.expectile"),
         (ActingConfig, {"k": -1.0}, "--acting.k"),
         (ActingConfig, {"temperature": -1.0}, "--acting.temperature"),

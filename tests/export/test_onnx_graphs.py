@@ -119,7 +119,9 @@ def test_the_module_that_is_exported_decides_as_the_policy(random):
         features, state, frame_mask, text_ids, returns, _ = zip(*contexts, strict=True)
         given = {f"features_{i}": features[i] for i in range(len(trunks))}
         given |= {"state": state[0], "frame_mask": frame_mask[0], "text_ids": text_ids[0]}
-        given |= {"returns": returns[0], "noise": random.noise([theirs])[:, 0]}
+        noise = random.noise([theirs])
+        noise = noise if random.acting.candidates > 1 else noise[:, 0]
+        given |= {"returns": returns[0], "noise": noise}
         given |= {"temperature": torch.tensor(random.acting.temperature)}
         actions, _, finite, *value = DecisionGraph(random, list(given))(*given.values())
         assert finite.all()

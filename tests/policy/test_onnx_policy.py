@@ -89,7 +89,7 @@ def test_the_return_that_is_asked_for_is_an_input(exported):
 
 def test_what_is_part_of_the_graph_can_not_be_changed(exported):
     policy = load_onnx_policy(exported("low-dim, k = 3").folder)
-    with pytest.raises(ValueError, match=r"acts by its own k; temperature and target_return can"):
+    with pytest.raises(ValueError, match=r"its own k; temperature, target_return, execute can"):
         policy.with_acting(k=2.0)
 
 

@@ -312,7 +312,7 @@ class Described(Walker):
 
     def __init__(self, low, high):
         super().__init__()
-        self.description = {"action": {"dim": 2, "seen": {"low": low, "high": high}}}
+        self.description = {"action": {"dim": 2, "horizon": 1, "seen": {"low": low, "high": high}}}
 
 
 def test_actions_that_the_environment_would_clip_are_refused_unless_accepted():

@@ -13,6 +13,7 @@ from qsft_robot.token_data.run_data import describe, read_run_data
 from qsft_robot.token_data.token_data import TokenData, state_vector
 from qsft_robot.types import Episode
 from tokenizers_action.bins import UniformBinTokenizer
+from tokenizers_action.protocol import action_chunks
 from vlm.words import hash_words
 
 

@@ -83,7 +83,7 @@ def test_what_is_wrong_is_said_in_one_line_before_anything_runs(alfworld_data, t
     for words, message in (
         (["split=valid_unsen"], "Did you mean 'valid_unseen'?"),
         (["split=valid_seen"], "no split 'valid_seen' in it; it holds: train, valid_unseen"),
-        (["task_types=pick_two_obj_and_place"], "give a list of names"),
+        (["task_types=pick_two_obj_and_place"], "where a list (each text) is expected"),
         (['task_types=["pick_two_obj"]'], "pick_two_obj_and_place"),
         ([f"data={tmp_path / 'nowhere'}"], "no such folder of ALFWorld games"),
         (["splt=train"], "Did you mean 'split'?"),
