@@ -75,7 +75,8 @@ class ReadingCheck:
         sent, key = self._last_sent, self._robot.measured
         if anchor is None and sent is not None and key is not None and self._believed is not None:
             self._believed = {**self._believed, key: sent.astype(np.float64)}
-        self._last_sent = None
+        # Readings of the episode before are not in a row with those of this one.
+        self._last_sent, self._agreed = None, 0
         if anchor is not None:
             self._believed = self._raw = self._rows(anchor)
             self._agreed, self._gap_s = 1, 0.0

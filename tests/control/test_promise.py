@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from promised_end import check_end
 from promised_world import (
     FOREVER,
     HZ,
@@ -22,7 +23,6 @@ from promised_world import (
     STOP_AFTER,
     World,
     check_commands,
-    check_end,
     described,
 )  # fmt: skip
 
@@ -186,3 +186,31 @@ def tell():
     yield
     if path := os.environ.get("QSFT_PROMISE_COUNTS"):
         Path(path).write_text(json.dumps(HAPPENED))
+
+
+def test_wrong_readings_of_two_episodes_are_not_in_a_row() -> None:
+    """Two runs that the long run found: four wrong readings that agree end an episode and a fifth
+    begins the next, whose first command stood on it, .867 and .5 from where the arm was."""
+    state = Promise()
+    state.meet(kind="measured", stoppable=False, horizon=4, seed=225, episodes=2)
+    state.answers(answer=np.full((1, 4), -np.inf, np.float32))
+    for _ in range(3):
+        state.reads_wrong(n=2, offset=0.867013427656091)
+    state.another_policy_answers()
+    state.writes_into_what_it_got(verb="infer")
+    state.answers(answer=np.full(4, 0.0))
+    state.reads_wrong(n=1, offset=2.6340289818909355)
+    state.sends_and_then_raises(error=GeneratorExit())
+    state.says_that_it_sent(told=np.full((1, 4), 1e30, np.float32))
+    state.freezes(n=47)
+    state.teardown()
+    state = Promise()
+    state.meet(episodes=3, stoppable=True, kind="measured", horizon=4, seed=393)
+    state.another_policy_answers()
+    state.reads_wrong(n=1, offset=0.5)
+    state.freezes(n=3)
+    state.reads_wrong(n=1, offset=0.5)
+    state.answers(answer=())
+    state.reads_wrong(n=1, offset=0.5)
+    state.writes_into_what_it_got(verb="infer")
+    state.teardown()
