@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from vlm.heads import start_last_layer
 from vlm.model import Context
 
 # Name of a combination of an ensemble -> probabilities [m, b] to one each, [b].
@@ -83,16 +83,11 @@ class DecisionCritic(nn.Module):
         self.state_value = nn.ModuleList(_perceptron(wide, config) for _ in members)
         self.action_value = nn.ModuleList(_perceptron(wide + decision, config) for _ in members)
 
-    @torch.no_grad()
     def start_at(self, mean_target: float) -> None:
         """Set V and Q to one number in every state, the mean target, kept in [1e-4, 1 - 1e-4]."""
-        mean = min(max(float(mean_target), 1e-4), 1 - 1e-4)
         for member in (*self.state_value, *self.action_value):
             assert isinstance(member, nn.Sequential)
-            last = member[-1]
-            assert isinstance(last, nn.Linear)
-            last.weight.zero_()
-            last.bias.fill_(math.log(mean) - math.log1p(-mean))
+            start_last_layer(member, mean_target)
 
     def encode(self, context: Context) -> Float[Tensor, "b c"]:
         """A context as one vector; frames that are not there count as zeros."""

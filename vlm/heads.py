@@ -17,6 +17,21 @@ class Reading(NamedTuple):
     advantage: Float[Tensor, "b n v"] | None = None  # Q - V of every token, where it has Q
 
 
+def logit(mean: float) -> float:
+    """log(mean / (1 - mean)), the mean kept in [1e-4, 1 - 1e-4]."""
+    mean = min(max(float(mean), 1e-4), 1 - 1e-4)
+    return math.log(mean) - math.log1p(-mean)
+
+
+@torch.no_grad()
+def start_last_layer(layers: nn.Sequential, mean: float) -> None:
+    """Make a perceptron of logits say `mean` whatever it is given."""
+    last = layers[-1]
+    assert isinstance(last, nn.Linear)
+    last.weight.zero_()
+    last.bias.fill_(logit(mean))
+
+
 class VoidHead(nn.Module):
     """logit V = b0 + u . h with u = 0 at the start, so that V is one number in every state."""
 
@@ -28,9 +43,8 @@ class VoidHead(nn.Module):
     @torch.no_grad()
     def start_at(self, mean_target: float) -> None:
         """Set u = 0 and b0 = logit(mean_target); the mean is kept in [1e-4, 1 - 1e-4]."""
-        mean = min(max(float(mean_target), 1e-4), 1 - 1e-4)
         self.weight.zero_()
-        self.bias.fill_(math.log(mean) - math.log1p(-mean))
+        self.bias.fill_(logit(mean_target))
 
     def forward(self, hidden: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch"]:
         """The logit of V, in float32 whatever the model's dtype."""
@@ -90,14 +104,9 @@ class TokenValueHead(nn.Module):
         super().__init__()
         self.action_value = _head(width, vocab)
 
-    @torch.no_grad()
     def start_at(self, mean_target: float) -> None:
         """Set every Q to the mean target, kept in [1e-4, 1 - 1e-4]."""
-        mean = min(max(float(mean_target), 1e-4), 1 - 1e-4)
-        last = self.action_value[-1]
-        assert isinstance(last, nn.Linear)
-        last.weight.zero_()
-        last.bias.fill_(math.log(mean) - math.log1p(-mean))
+        start_last_layer(self.action_value, mean_target)
 
     def forward(self, hidden: Float[Tensor, "b n c"]) -> Float[Tensor, "b n v"]:
         """Q in [0, 1]."""

@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from qsft_robot.algorithms.beside_critic import BesideCriticStage
-from qsft_robot.algorithms.log_probs import Metrics, chosen, legal_log_softmax, masked_mean
+from qsft_robot.algorithms.log_probs import Metrics
 from qsft_robot.algorithms.networks import PolicyNetworks, teacher_forced
-from qsft_robot.config.critic import CriticConfig
+from qsft_robot.algorithms.sft import sft_loss
 from qsft_robot.config.methods import AdvantageWeightedConfig
 from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.token_data.token_data import TokenData
@@ -36,14 +36,10 @@ class AdvantageWeightedStage(BesideCriticStage):
         device: str,
         config: AdvantageWeightedConfig,
     ) -> None:
-        settings = CriticConfig(members=config.members, expectile=config.expectile)
-        super().__init__(networks, data, device, settings)
+        super().__init__(networks, data, device, config.critic)
         self.config = config
 
     def policy_loss(self, batch: TokenBatch, steps: Int[Tensor, " b"]) -> tuple[Tensor, Metrics]:
         advantage = self.judge.advantages(batch, steps)
         weight = advantage_weights(advantage, self.config.temperature, self.config.largest_weight)
-        logits = teacher_forced(self.model, batch).logits
-        nll = -chosen(legal_log_softmax(logits, batch.legal), batch.action_ids)
-        loss = masked_mean(weight[:, None] * nll, batch.token_mask)
-        return loss, {"loss/ce": loss.detach(), "q/weight_mean": weight.mean()}
+        return sft_loss(teacher_forced(self.model, batch).logits, batch, weight)

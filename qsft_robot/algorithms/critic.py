@@ -18,10 +18,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from qsft_robot.algorithms.log_probs import Metrics
-from qsft_robot.algorithms.networks import PolicyNetworks, context_of, inference
-from qsft_robot.algorithms.stage import WHOLE, Scale, every_nth, follow, scaled, uniform_steps
-from qsft_robot.algorithms.targets import lambda_returns
+from qsft_robot.algorithms.networks import PolicyNetworks, context_of, inference, under
+from qsft_robot.algorithms.stage import WHOLE, Scale, UniformStage, follow, own_returns, scaled
 from qsft_robot.config.critic import CriticConfig
+from qsft_robot.parallel.distributed import processes
 from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.token_data.token_data import TokenData
 from tokenizers_action.protocol import TextTokenizer
@@ -29,8 +29,11 @@ from vlm.critic import COMBINE, CriticShape, DecisionCritic
 from vlm.model import Context
 
 
-def add_critic(networks: PolicyNetworks, data: TokenData, config: CriticConfig) -> DecisionCritic:
-    """A fresh critic beside a policy, which reads what the policy reads."""
+def add_critic(
+    networks: PolicyNetworks, data: TokenData, device: str, config: CriticConfig
+) -> DecisionCritic:
+    """A fresh critic beside a policy, which reads what the policy reads; the same one in every
+    process."""
     model, tokenizer = networks.trunks()[-1], data.tokenizer
     shape = model.config
     numbers = 0 if isinstance(tokenizer, TextTokenizer) else tokenizer.horizon
@@ -51,6 +54,8 @@ def add_critic(networks: PolicyNetworks, data: TokenData, config: CriticConfig) 
             combine=config.combine,
         )
     )
+    networks.critic.to(device)
+    processes().share(networks.critic)
     return networks.critic
 
 
@@ -85,7 +90,7 @@ def expectile_loss(
     return (weight * each).mean()
 
 
-class CriticStage:
+class CriticStage(UniformStage):
     """Training of the critic on uniform steps of all logs, beside a policy that stands."""
 
     def __init__(
@@ -95,7 +100,7 @@ class CriticStage:
         self.critic: DecisionCritic = networks.critic
         self.model = networks.trunks()[-1]
         self.data, self.device, self.config = data, device, config
-        self.critic.start_at(float(self.own_returns(torch.zeros(len(data.names))).mean()))
+        self.critic.start_at(float(own_returns(data).mean()))
         self.slow = copy.deepcopy(self.critic).requires_grad_(False).eval()
         self.numbers: Tensor | None = None
         if not isinstance(data.tokenizer, TextTokenizer):
@@ -107,28 +112,23 @@ class CriticStage:
     def trained(self) -> list[nn.Module]:
         return [self.critic]
 
-    def draw(self, batch_size: int, generator: torch.Generator) -> Int[Tensor, " b"]:
-        return uniform_steps(torch.arange(len(self.data)), batch_size, generator)
-
     def part(
         self, drawn: Int[Tensor, " B"], index: int, count: int
     ) -> tuple[Int[Tensor, " b"], Scale]:
-        steps, share = every_nth(self.data, drawn, index, count)
-        return steps, Scale(share, share)
-
-    def read(self, steps: Int[Tensor, " b"], generator: torch.Generator) -> TokenBatch:
-        return self.data.batch(steps).to(self.device)
+        """Every `count`-th step of the draw. The critic's means are over decisions, not tokens."""
+        steps, scale = super().part(drawn, index, count)
+        return steps, scale._replace(value=count * len(steps) / len(drawn))
 
     def loss(
         self, batch: TokenBatch, steps: Int[Tensor, " b"], scale: Scale = WHOLE
     ) -> tuple[Tensor, Metrics]:
         config, critic = self.config, self.critic
-        encoded = critic.encode(self._context(batch))
-        decision = critic.read_decision(batch.action_ids, self._numbers_at(steps))
+        context, numbers = self._context(batch), self._numbers_at(steps)
+        encoded = critic.encode(context)
+        decision = critic.read_decision(batch.action_ids, numbers)
         with torch.no_grad():
-            seen = self.slow.encode(self._context(batch))
-            taken = self.slow.read_decision(batch.action_ids, self._numbers_at(steps))
-            q_slow = self.slow.scores(seen, taken)
+            taken = self.slow.read_decision(batch.action_ids, numbers)
+            q_slow = self.slow.scores(self.slow.encode(context), taken)
         target = self.targets(steps).to(self.device)
         q = critic.action_values(encoded, decision)
         v = critic.values(encoded)
@@ -142,7 +142,7 @@ class CriticStage:
             "loss/v": v_term.detach(),
             "q/value_mean": value.mean(),
             "q/target_mean": target.mean(),
-            "q/advantage_spread": (q_slow - value).std(),
+            "q/advantage_square": (q_slow - value).square().mean(),
             "q/members_spread": torch.sigmoid(q.detach()).std(0, unbiased=False).mean(),
         }
         return scaled(loss, metrics, scale.value)
@@ -175,21 +175,7 @@ class CriticStage:
         if self.config.lam == 0:
             return
         final = self.values_at(self.data.final_rows)
-        self.returns = self.own_returns(torch.where(self.data.terminated, 0.0, final))
-
-    def own_returns(self, final: Float[Tensor, " e"]) -> Float[Tensor, " N"]:
-        """The return of every step's log from there on, `final` being what follows its end."""
-        data = self.data
-        table = lambda_returns(
-            data.reward_terms,
-            data.steps,
-            data.terminated,
-            data.padded(torch.zeros(len(data), 1), final),
-            discount=data.discount,
-            lam=1.0,
-            horizon=data.tokenizer.horizon,
-        )
-        return table[data.episode_of_step, data.time_of_step, 0]
+        self.returns = own_returns(self.data, torch.where(self.data.terminated, 0.0, final))
 
     def before_update(self, update: int) -> None:
         if update % _REFRESH_EVERY == 0 and update > 0:
@@ -204,9 +190,7 @@ class CriticStage:
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         self.returns = tensors["returns"]
-        self.slow.load_state_dict(
-            {k.removeprefix("slow."): x for k, x in tensors.items() if k.startswith("slow.")}
-        )
+        self.slow.load_state_dict(under(tensors, "slow."))
 
     @torch.no_grad()
     def values_at(self, rows: Int[Tensor, " r"]) -> Float[Tensor, " r"]:

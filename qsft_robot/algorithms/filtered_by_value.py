@@ -6,14 +6,14 @@ which a log was cut, and keeps the log where that is above the data's mean retur
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from qsft_robot.algorithms.beside_critic import BesideCriticStage
-from qsft_robot.algorithms.log_probs import Metrics, chosen, legal_log_softmax, masked_mean
+from qsft_robot.algorithms.log_probs import Metrics
 from qsft_robot.algorithms.networks import PolicyNetworks, teacher_forced
-from qsft_robot.config.critic import CriticConfig
+from qsft_robot.algorithms.sft import sft_loss
+from qsft_robot.algorithms.stage import own_returns
 from qsft_robot.config.methods import FilteredByValueConfig
 from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.token_data.token_data import TokenData
@@ -29,17 +29,13 @@ class FilteredByValueStage(BesideCriticStage):
         device: str,
         config: FilteredByValueConfig,
     ) -> None:
-        settings = CriticConfig(members=config.members, expectile=config.expectile)
-        super().__init__(networks, data, device, settings)
+        super().__init__(networks, data, device, config.critic)
         self.keep = data.success.clone()
-        self.mean = float(self.judge.own_returns(torch.zeros(len(data.names))).mean())
+        self.mean = float(own_returns(data).mean())
 
     def policy_loss(self, batch: TokenBatch, steps: Int[Tensor, " b"]) -> tuple[Tensor, Metrics]:
-        kept = self.keep[self.data.episode_of_step[steps]].to(self.device)
-        logits = teacher_forced(self.model, batch).logits
-        nll = -chosen(legal_log_softmax(logits, batch.legal), batch.action_ids)
-        loss = masked_mean(nll, batch.token_mask & kept[:, None])
-        return loss, {"loss/ce": loss.detach(), "q/kept_share": kept.float().mean()}
+        kept = self.keep[self.data.episode_of_step[steps]].float().to(self.device)
+        return sft_loss(teacher_forced(self.model, batch).logits, batch, kept)
 
     def refresh(self) -> None:
         """Look at the ends of the cut logs anew."""

@@ -73,14 +73,17 @@ class PolicyNetworks(nn.Module):
     def load_behavior(self, weights: Mapping[str, Tensor]) -> ActionModel:
         """Give phi the `behavior.` part of saved weights, and return it."""
         assert self.behavior is not None
-        prefix = "behavior."
-        phi = {k.removeprefix(prefix): x for k, x in weights.items() if k.startswith(prefix)}
-        self.behavior.load_state_dict(phi)
+        self.behavior.load_state_dict(under(weights, "behavior."))
         return self.behavior
 
     def trunks(self) -> list[ActionModel]:
         """The transformers that are there, phi first."""
         return [m for m in (self.behavior, self.value) if m is not None]
+
+
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, by the rest of their names."""
+    return {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
 
 
 def frame_features(model: ActionModel, batch: TokenBatch) -> Float[Tensor, "b k m c"] | None:

@@ -14,6 +14,7 @@ from qsft_robot.algorithms.networks import (
     first_token,
     inference,
     teacher_forced,
+    under,
     value_of,
 )
 from qsft_robot.algorithms.qsft import backup, qsft_loss, uniform_residual_loss
@@ -166,10 +167,7 @@ class QSFTStage(ValueStage):
         self.table = tensors["table"]
         self.cumulative = self.table.double().mean(-1).cumsum(0)
         if self.slow is not None:
-            prefix = "slow."
-            self.slow.load_state_dict(
-                {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
-            )
+            self.slow.load_state_dict(under(tensors, "slow."))
 
     def _read(self, steps: Tensor) -> TokenBatch:
         return self.data.batch(steps).to(self.device)

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from qsft_robot.algorithms.log_probs import Metrics, chosen, legal_log_softmax, masked_mean
-from qsft_robot.algorithms.networks import PolicyNetworks, frame_features, teacher_forced
-from qsft_robot.algorithms.stage import WHOLE, Scale, every_nth, scaled, uniform_steps
+from qsft_robot.algorithms.networks import PolicyNetworks, frame_features, teacher_forced, under
+from qsft_robot.algorithms.stage import WHOLE, Scale, UniformStage, scaled, uniform_steps
 from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.token_data.token_data import TokenData
 from vlm.heads import AuxiliaryHead
@@ -19,13 +19,18 @@ from vlm.rt.images import random_shift
 
 
 def sft_loss(
-    logits: Float[Tensor, "b n v"], batch: TokenBatch
+    logits: Float[Tensor, "b n v"], batch: TokenBatch, weight: Float[Tensor, " b"] | None = None
 ) -> tuple[Float[Tensor, ""], Metrics]:
-    """Supervised fine-tuning: -E_D log pi(a|s). On all logs it gives pi_phi; on successful logs it
-    is filtered SFT; with `returns` in the batch it is return-conditioned SFT."""
+    """Supervised fine-tuning: -E_D log pi(a|s), each decision times its `weight`. On all logs it
+    gives pi_phi; on successful logs it is filtered SFT; with `returns` in the batch it is
+    return-conditioned SFT."""
     nll = -chosen(legal_log_softmax(logits, batch.legal), batch.action_ids)
-    loss = masked_mean(nll, batch.token_mask)
-    return loss, {"loss/total": loss.detach(), "loss/ce": loss.detach()}
+    if weight is None:
+        loss = masked_mean(nll, batch.token_mask)
+        return loss, {"loss/total": loss.detach(), "loss/ce": loss.detach()}
+    of_tokens = weight[:, None].expand_as(nll)
+    loss, mean = (masked_mean(x, batch.token_mask) for x in (of_tokens * nll, of_tokens))
+    return loss, {"loss/total": loss.detach(), "loss/ce": loss.detach(), "q/weight_mean": mean}
 
 
 # Logs of a supervised stage -> bool [e]. A log that was cut before its outcome is no known failure.
@@ -36,7 +41,7 @@ LOGS: dict[str, Callable[[TokenData], Tensor]] = {
 }
 
 
-class BehaviorStage:
+class BehaviorStage(UniformStage):
     """Supervised fine-tuning on the steps of all logs, or of the logs that `LOGS` picks."""
 
     def __init__(
@@ -74,12 +79,6 @@ class BehaviorStage:
     def draw(self, batch_size: int, generator: torch.Generator) -> Int[Tensor, " b"]:
         return uniform_steps(self.pool, batch_size, generator)
 
-    def part(
-        self, drawn: Int[Tensor, " B"], index: int, count: int
-    ) -> tuple[Int[Tensor, " b"], Scale]:
-        steps, share = every_nth(self.data, drawn, index, count)
-        return steps, Scale(share, share)
-
     def read(self, steps: Int[Tensor, " b"], generator: torch.Generator) -> TokenBatch:
         batch = self.data.batch(steps, self.with_returns).to(self.device)
         return shifted(batch, self.pad, generator)
@@ -112,9 +111,7 @@ class BehaviorStage:
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         if self.auxiliary is not None:
-            self.auxiliary.load_state_dict(
-                {name.removeprefix("auxiliary."): x for name, x in tensors.items()}
-            )
+            self.auxiliary.load_state_dict(under(tensors, "auxiliary."))
 
 
 def shifted(batch: TokenBatch, pad: int, generator: torch.Generator) -> TokenBatch:

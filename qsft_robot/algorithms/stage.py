@@ -1,8 +1,9 @@
-"""The protocol of a training stage, draws of steps, and the base of value stages."""
+"""The protocol of a training stage, draws of steps, and the bases of value stages."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+import copy
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -13,14 +14,13 @@ from qsft_robot.algorithms.networks import (
     PolicyNetworks,
     first_token,
     inference,
+    under,
     value_of,
 )
+from qsft_robot.algorithms.targets import lambda_returns
 from qsft_robot.parallel.passes import from_all, my_share
 from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.token_data.token_data import TokenData
-
-if TYPE_CHECKING:
-    pass
 
 
 class Scale(NamedTuple):
@@ -101,12 +101,30 @@ def scaled(loss: Tensor, metrics: Metrics, scale: float) -> tuple[Tensor, Metric
     return loss * scale, {name: x * scale for name, x in metrics.items()}
 
 
-class ValueStage:
-    """A base of value stages: batches of theta, and V(s) of observation rows by inference."""
+def own_returns(data: TokenData, final: Float[Tensor, " e"] | None = None) -> Float[Tensor, " N"]:
+    """The discounted return of every step's log from there on; `final` follows the end of a log
+    that was cut, 0 without it."""
+    final = torch.zeros(len(data.names)) if final is None else final
+    table = lambda_returns(
+        data.reward_terms,
+        data.steps,
+        data.terminated,
+        data.padded(torch.zeros(len(data), 1), final),
+        discount=data.discount,
+        lam=1.0,
+        horizon=data.tokenizer.horizon,
+    )
+    return table[data.episode_of_step, data.time_of_step, 0]
 
-    def __init__(self, networks: PolicyNetworks, data: TokenData, device: str) -> None:
-        assert networks.value is not None
-        self.networks, self.model, self.data, self.device = networks, networks.value, data, device
+
+class UniformStage:
+    """A base of stages that draw uniformly from the steps of all logs."""
+
+    data: TokenData
+    device: str
+
+    def draw(self, batch_size: int, generator: torch.Generator) -> Int[Tensor, " b"]:
+        return uniform_steps(torch.arange(len(self.data)), batch_size, generator)
 
     def part(
         self, drawn: Int[Tensor, " B"], index: int, count: int
@@ -118,6 +136,14 @@ class ValueStage:
     def read(self, steps: Int[Tensor, " b"], generator: torch.Generator) -> TokenBatch:
         return self.data.batch(steps).to(self.device)
 
+
+class ValueStage(UniformStage):
+    """A base of value stages: batches of theta, and V(s) of observation rows by inference."""
+
+    def __init__(self, networks: PolicyNetworks, data: TokenData, device: str) -> None:
+        assert networks.value is not None
+        self.networks, self.model, self.data, self.device = networks, networks.value, data, device
+
     def values_at(self, rows: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
         """V(s) before the first token at observation rows, by inference; on the CPU."""
         values = torch.zeros(len(rows))
@@ -127,6 +153,50 @@ class ValueStage:
                 hidden = first_token(self.model, context).hidden
                 values[part] = value_of(self.networks, hidden)[:, 0].float().cpu()
         return from_all(values, self.model)
+
+
+class HeadStage(ValueStage):
+    """A base of methods with heads of their own on theta: a slow copy of the heads for targets, and
+    the value of the state after each decision, read anew every `refresh_every` updates."""
+
+    refresh_every = 200
+
+    def __init__(
+        self, networks: PolicyNetworks, data: TokenData, device: str, ema_rate: float
+    ) -> None:
+        super().__init__(networks, data, device)
+        self.heads, self.ema_rate = networks.head, ema_rate
+        self.slow_heads = copy.deepcopy(networks.head)
+        self.next_values = torch.zeros(len(data))
+
+    def trained(self) -> list[nn.Module]:
+        return [self.model, self.heads]
+
+    def step_targets(self, steps: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """r + gamma^h times the value of the state after whole decisions, from the last refresh."""
+        rewards, lengths = self.data.chunk_rewards(steps)
+        return rewards + self.data.discount**lengths * self.next_values[steps]
+
+    def before_update(self, update: int) -> None:
+        if update % self.refresh_every == 0 and update > 0:
+            self.refresh()
+
+    def after_update(self) -> None:
+        follow(self.slow_heads, self.heads, self.ema_rate)
+
+    def refresh(self) -> None:
+        """Read the value of the state after each decision, 0 after a terminal one."""
+        next_rows, ended = self.data.next_rows(torch.arange(len(self.data)))
+        values = self.values_at(torch.arange(self.data.rows))
+        self.next_values = torch.where(ended, 0.0, values[next_rows])
+
+    def tensors(self) -> dict[str, Tensor]:
+        slow = {f"slow.{name}": x for name, x in self.slow_heads.state_dict().items()}
+        return {"next_values": self.next_values, **slow}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        self.next_values = tensors["next_values"]
+        self.slow_heads.load_state_dict(under(tensors, "slow."))
 
 
 @torch.no_grad()

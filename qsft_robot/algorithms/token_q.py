@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from qsft_robot.algorithms.log_probs import Metrics, chosen, masked_mean
 from qsft_robot.algorithms.networks import PolicyNetworks, first_token, inference, teacher_forced
-from qsft_robot.algorithms.stage import WHOLE, Scale, ValueStage, follow, scaled, uniform_steps
-from qsft_robot.algorithms.targets import lambda_returns
+from qsft_robot.algorithms.stage import WHOLE, HeadStage, Scale, own_returns, scaled
 from qsft_robot.config.methods import TokenQConfig
 from qsft_robot.parallel.passes import from_all, my_share
 from qsft_robot.token_data.batch import TokenBatch
@@ -39,40 +36,20 @@ def token_targets(
     return target if floor is None else torch.maximum(target, floor[:, None])
 
 
-class TokenQStage(ValueStage):
+class TokenQStage(HeadStage):
     """Q of every token on a copy of phi. A subclass adds what holds down the tokens not taken."""
-
-    refresh_every = 200
 
     def __init__(
         self, networks: PolicyNetworks, data: TokenData, device: str, config: TokenQConfig
     ) -> None:
-        super().__init__(networks, data, device)
-        self.config, self.heads = config, networks.head
-        table = lambda_returns(
-            data.reward_terms,
-            data.steps,
-            data.terminated,
-            data.padded(torch.zeros(len(data), 1), torch.zeros(len(data.names))),
-            discount=data.discount,
-            lam=1.0,
-            horizon=data.tokenizer.horizon,
-        )
-        self.returns = table[data.episode_of_step, data.time_of_step, 0]
-        self.heads.start_at(float(self.returns.mean()))
-        self.slow_heads = copy.deepcopy(networks.head)
-        self.next_values = torch.zeros(len(data))
+        self.config, self.returns = config, own_returns(data)
+        networks.head.start_at(float(self.returns.mean()))
+        super().__init__(networks, data, device, config.ema_rate)
         self.refresh()
 
     def held_down(self, q: Float[Tensor, "b n v"], batch: TokenBatch) -> Float[Tensor, ""]:
         """The conservative term."""
         raise NotImplementedError
-
-    def trained(self) -> list[nn.Module]:
-        return [self.model, self.heads]
-
-    def draw(self, batch_size: int, generator: torch.Generator) -> Int[Tensor, " b"]:
-        return uniform_steps(torch.arange(len(self.data)), batch_size, generator)
 
     def loss(
         self, batch: TokenBatch, steps: Int[Tensor, " b"], scale: Scale = WHOLE
@@ -81,10 +58,8 @@ class TokenQStage(ValueStage):
         q = self.heads(hidden)
         with torch.no_grad():
             slow = self.slow_heads(hidden)
-        rewards, lengths = self.data.chunk_rewards(steps)
-        step_target = rewards + self.data.discount**lengths * self.next_values[steps]
         floor = self.returns[steps].to(self.device) if self.config.floor else None
-        target = token_targets(slow, batch, step_target.to(self.device), floor)
+        target = token_targets(slow, batch, self.step_targets(steps).to(self.device), floor)
         error = masked_mean((chosen(q, batch.action_ids) - target).square(), batch.token_mask)
         held = self.held_down(q, batch)
         loss = error + self.config.conservatism * held
@@ -97,33 +72,13 @@ class TokenQStage(ValueStage):
         }
         return scaled(loss, metrics, scale.value)
 
-    def before_update(self, update: int) -> None:
-        if update % self.refresh_every == 0 and update > 0:
-            self.refresh()
-
-    def after_update(self) -> None:
-        follow(self.slow_heads, self.heads, self.config.ema_rate)
-
-    def refresh(self) -> None:
-        """Read the largest Q of the state after each decision anew, 0 after a terminal one."""
-        data = self.data
-        next_rows, ended = data.next_rows(torch.arange(len(data)))
-        best = torch.zeros(data.rows)
+    def values_at(self, rows: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
+        """The largest Q of a decision's first token by the slow heads, at observation rows."""
+        best = torch.zeros(len(rows))
         with inference(self.networks):
-            for part in my_share(data.rows, self.model):
-                rows = torch.arange(data.rows)[part]
-                hidden = first_token(self.model, data.context(rows).to(self.device)).hidden
-                legal = data.legal_first(rows).to(self.device)
-                best[part] = largest(self.slow_heads(hidden.float())[:, 0], legal).cpu()
-        best = from_all(best, self.model)
-        self.next_values = torch.where(ended, 0.0, best[next_rows])
-
-    def tensors(self) -> dict[str, Tensor]:
-        slow = {f"slow.{name}": x for name, x in self.slow_heads.state_dict().items()}
-        return {"next_values": self.next_values, **slow}
-
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        self.next_values = tensors["next_values"]
-        self.slow_heads.load_state_dict(
-            {k.removeprefix("slow."): x for k, x in tensors.items() if k.startswith("slow.")}
-        )
+            for part in my_share(len(rows), self.model):
+                context = self.data.context(rows[part]).to(self.device)
+                q = self.slow_heads(first_token(self.model, context).hidden.float())
+                legal = self.data.legal_first(rows[part]).to(self.device)
+                best[part] = largest(q[:, 0], legal).cpu()
+        return from_all(best, self.model)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from qsft_robot.config.critic import CriticConfig
 from qsft_robot.config.require import require
 from qsft_robot.names import unknown
 from qsft_robot.parts.plugins import METHODS as GROUP
@@ -204,26 +205,43 @@ class QSFTConfig:
 
 @dataclass(frozen=True)
 class _BesideCritic:
+    group: ClassVar[str]
     # Perceptrons of the critic that is trained beside the policy; V is this expectile of Q.
     members: int = 2
     expectile: float = 0.7
+    # Its dropout.
+    dropout: float = 0.1
+
+    @property
+    def critic(self) -> CriticConfig:
+        """Settings of that critic."""
+        return CriticConfig(members=self.members, expectile=self.expectile, dropout=self.dropout)
+
+    def __post_init__(self) -> None:
+        require(0 <= self.dropout < 1, f"--{self.group}.dropout must lie in [0, 1).")
+        require(self.members >= 1, f"--{self.group}.members must be at least 1.")
+        require(0.5 <= self.expectile < 1, f"--{self.group}.expectile must lie in [0.5, 1).")
 
 
 @dataclass(frozen=True)
 class FilteredByValueConfig(_BesideCritic):
     """Filtered SFT that keeps cut logs by V."""
 
+    group = "filtered-by-value"
+
 
 @dataclass(frozen=True)
 class AdvantageWeightedConfig(_BesideCritic):
     """Advantage-weighted imitation."""
 
+    group = "advantage-weighted"
     # A decision weighs exp(advantage / temperature), at most `largest_weight`; advantages are
     # differences of probabilities.
     temperature: float = 0.1
     largest_weight: float = 20.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.temperature > 0, "--advantage-weighted.temperature must be positive.")
         require(self.largest_weight > 0, "--advantage-weighted.largest-weight must be positive.")
 
@@ -232,10 +250,12 @@ class AdvantageWeightedConfig(_BesideCritic):
 class AdvantageConditionedConfig(_BesideCritic):
     """Advantage-conditioned imitation."""
 
+    group = "advantage-conditioned"
     # Share of the decisions, those of the highest advantage, under the condition that acts.
     share: float = 0.3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(0 < self.share < 1, "--advantage-conditioned.share must lie between 0 and 1.")
 
 
@@ -243,6 +263,7 @@ class AdvantageConditionedConfig(_BesideCritic):
 class TokenQConfig:
     """Q-learning token by token."""
 
+    group: ClassVar[str] = "q-transformer"
     # Weight of the term that holds down the tokens not taken.
     conservatism: float = 0.5
     # Targets are no less than the log's own return from there on.
@@ -251,14 +272,15 @@ class TokenQConfig:
     ema_rate: float = 0.005
 
     def __post_init__(self) -> None:
-        require(self.conservatism >= 0, "conservatism must not be negative.")
-        require(0 < self.ema_rate <= 1, "ema-rate must lie in (0, 1].")
+        require(self.conservatism >= 0, f"--{self.group}.conservatism must not be negative.")
+        require(0 < self.ema_rate <= 1, f"--{self.group}.ema-rate must lie in (0, 1].")
 
 
 @dataclass(frozen=True)
 class CQLConfig(TokenQConfig):
     """CQL, whose targets have no floor."""
 
+    group = "cql"
     conservatism: float = 0.05
     floor: bool = False
 

@@ -148,6 +148,13 @@ class TrainConfig:
             "--optim.parallel needs what its threads don't share: --model.dropout 0, "
             "--qsft.targets table and no --model.pretrained.",
         )
+        own = getattr(self.settings, "dropout", 0.0)  # of a critic beside the policy
+        group = self.settings.group if own else "critic"
+        require(
+            self.optim.parallel == 1 or not (own or (self.critic.updates and self.critic.dropout)),
+            "--optim.parallel needs what its threads don't share: a critic without dropout, "
+            f"--{group}.dropout 0.",
+        )
         require(
             self.qsft.balance == "weighted" or self.optim.batch_size * self.qsft.policy_share >= 1,
             f"--qsft.policy-share {self.qsft.policy_share} of --optim.batch-size "

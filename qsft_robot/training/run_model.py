@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsft_robot.algorithms.networks import PolicyNetworks
+from qsft_robot.algorithms.networks import PolicyNetworks, under
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.parallel.sharding import has_shards, whole_state
 from qsft_robot.parts.models import build_model, describe_model, load_model, with_later_settings
@@ -199,8 +199,7 @@ def take_image_encoder(
             "--features-from takes the image encoder of an RT-style run with cameras; this run has "
             "none of its own (a pretrained model keeps its tower)."
         )
-    prefix = "behavior.images."
-    encoder = {k.removeprefix(prefix): x for k, x in weights.items() if k.startswith(prefix)}
+    encoder = under(weights, "behavior.images.")
     shapes = {k: x.shape for k, x in encoder.items()}
     ours = {k: x.shape for k, x in encoder_here.state_dict().items()}
     same = all(

@@ -105,8 +105,7 @@ def _critic_stage(
     networks.to(config.device)
     if frozen:
         data = _on_features(config, networks, data)
-    add_critic(networks, data, config.critic).to(config.device)
-    processes().share(networks)
+    add_critic(networks, data, config.device, config.critic)
     stage = CriticStage(networks, data, config.device, config.critic)
     if weights is not None:
         networks.load_state_dict(weights)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qsft_robot.algorithms.networks import PolicyNetworks
+from qsft_robot.algorithms.networks import PolicyNetworks, under
 from qsft_robot.algorithms.stage import Stage
 from qsft_robot.config.earlier import TAKEN
 from qsft_robot.config.json_form import to_json
@@ -302,14 +302,11 @@ def _restore(
     stage: Stage,
     log: MetricsLog | NoLog,
 ) -> None:
-    def under(prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
-
-    load_optimizer_tensors(optimizer, under("optimizer."))
+    load_optimizer_tensors(optimizer, under(tensors, "optimizer."))
     spread_state(optimizer)
-    stage.load_tensors(under("stage."))
+    stage.load_tensors(under(tensors, "stage."))
     generator.set_state(tensors["generator"])
-    log.load_tensors(under("log."))
+    log.load_tensors(under(tensors, "log."))
     rank = processes().rank
     own = "" if rank == 0 else f".{rank}"
     # A run that goes on with more processes than before gives the new ones a fresh start.

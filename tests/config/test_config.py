@@ -7,9 +7,17 @@ from pathlib import Path
 import pytest
 
 from qsft_robot.config.acting import ActingConfig
+from qsft_robot.config.critic import CriticConfig
 from qsft_robot.config.data import DataConfig
 from qsft_robot.config.json_form import from_json, to_json
-from qsft_robot.config.methods import ILQLConfig, QSFTConfig
+from qsft_robot.config.methods import (
+    AdvantageConditionedConfig,
+    AdvantageWeightedConfig,
+    CQLConfig,
+    ILQLConfig,
+    QSFTConfig,
+    TokenQConfig,
+)
 from qsft_robot.config.model import ModelConfig
 from qsft_robot.config.tokenizer import TokenizerConfig
 from qsft_robot.config.train import OptimConfig, TrainConfig
@@ -50,6 +58,10 @@ KEYS = {"state_keys": ("proprio",)}
             {"targets": "ema", "lam": 0.0, "balance": "weighted"},
             "--qsft.backup max or soft",
         ),
+        (AdvantageWeightedConfig, {"expectile": 0.2}, "--advantage-weighted.expectile"),
+        (AdvantageConditionedConfig, {"members": 0}, "--advantage-conditioned.members"),
+        (CQLConfig, {"conservatism": -1.0}, "--cql.conservatism"),
+        (TokenQConfig, {"ema_rate": 0.0}, "--q-transformer.ema-rate"),
         (ILQLConfig, {"expectile": 0.2}, "--ilql.expectile"),
         (ActingConfig, {"k": -1.0}, "--acting.k"),
         (ActingConfig, {"temperature": -1.0}, "--acting.temperature"),
@@ -129,3 +141,17 @@ def test_a_batch_has_room_for_the_policy_term(share):
 def test_a_number_of_logs_is_at_least_one(count):
     with pytest.raises(ValueError, match=r"--data\.max-episodes must be at least 1"):
         DataConfig(state_keys=("proprio",), max_episodes=count)
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [
+        ({"critic": CriticConfig(updates=5)}, "--critic.dropout 0"),
+        ({"method": "advantage_weighted"}, "--advantage-weighted.dropout 0"),
+    ],
+)
+def test_threads_share_no_dropout_of_a_critic(changes, flag):
+    parallel = {"optim": OptimConfig(parallel=2), "model": ModelConfig(dropout=0.0)}
+    with pytest.raises(ValueError, match=flag):
+        TrainConfig(**parallel, **changes)
+    TrainConfig(**parallel)

@@ -30,7 +30,15 @@ METHODS = {
     "ilql": {"method": "ilql", "acting__rule": "advantage", "tokenizer__horizon": 3},
     "soft": {"qsft__backup": "soft", "qsft__lam": 0.5},
     "sft": {"method": "sft", "tokenizer__horizon": 3},
-}
+    "q_transformer": {"method": "q_transformer", "acting__rule": "value", "tokenizer__horizon": 3},
+    "advantage_weighted": {
+        "method": "advantage_weighted", "advantage_weighted__dropout": 0.0, "tokenizer__horizon": 3,
+    },
+    "by_value": {
+        "method": "filtered_sft_by_value", "filtered_by_value__dropout": 0.0,
+        "tokenizer__horizon": 3,
+    },
+}  # fmt: skip
 # Runs both ends of the comparison: whole, and stopped and resumed.
 SCRIPT = """
 import json, sys

@@ -361,4 +361,4 @@ def check_commands(world: World) -> None:
                 hand = hand + SCALE * (value if extra is None else extra)[:3]
         if what == "sent":
             place = (value if extra is None else extra).astype(float)
-        before, first = value.astype(float), False
+        before, first, believed = value.astype(float), False, None
