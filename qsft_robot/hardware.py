@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import sys
 import time
@@ -72,10 +73,12 @@ def bfloat16_units() -> set[str] | None:
     return set(lines[0].split()) & _BFLOAT16_FLAGS if lines else None
 
 
+@functools.cache
 def bfloat16_ratio() -> float:
     """Processor time of a small product and a small convolution, with their gradients, under
     bfloat16 autocast, in units of float32's. Other processes do not change it much: the thread's
-    own time counts, and the least of a few runs."""
+    own time counts, and the least of a few runs. Timed once a process, so that two runs in it
+    take the same precision; near the bound two processes may not."""
     import torch
 
     threads, state = torch.get_num_threads(), torch.get_rng_state()

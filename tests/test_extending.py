@@ -19,6 +19,7 @@ EXAMPLES = {
 }
 COLLECT = """
 from pathlib import Path
+from qsft_robot.files import sha256_of
 from qsft_robot.rollouts.collect import CollectPart, collect
 parts = [CollectPart(30, {"expert": 0.5, "other_way": 0.5}, 0.2)]
 collect({"env_name": "line", "env_kwargs": {}}, Path("logs.hdf5"), parts, workers=1)
@@ -90,7 +91,7 @@ def test_a_method_a_simulator_and_a_tokenizer_of_others_go_all_the_way(home: Pat
     ]
     steps = ["--optim.behavior-steps", "60", "--optim.value-steps", "60"]
     run(home, *cli, "train", *settings, *steps, "--out", "run")
-    weights = (home / "run" / "policy" / "weights.safetensors").read_bytes()
+    weights = sha256_of(home / "run" / "policy" / "weights.safetensors")
     stopped = """
 import shutil
 from pathlib import Path
@@ -102,7 +103,7 @@ train(config, stop_after=70)
 """
     run(home, "-c", stopped)
     run(home, *cli, "train", "--resume", "again")
-    assert (home / "again" / "policy" / "weights.safetensors").read_bytes() == weights
+    assert sha256_of(home / "again" / "policy" / "weights.safetensors") == weights
     run(home, *cli, "export", "run")
     run(home, *cli, "evaluate", "run", "--episodes", "20", "--workers", "1")
     summary = json.loads((home / "run/evaluation/policy/summary.json").read_text())

@@ -67,7 +67,8 @@ class PretrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     # Updates between two validations, each followed by a checkpoint.
     valid_every: int = 500
-    # The same seed and settings give the same weights, to the bit, on one machine.
+    # The same seed and settings give the same weights, to the bit, on one machine; a precision
+    # of auto is timed, and two processes may not agree: pretraining.json names the one taken.
     seed: int = 0
 
     def __post_init__(self) -> None:

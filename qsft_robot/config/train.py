@@ -120,7 +120,8 @@ class TrainConfig:
     acting: ActingConfig = field(default_factory=ActingConfig)
     # The optimizer of both stages.
     optim: OptimConfig = field(default_factory=OptimConfig)
-    # The same seed, data and settings give the same weights, to the bit, on one machine.
+    # The same seed, data and settings give the same weights, to the bit, on one machine (the
+    # precision is a setting: config.json names the one that auto took).
     seed: int = 0
     # Where to train: auto (cuda, mps or cpu, the first that is here), cpu, cuda, cuda:1, ...
     device: str = "auto"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import filecmp
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -20,7 +22,7 @@ def test_a_run_with_a_critic_resumes_to_the_same_bits_in_any_stage(config, tmp_p
     for stop in (7, 10, 12, None):
         train(resume_config(parts.out), resume=True, stop_after=stop)
     a, b = (run / "checkpoint/weights.safetensors" for run in (whole.out, parts.out))
-    assert a.read_bytes() == b.read_bytes()
+    assert filecmp.cmp(a, b, shallow=False)
     weights = load_file(a)
     assert any(name.startswith("critic.") for name in weights)
     plain = config(out=tmp_path / "plain", method=method)
@@ -40,7 +42,7 @@ def test_a_policy_beside_a_critic_resumes_to_the_same_bits_and_acts(config, tmp_
     train(parts, stop_after=7)
     train(resume_config(parts.out), resume=True)
     a, b = (run / "checkpoint/weights.safetensors" for run in (whole.out, parts.out))
-    assert a.read_bytes() == b.read_bytes()
+    assert filecmp.cmp(a, b, shallow=False)
     policy = load_policy(whole.out / "policy")
     assert policy.networks.critic is None  # nothing chooses by it
     assert policy.networks.value is not None
@@ -56,7 +58,7 @@ def test_q_learning_by_tokens_resumes_to_the_same_bits_and_acts_without_phi(
     train(parts, stop_after=7)
     train(resume_config(parts.out), resume=True)
     a, b = (run / "checkpoint/weights.safetensors" for run in (whole.out, parts.out))
-    assert a.read_bytes() == b.read_bytes()
+    assert filecmp.cmp(a, b, shallow=False)
     policy = load_policy(whole.out / "policy")
     assert policy.networks.behavior is None
     assert policy.decider.has_value
