@@ -32,6 +32,7 @@ from qsft_robot.presets.look_up import (
 )
 from qsft_robot.printed_text import command, one_line, printable, say
 from qsft_robot.trust import ALLOW_DOWNLOADS, TRUST_REMOTE_CODE, Trust
+from qsft_robot.verbs.compare import compare
 from qsft_robot.verbs.convert import export_lerobot, import_lerobot, merge, relabel
 from qsft_robot.verbs.data import collect, generate, inspect, playback
 from qsft_robot.verbs.flag_words import (
@@ -44,7 +45,7 @@ from qsft_robot.verbs.flag_words import (
     use_threads,
 )
 from qsft_robot.verbs.flat import import_npz
-from qsft_robot.verbs.learn import export, info, report
+from qsft_robot.verbs.learn import demo, export, info, report
 from qsft_robot.verbs.robot import run
 from qsft_robot.verbs.serve import serve
 from qsft_robot.verbs.tokens import fit_tokenizer
@@ -223,22 +224,6 @@ def _evaluation_folder(run: Path) -> Path:
     return run.parent / ("evaluation" if inside else f"{run.name}.evaluation")
 
 
-def demo(
-    out: Path = Path("runs/demo"), quick: bool = False, seed: int = 0, device: str = "auto"
-) -> None:
-    """Run the whole job on the embedded simulator: collect, train three ways, evaluate, report.
-
-    Args:
-        out: Folder of the results; an earlier demo there is replaced.
-        quick: A minute's walk through every step; too short to learn anything.
-        seed: Seed of the logs and of training.
-        device: Where to train: auto (cuda, mps or cpu, the first that is here), cpu, cuda, ...
-    """
-    from qsft_robot.verbs.demo import run_demo
-
-    run_demo(out, quick, seed, device)
-
-
 VERBS: dict[str, Callable[..., Any]] = {
     "generate": generate,
     "collect": collect,
@@ -252,6 +237,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "fit-tokenizer": fit_tokenizer,
     "train": train,
     "evaluate": evaluate,
+    "compare": compare,
     "export": export,
     "report": report,
     "serve": serve,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
 import numpy as np
 
@@ -74,6 +74,123 @@ def seed_interval(
     tail = (1 - confidence) / 2 * mass[-1]
     low, high = np.searchsorted(mass, (tail, mass[-1] - tail))
     return float(rates[low]), float(rates[high])
+
+
+def paired_difference(
+    only_first: int, only_second: int, n: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Tango's score interval of the difference (first minus second) of two success rates on the
+    same `n` episodes, of which one policy alone succeeded in `only_first` and `only_second`.
+
+    Its ends are the differences whose score test does not reject; that of 0 is McNemar's without
+    correction (Tango, Statistics in Medicine 17, 1998). ValueError unless the counts fit in `n`.
+    """
+    if n < 1 or min(only_first, only_second) < 0 or only_first + only_second > n:
+        raise ValueError(f"no {only_first} and {only_second} of {n} pairs of episodes")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    seen = (only_first - only_second) / n
+
+    def score(gap: float) -> float:
+        # The most likely share of pairs in which the second alone succeeds, given the gap.
+        linear = (2 * n - only_first + only_second) * gap - only_first - only_second
+        root = math.sqrt(max(0.0, linear**2 + 8 * n * only_second * gap * (1 - gap)))
+        second = (root - linear) / (4 * n)
+        variance = max(0.0, n * (2 * second + gap * (1 - gap)))
+        above = n * (seen - gap)
+        return math.copysign(math.inf, above) if variance == 0 else above / math.sqrt(variance)
+
+    ends = []
+    for edge, sign in ((-1.0, 1), (1.0, -1)):
+        inner, outer = seen, edge
+        for _ in range(60):
+            middle = (inner + outer) / 2
+            if sign * score(middle) < z:
+                inner = middle
+            else:
+                outer = middle
+        ends.append(edge if seen == edge else (inner + outer) / 2)
+    return ends[0], ends[1]
+
+
+def pairs_to_decide(only_first: int, only_second: int, n: int, power: float = 0.8) -> int | None:
+    """How many paired episodes McNemar's test at the 5 % level needs, to find in `power` of all
+    cases a difference as large as the one seen in `n` (Connor, Biometrics 43, 1987); None where
+    none was seen."""
+    gap, apart = (only_first - only_second) / n, (only_first + only_second) / n
+    if gap == 0:
+        return None
+    normal = NormalDist()
+    sides = normal.inv_cdf(0.975) * math.sqrt(apart)
+    sides += normal.inv_cdf(power) * math.sqrt(max(0.0, apart - gap * gap))
+    return math.ceil((sides / gap) ** 2)
+
+
+@dataclass(frozen=True)
+class RunsApart:
+    """How far the mean rates of two groups of training runs lie apart."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    more_runs: int | None  # a side, to show as much with power .8; None where no difference is
+
+
+def runs_apart(
+    first: Sequence[float], second: Sequence[float], n: int, confidence: float = 0.95
+) -> RunsApart:
+    """Student's two-sample t over training runs, whose success rates are of `n` episodes each.
+
+    A run varies by what the runs of a side did (pooled over the sides), and at least by what `n`
+    episodes must. ValueError below three runs, among which nothing varies.
+    """
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    freedom = len(a) + len(b) - 2
+    if not len(a) or not len(b) or freedom < 1:
+        raise ValueError(f"{len(a)} and {len(b)} training runs: three are needed in all")
+    difference = float(a.mean() - b.mean())
+    within = (((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum()) / freedom
+    # Laplace's rule keeps what no episode showed from being certain.
+    rates = [(x.sum() * n + 1) / (len(x) * n + 2) for x in (a, b)]
+    spread = max(float(within), fmean(rate * (1 - rate) / n for rate in rates))
+    error = math.sqrt(spread * (1 / len(a) + 1 / len(b)))
+    reach = student_quantile(confidence, freedom) * error
+    normal = NormalDist()
+    needed = 2 * spread * (normal.inv_cdf(0.975) + normal.inv_cdf(0.8)) ** 2
+    more = math.ceil(needed / difference**2) if difference else None
+    return RunsApart(
+        difference,
+        max(-1.0, difference - reach),
+        min(1.0, difference + reach),
+        1 - student_within(abs(difference) / error, freedom),
+        None if more is None else max(0, more - min(len(a), len(b))),
+    )
+
+
+def student_within(t: float, freedom: int) -> float:
+    """The probability that Student's t of so many degrees of freedom lies in [-t, t], by the finite
+    sums of whole degrees (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
+    angle = math.atan(t / math.sqrt(freedom))
+    even = freedom % 2 == 0
+    term = total = 1.0 if even else math.cos(angle)
+    for k in range(2 if even else 3, freedom, 2):
+        term *= math.cos(angle) ** 2 * ((k - 1) / k)
+        total += term
+    if even:
+        return math.sin(angle) * total
+    series = math.sin(angle) * total if freedom > 1 else 0.0
+    return 2 / math.pi * (angle + series)
+
+
+def student_quantile(confidence: float, freedom: int) -> float:
+    """The t whose [-t, t] has this probability."""
+    low, high = 0.0, 1e6
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high) if student_within(middle, freedom) < confidence else (low, middle)
+        )
+    return high
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

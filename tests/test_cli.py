@@ -32,6 +32,7 @@ HELP = {
     "export-lerobot": ("PATH", "--out", "--state-keys", "--task", "--fps", "--codec"),
     "train": ("--preset", "--resume", "--out", "--method", "--data.path", "--qsft.lam", "--device"),
     "evaluate": ("PATH", "--episodes", "--acting", "--videos", "--workers", "--run-to-limit"),
+    "compare": ("PATH", "--against", "--accept", "--json", "--page"),
     "fit-tokenizer": ("PATH", "--kind", "--horizon", "--out", "--plot"),
     "export": ("PATH", "--out", "--acting"),
     "report": ("PATH",),

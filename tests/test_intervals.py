@@ -6,8 +6,12 @@ import pytest
 from qsft_robot.intervals import (
     interquartile_mean,
     mcnemar,
+    paired_difference,
+    pairs_to_decide,
     probability_of_improvement,
+    runs_apart,
     seed_interval,
+    student_quantile,
     wilson,
 )
 
@@ -87,3 +91,47 @@ def test_aggregates():
     for refused in (lambda: interquartile_mean([]), lambda: seed_interval([1], [])):
         with pytest.raises(ValueError, match=r"no values|numbers of"):
             refused()
+
+
+def test_the_paired_interval_has_the_published_values_and_mirrors():
+    # Airway hyper-responsiveness, 1 against 7 of 21 pairs (Fagerland, Lydersen and Laake, 2014).
+    low, high = paired_difference(1, 7, 21)
+    assert (low, high) == pytest.approx((-0.517, -0.026), abs=5e-4)
+    assert paired_difference(7, 1, 21) == pytest.approx((-high, -low), abs=1e-12)
+
+
+def test_pairs_that_all_agree_leave_the_interval_of_no_event():
+    z2 = 1.959963984540054**2
+    bound = z2 / (44 + z2)  # Wilson's for 0 of 44
+    assert paired_difference(0, 0, 44) == pytest.approx((-bound, bound), abs=1e-9)
+
+
+@pytest.mark.parametrize(("first", "second"), [(20, 8), (16, 6), (15, 5), (12, 5), (9, 2)])
+def test_the_paired_interval_leaves_out_zero_as_mcnemars_score_does(first, second):
+    low, _ = paired_difference(first, second, 100)
+    assert (low > 0) == ((first - second) / math.sqrt(first + second) > 1.959963984540054)
+
+
+def test_students_t_has_its_table():
+    table = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 10: 2.228, 30: 2.042}
+    for freedom, t in table.items():
+        assert student_quantile(0.95, freedom) == pytest.approx(t, abs=5e-4)
+
+
+def test_runs_vary_at_least_by_what_their_episodes_must():
+    alike = runs_apart([0.5, 0.5, 0.5], [0.4, 0.4, 0.4], 100)
+    error = math.sqrt((0.25 + 0.24) / 2 / 100 * 2 / 3)
+    assert alike.high - alike.low == pytest.approx(2 * 2.776 * error, rel=2e-3)
+    assert 0 < runs_apart([0.0, 0.0], [0.0, 0.0], 50).high < 0.1
+    with pytest.raises(ValueError, match="three are needed"):
+        runs_apart([0.5], [0.4], 100)
+
+
+def test_as_many_pairs_as_are_asked_for_reach_the_power():
+    first, second, n = 20, 10, 100
+    needed = pairs_to_decide(first, second, n)
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(needed, [first / n, second / n, 1 - (first + second) / n], 400)
+    found = np.mean([mcnemar(int(a), int(b)) < 0.05 for a, b, _ in drawn])
+    assert 0.7 < found < 0.88
+    assert pairs_to_decide(4, 4, n) is None

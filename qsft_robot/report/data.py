@@ -124,7 +124,8 @@ def _read_training(run: Path, name: str, folder: Path) -> Training | None:
     return Training(name, settings, read_lines(metrics), value, outcome, success, split)
 
 
-def _read_evaluation(run: Path, name: str, folder: Path) -> Evaluation:
+def read_evaluation(run: Path, name: str, folder: Path) -> Evaluation:
+    """One folder as `evaluate` writes it; ValueError names the file and the entry that is wrong."""
     path = contained(run, folder / "summary.json")
     summary = read_json(path)
     if not isinstance(summary, dict):
@@ -134,7 +135,10 @@ def _read_evaluation(run: Path, name: str, folder: Path) -> Evaluation:
         raise ValueError(
             f"{path}: no {sorted(missing)}; it has {sorted(summary)}. Evaluate again to fix it."
         )
-    _check_rate(path, "", summary, "success_rate")
+    if all(summary[key] is None for key in ("success_rate", "low", "high")):
+        _number(path, "n", summary["n"])  # the environment tells no success
+    else:
+        _check_rate(path, "", summary, "success_rate")
     for key in ("success_last", "refused_commands"):
         if isinstance(summary.get(key), dict):
             _check_rate(path, f"{key}.", summary[key], "rate")
@@ -190,7 +194,7 @@ def read_run(folder: str | Path) -> Run:
             label = (
                 name if name and path.parent.name == "policy" else " / ".join(filter(None, parts))
             )
-            evaluations.append(_read_evaluation(folder, label, path.parent))
+            evaluations.append(read_evaluation(folder, label, path.parent))
     if not trainings and not evaluations:
         raise ValueError(
             f"{folder}: nothing to report: no {METRICS}, {CONFIG} or "

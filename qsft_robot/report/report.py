@@ -45,16 +45,7 @@ def write_report(run_folder: str | Path) -> Path:
 
 
 def _page(run: Run) -> Iterator[str]:
-    style = Path(__file__).with_name("report.css").read_text()
-    title = escape(f"{run.folder.resolve().name} · qsft-robot run")
-    yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    # Nothing is fetched: the page itself forbids it.
-    yield (
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "style-src 'unsafe-inline'; media-src data:; img-src data:\">"
-    )
-    yield f"<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>"
+    yield from page_head(f"{run.folder.resolve().name} · qsft-robot run")
     yield f"<h1>{escape(run.folder.resolve().name)}</h1>"
     yield from _subtitle(run)
     yield from _success(run)
@@ -62,6 +53,19 @@ def _page(run: Run) -> Iterator[str]:
     yield from _rollouts(run)
     yield from _settings(run)
     yield "</body>\n</html>\n"
+
+
+def page_head(title: str) -> Iterator[str]:
+    """The beginning of a page of ours, up to its first heading."""
+    style = Path(__file__).with_name("report.css").read_text()
+    yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    # Nothing is fetched: the page itself forbids it.
+    yield (
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "style-src 'unsafe-inline'; media-src data:; img-src data:\">"
+    )
+    yield f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>"
 
 
 def _missing(what: str, command: str) -> str:

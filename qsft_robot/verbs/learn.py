@@ -1,4 +1,4 @@
-"""Verbs of the command line that look at or hand on what was learned: export, report, info."""
+"""Verbs of the command line for what was learned: export, report, info, demo."""
 
 from __future__ import annotations
 
@@ -96,3 +96,19 @@ def info(what: Positional[str] = "versions") -> None:
         code = {k: x for k, x in description["tokenizer"].items() if not isinstance(x, list)}
         pprint({**{key: description[key] for key in keep}, "tokenizer": code}, expand_all=True)
         print(f"{count_parameters(Path(what)):,} parameters")
+
+
+def demo(
+    out: Path = Path("runs/demo"), quick: bool = False, seed: int = 0, device: str = "auto"
+) -> None:
+    """Run the whole job on the embedded simulator: collect, train three ways, evaluate, report.
+
+    Args:
+        out: Folder of the results; an earlier demo there is replaced.
+        quick: A minute's walk through every step; too short to learn anything.
+        seed: Seed of the logs and of training.
+        device: Where to train: auto (cuda, mps or cpu, the first that is here), cpu, cuda, ...
+    """
+    from qsft_robot.verbs.demo import run_demo
+
+    run_demo(out, quick, seed, device)

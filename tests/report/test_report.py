@@ -178,6 +178,15 @@ def test_text_tasks_are_told_by_kind_and_rivals_are_of_the_same_split(tmp_path: 
     assert "60 % (38.7 % to 78.1 %), 12 of 20" in row
 
 
+def test_an_environment_that_tells_no_success_is_reported(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, "untold", 5)
+    file = tmp_path / "evaluation" / "untold" / "summary.json"
+    summary = json.loads(file.read_text())
+    untold = dict.fromkeys(("success_rate", "low", "high", "success_any", "success_last"))
+    file.write_text(json.dumps(summary | untold))
+    assert "tells no success" in write_report(tmp_path).read_text()
+
+
 def test_instructions_and_names_are_escaped(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "run", "a<script>alert(1)<", 7, n=20, films=1)
     page = write_report(tmp_path / "run").read_text()
