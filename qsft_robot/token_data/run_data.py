@@ -21,7 +21,7 @@ from qsft_robot.logs.ends import OUTCOME, UNTOLD, untold_note
 from qsft_robot.logs.image_convention import ENTRY as IMAGE_CONVENTION
 from qsft_robot.logs.image_convention import image_convention
 from qsft_robot.logs.ranges import LogRanges
-from qsft_robot.logs.reader import read_env_args, read_episodes
+from qsft_robot.logs.reader import read_episodes
 from qsft_robot.logs.summary import rare_success
 from qsft_robot.logs.validate import check_cameras
 from qsft_robot.normalize import NormStats
@@ -178,12 +178,12 @@ def discount_note(config: TrainConfig, data: RunData) -> str | None:
     )
 
 
-def data_notes(config: TrainConfig, data: RunData) -> list[str]:
-    """What to say of the logs before training: their discount, outcomes and environment."""
+def data_notes(config: TrainConfig, data: RunData, env_name: str | None) -> list[str]:
+    """Notes on the logs before training: their discount, outcomes and environment."""
     path, steps = config.data.path, data.train.steps.tolist()
     untold = untold_note(data.untold, data.summary["episodes"]) if data.untold else None
     rare = rare_success(int(data.train.success.sum()), steps)
-    unknown = unknown_environment(read_env_args(path).get("env_name"))
+    unknown = unknown_environment(env_name)
     found = [f"note: {path}: {words}" for words in (untold, rare, unknown) if words is not None]
     discount = discount_note(config, data)
     return found if discount is None else [discount, *found]

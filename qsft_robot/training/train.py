@@ -123,10 +123,10 @@ def _run_stages(
     with workers.main_first():
         data = on_tower_features(config, data, model)
     if workers.is_main:
-        for note in data_notes(config, data):
+        env_args = description.get("env_args") or {}
+        for note in data_notes(config, data, env_args.get("env_name")):
             say(note, sys.stderr)
-        told = (description.get("env_args") or {}).get(IMAGE_CONVENTION)
-        if upside_down := upside_down_note(told):
+        if upside_down := upside_down_note(env_args.get(IMAGE_CONVENTION)):
             say(f"note: {config.data.path}: {upside_down}", sys.stderr)
         run.mkdir(parents=True, exist_ok=True)
         # The precision that was taken, so that a resume is exact anywhere; the device as asked.

@@ -1,9 +1,11 @@
+import json
 import shutil
 
 import h5py
 import numpy as np
 import pytest
 
+from qsft_robot.cli import main
 from qsft_robot.config.data import DataConfig
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.logs.writer import write_demonstrations
@@ -84,7 +86,12 @@ def test_held_out_logs_have_to_keep_to_the_declared_returns(config, logs, tmp_pa
 
 @pytest.mark.parametrize("env_args", [{}, {"env_name": "my arm", "env_kwargs": None}])
 def test_logs_of_no_simulator_are_trained_on(tmp_path, env_args):
-    found = described(tmp_path / "logs.hdf5", env_args)
+    path, run = tmp_path / "logs.hdf5", tmp_path / "run"
+    described(path, env_args)
+    small = "--model.width 16 --model.depth 1 --optim.behavior-steps 1 --optim.value-steps 1"
+    words = f"--method sft --data.state-keys state --optim.batch-size 4 {small}"
+    assert main(["train", *words.split(), "--data.path", str(path), "--out", str(run)]) == 0
+    found = json.loads((run / "policy" / "policy.json").read_text())
     assert found["env_args"] == {k: x for k, x in env_args.items() if x is not None}
     assert found["action"]["control_hz"] is None
 
