@@ -45,6 +45,7 @@ from qsft_robot.verbs.flag_words import (
     use_threads,
 )
 from qsft_robot.verbs.flat import import_npz
+from qsft_robot.verbs.label import label
 from qsft_robot.verbs.learn import demo, export, info, report
 from qsft_robot.verbs.robot import run
 from qsft_robot.verbs.serve import serve
@@ -231,6 +232,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "playback": playback,
     "merge": merge,
     "relabel": relabel,
+    "label": label,
     "import-npz": import_npz,
     "import-lerobot": import_lerobot,
     "export-lerobot": export_lerobot,

@@ -27,6 +27,7 @@ HELP = {
     "playback": ("PATH", "--demo", "--video"),
     "merge": ("PATH", "--out", "--env-args-from", "--common-keys"),
     "relabel": ("PATH", "--out", "--success", "--failure", "--failure-end"),
+    "label": ("PATH", "--out", "--lerobot", "--rlinf", "--also", "--steps"),
     "import-npz": ("PATH", "--out", "--env", "--rewards", "--success-reward", "--max-length"),
     "import-lerobot": ("PATH", "--out", "--cameras", "--image-size", "--task", "--success"),
     "export-lerobot": ("PATH", "--out", "--state-keys", "--task", "--fps", "--codec"),

@@ -37,6 +37,8 @@ LIGHT = [
     "qsft_robot.report.report",
     "qsft_robot.compare.comparison",
     "qsft_robot.compare.page",
+    "qsft_robot.labeling.label",
+    "qsft_robot.verbs.label",
     "qsft_robot.verbs.compare",
     "qsft_robot.build",
     "qsft_robot.cli",

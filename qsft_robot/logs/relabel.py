@@ -42,7 +42,7 @@ def relabel(
     path, out = Path(path), Path(out)
     with open_demonstrations(path) as file:
         good, bad = _named(file, success), _named(file, failure)
-        _check_own(file, [*good, *bad])
+        check_own(file, [*good, *bad])
     both = [name for name in good if name in bad]
     if both:
         raise ValueError(f"{path}: {both[0]} is called a success and a failure.")
@@ -78,7 +78,7 @@ def _named(file: h5py.File, words: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _check_own(file: h5py.File, names: Sequence[str]) -> None:
+def check_own(file: h5py.File, names: Sequence[str]) -> None:
     """ValueError where a log is no good log, or is not this file's own: what is written to a link's
     target would change another log, or another file."""
     for name in names:
@@ -86,7 +86,7 @@ def _check_own(file: h5py.File, names: Sequence[str]) -> None:
         link = file["data"].get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
             raise ValueError(
-                f"{file.filename}: data/{name} is a link, and what it leads to would be relabelled "
+                f"{file.filename}: data/{name} is a link, and what it leads to would be changed "
                 "too. Make a file of its own first (qsft-robot merge)."
             )
 

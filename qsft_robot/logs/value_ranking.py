@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from qsft_robot.types import Episode, LoadedPolicy, Observation, is_image
 _LAST = 3
 # Logs that are decided side by side.
 _TOGETHER = 64
+# Bytes of observations after which no further log joins them.
+_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def rank_by_value(
     ValueError for a policy without V, and for text commands.
     """
     masks = read_masks(path)
-    trained = [_trained_on(policy, masks) for policy in policies]
+    trained = [trained_on(policy, masks) for policy in policies]
     everything: dict[str, list[tuple[np.ndarray, np.ndarray, bool]]] = {}
     outcomes: dict[str, bool] = {}
     for policy, known in zip(policies, trained, strict=True):
@@ -91,7 +92,7 @@ def _judged(
     return asked[0][0][-shortest:], values, bool(held_out)
 
 
-def _trained_on(
+def trained_on(
     policy: LoadedPolicy, masks: Mapping[str, Collection[str]]
 ) -> Collection[str] | None:
     """Names of the logs that a policy learned from, None where it may be all."""
@@ -102,35 +103,54 @@ def _trained_on(
 
 
 def values_of(
-    policy: LoadedPolicy, path: str | Path, filter_key: str | None = None
+    policy: LoadedPolicy,
+    path: str | Path,
+    filter_key: str | None = None,
+    every_row: bool = False,
 ) -> Iterator[tuple[Episode, np.ndarray, np.ndarray]]:
-    """Each log, the steps [k] at which the policy decides in it, and V there, float [k]."""
+    """Each log, the steps [k] at which the policy decides in it, and V there, float [k]; with
+    `every_row` V of every observation row, [t + 1], each with the history that it had."""
     about = policy.description
     keys = [*about["state_keys"], *about["cameras"]]
     episodes = iter_episodes(path, keys=keys, filter_key=filter_key, action_scale=ANY_SCALE)
     # So far the frames of a history lie apart.
-    stride = stride_of(about) if about["model"]["config"]["history"] > 1 else 1
-    while together := list(islice(episodes, _TOGETHER)):
+    stride = stride_of(about) if about["model"]["config"]["history"] > 1 and not every_row else 1
+    for together in _together(episodes):
         if together[0].has_commands:
-            raise ValueError(f"{path}: logs of text commands are not ranked by V.")
-        yield from _decide(policy, together, stride)
+            raise ValueError(f"{path}: V is not computed over logs of text commands.")
+        yield from _decide(policy, together, stride, every_row)
+
+
+def _together(episodes: Iterator[Episode]) -> Iterator[list[Episode]]:
+    """Logs to decide side by side: so many, and no more than fit in memory."""
+    group: list[Episode] = []
+    size = 0
+    for episode in episodes:
+        group.append(episode)
+        size += sum(x.nbytes for x in episode.observations.values())
+        if len(group) == _TOGETHER or size >= _BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _decide(
-    policy: LoadedPolicy, episodes: Sequence[Episode], stride: int
+    policy: LoadedPolicy, episodes: Sequence[Episode], stride: int, last_row: bool
 ) -> Iterator[tuple[Episode, np.ndarray, np.ndarray]]:
     memories = [policy.begin_episode(0) for _ in episodes]
     values: list[list[float]] = [[] for _ in episodes]
-    for step in range(0, max(map(len, episodes)), stride):
-        going = [i for i, episode in enumerate(episodes) if step < len(episode)]
+    rows = [len(episode) + last_row for episode in episodes]
+    for step in range(0, max(rows), stride):
+        going = [i for i, count in enumerate(rows) if step < count]
         seen = [_row(episodes[i], step) for i in going]
         for i, decision in zip(
             going, policy.infer_batch(seen, [memories[i] for i in going]), strict=True
         ):
             if decision.value is None:
                 raise ValueError(
-                    f"the policy ({policy.description['method']}) has no V: rank logs with one "
-                    "that was trained with values, by --method qsft."
+                    f"the policy ({policy.description['method']}) has no V: take one that was "
+                    "trained with values, by --method qsft."
                 )
             values[i].append(decision.value)
     for episode, told in zip(episodes, values, strict=True):
