@@ -193,6 +193,19 @@ def student_quantile(confidence: float, freedom: int) -> float:
     return high
 
 
+def mean_interval(
+    mean: float, deviation: float, n: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Student's interval of a mean of n independent numbers with this standard deviation (with
+    n - 1 below it); the whole line for one number. ValueError for none."""
+    if n < 1:
+        raise ValueError("no mean of no numbers")
+    if n == 1:
+        return -math.inf, math.inf
+    half = student_quantile(confidence, n - 1) * deviation / math.sqrt(n)
+    return mean - half, mean + half
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """The two-sided exact p-value of McNemar's test on paired episodes, from the numbers of pairs
     in which one policy alone succeeded; 1 where there is none."""

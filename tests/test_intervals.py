@@ -6,6 +6,7 @@ import pytest
 from qsft_robot.intervals import (
     interquartile_mean,
     mcnemar,
+    mean_interval,
     paired_difference,
     pairs_to_decide,
     probability_of_improvement,
@@ -135,3 +136,15 @@ def test_as_many_pairs_as_are_asked_for_reach_the_power():
     found = np.mean([mcnemar(int(a), int(b)) < 0.05 for a, b, _ in drawn])
     assert 0.7 < found < 0.88
     assert pairs_to_decide(4, 4, n) is None
+
+
+def test_the_interval_of_a_mean_covers_it_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(3.0, 2.0, (4000, 3))
+    held = 0
+    for row in draws:
+        low, high = mean_interval(float(row.mean()), float(row.std(ddof=1)), 3)
+        held += low <= 3.0 <= high
+    assert 0.94 < held / len(draws) < 0.96
+    assert mean_interval(1.0, 0.0, 1) == (-math.inf, math.inf)
+    with pytest.raises(ValueError, match="no mean"):
+        mean_interval(0.0, 0.0, 0)

@@ -21,12 +21,19 @@ class CommandTokenizer:
 
     Actions are text, object [b, 1] of str (horizon 1, action_dim 0). By itself the tokenizer takes
     any words in any order; `within` binds it to the commands that may be given in each row.
-    `free`: policies decode with the tokenizer by itself.
+    `free`: policies decode with the tokenizer by itself. `closed`: the only commands that it then
+    says, whichever row it is.
     """
 
     kind: ClassVar[str] = "commands"
 
-    def __init__(self, words: Sequence[str], n_tokens: int, free: bool = False) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        n_tokens: int,
+        free: bool = False,
+        closed: Sequence[str] = (),
+    ) -> None:
         if n_tokens < 2:
             raise ValueError(
                 f"a command needs a word and its end, so n_tokens >= 2, got {n_tokens}."
@@ -37,18 +44,33 @@ class CommandTokenizer:
                 "a word vocabulary is one or more different words without spaces, got "
                 f"{wrong[:3] or list(words)[:5]}."
             )
-        self.words, self.free = tuple(words), free
+        self.words, self.closed = tuple(words), tuple(closed)
+        self.free = free or bool(self.closed)
         self._n = n_tokens
         self._id_of = {word: i + 1 for i, word in enumerate(words)}
         self._known: dict[str, Array | None] = {}
         self._sets: dict[str, Array] = {}
+        # What may follow each beginning of a closed command: ids as bytes -> bool [v].
+        self._after: dict[bytes, Array] = {}
+        for command in self.closed:
+            ids = self._ids(command)
+            if ids is None:
+                raise ValueError(self._reason(command))
+            for i in range(n_tokens):
+                none = np.zeros(self.vocab_size, bool)
+                self._after.setdefault(ids[:i].tobytes(), none)[ids[i]] = True
 
     @classmethod
-    def fit(cls, commands: Iterable[str], *, free: bool = False, **_: object) -> CommandTokenizer:
-        """The words of all commands, in alphabetical order, and places for the longest one."""
-        split = [command.split() for command in dict.fromkeys(commands)]
+    def fit(
+        cls, commands: Iterable[str], *, free: bool = False, closed: bool = False, **_: object
+    ) -> CommandTokenizer:
+        """The words of all commands, in alphabetical order, and places for the longest one.
+        `closed`: these commands are all that there are."""
+        known = list(dict.fromkeys(commands))
+        split = [command.split() for command in known]
         words = sorted({word for command in split for word in command})
-        return cls(words, 1 + max((len(command) for command in split), default=0), free)
+        longest = max((len(command) for command in split), default=0)
+        return cls(words, 1 + longest, free, sorted(known) if closed else ())
 
     @property
     def vocab_size(self) -> int:
@@ -105,8 +127,11 @@ class CommandTokenizer:
 
     def legal_tokens(self, prefix: Int64[Array, "b i"]) -> Bool[Array, "b v"]:
         """Which ids may follow where any command may be given: a word first, then words or the end,
-        and after the end, or at the last place, only the end."""
+        and after the end, or at the last place, only the end. Of a closed tokenizer those that go
+        on to one of its commands; ValueError for a prefix that none of them has."""
         batch, position = self._position(prefix)
+        if self.closed:
+            return self._legal_closed(np.ascontiguousarray(prefix, np.int64))
         legal = np.ones((batch, self.vocab_size), bool)
         legal[:, END] = position > 0
         over = (prefix == END).any(1) | (position == self._n - 1)
@@ -140,12 +165,13 @@ class CommandTokenizer:
         return BoundCommands(self, sets, index)
 
     def to_json(self) -> dict[str, Any]:
-        """kind, words, n_tokens, free."""
+        """kind, words, n_tokens, free, and the closed commands where it has such."""
         return {
             "kind": self.kind,
             "words": list(self.words),
             "n_tokens": self._n,
             "free": self.free,
+            **({"closed": list(self.closed)} if self.closed else {}),
         }
 
     @classmethod
@@ -156,16 +182,30 @@ class CommandTokenizer:
                 f"This describes a tokenizer of kind {value.get('kind')!r}; "
                 f"{cls.__name__} reads kind {cls.kind!r}."
             )
-        return cls(value["words"], int(value["n_tokens"]), bool(value["free"]))
+        closed = value.get("closed", ())
+        return cls(value["words"], int(value["n_tokens"]), bool(value["free"]), closed)
 
     def __repr__(self) -> str:
-        return f"CommandTokenizer({len(self.words)} words, n_tokens={self._n}, free={self.free})"
+        of = f", {len(self.closed)} commands" if self.closed else f", free={self.free}"
+        return f"CommandTokenizer({len(self.words)} words, n_tokens={self._n}{of})"
 
     def _position(self, prefix: Array) -> tuple[int, int]:
         batch, position = prefix.shape
         if position >= self._n:
             raise ValueError(f"The prefix has {position} ids, but a decision has {self._n} tokens.")
         return batch, position
+
+    def _legal_closed(self, prefix: Array) -> Array:
+        found = np.empty((len(prefix), self.vocab_size), bool)
+        for row, ids in enumerate(prefix):
+            after = self._after.get(ids.tobytes())
+            if after is None:
+                raise ValueError(
+                    f"row {row}: the prefix {ids.tolist()} begins none of the "
+                    f"{len(self.closed)} commands."
+                )
+            found[row] = after
+        return found
 
     def _ids(self, command: str) -> Array | None:
         """Ids [n] of a command, or None where it can't be said."""

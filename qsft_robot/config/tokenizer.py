@@ -26,6 +26,9 @@ class TokenizerConfig:
     # Commands are decoded word by word as they come, not only those that the environment lists as
     # admissible.
     free: bool = False
+    # Commands are those that the logs hold, whole, and no others, in every state; needs no list of
+    # admissible ones.
+    closed: bool = False
     # Bins of each action dimension, or of each number of a spline; one number for all.
     n_bins: int = 256
     # Actions of one decision (chunk length), executed one after the other.
@@ -44,6 +47,11 @@ class TokenizerConfig:
     # on the logs.
     from_file: Annotated[Path | None, arg(name="from")] = None
 
+    @property
+    def reads_admissible(self) -> bool:
+        """Whether each decision is among the commands that its observation lists."""
+        return self.kind == "commands" and not (self.free or self.closed)
+
     def __post_init__(self) -> None:
         require(self.n_bins >= 2, "--tokenizer.n-bins must be at least 2.")
         require(self.horizon >= 1, "--tokenizer.horizon must be at least 1.")
@@ -51,10 +59,12 @@ class TokenizerConfig:
             self.kind != "commands" or self.horizon == 1,
             "--tokenizer.horizon is for the actions of an arm: a text command is decided alone.",
         )
-        require(
-            self.kind == "commands" or not self.free,
-            "--tokenizer.free says how text commands are decoded: use --tokenizer.kind commands.",
-        )
+        for name in ("free", "closed"):
+            require(
+                self.kind == "commands" or not getattr(self, name),
+                f"--tokenizer.{name} says how text commands are decoded: use --tokenizer.kind "
+                "commands.",
+            )
         for name, kind in _OF_KIND.items():
             require(
                 getattr(self, name) is None or self.kind == kind,

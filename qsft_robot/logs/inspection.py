@@ -159,7 +159,7 @@ def _of_actions(summary: DataSummary) -> list[Finding]:
         if ADMISSIBLE not in summary.keys:
             message = (
                 f"the actions are text commands, but there is no observation {ADMISSIBLE!r}: "
-                "training then needs --tokenizer.free."
+                "training then needs --tokenizer.free or --tokenizer.closed."
             )
             found.append(Finding("no-admissible", "warning", message))
         if summary.foreign_commands:

@@ -33,6 +33,7 @@ SIMULATORS: dict[str, str] = {
     "alfworld": "sim.alfworld",
     "alfworld_thor": "sim.alfworld.thor",
     "ogbench": "sim.ogbench",
+    "wordle": "sim.games.wordle",
     **dict.fromkeys(ROBOSUITE_TASKS, "sim.robosuite"),
 }
 
@@ -126,6 +127,14 @@ def _build(
     kwargs = _known_kwargs(name, part.ENVIRONMENT, kwargs)
     kinds = kinds_of(part.ENVIRONMENT)
     return part.ENVIRONMENT(**checked_arguments(f"env_kwargs of {name}", kinds, kwargs))
+
+
+def has_cameras(env_name: str) -> bool:
+    """Whether an environment takes `cameras` and `image_size`; True where it doesn't say."""
+    part = None if env_name.startswith(GYMNASIUM_PREFIX) else _part(env_name, "env")
+    if part is None or hasattr(part, "build_env"):
+        return True
+    return "cameras" in _arguments(part.ENVIRONMENT)
 
 
 def showing(env_args: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
@@ -244,14 +253,18 @@ def _with(part: str) -> list[str]:
 
 def _known_kwargs(name: str, kind: type, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The kwargs; ValueError with the nearest name for one that the environment does not take."""
-    known = dict.fromkeys(
+    known = _arguments(kind)
+    for key in kwargs:
+        if key not in known:
+            raise unknown(f"argument of the environment {name}", key, known)
+    return kwargs
+
+
+def _arguments(kind: type) -> dict[str, None]:
+    return dict.fromkeys(
         each.name
         for base in kind.__mro__
         if not base.__module__.startswith(("gymnasium.", "builtins", "typing"))
         for each in signature(base).parameters.values()
         if each.kind is not each.VAR_KEYWORD
     )
-    for key in kwargs:
-        if key not in known:
-            raise unknown(f"argument of the environment {name}", key, known)
-    return kwargs

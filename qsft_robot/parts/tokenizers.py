@@ -48,12 +48,15 @@ def build_tokenizer(config: TokenizerConfig, logs: Sequence[np.ndarray]) -> Acti
     kind = tokenizer_class(config.kind)
     if not hasattr(kind, "fit_chunks"):
         actions = np.concatenate(list(logs))
-        return kind.fit(actions, horizon=config.horizon, n_bins=config.n_bins, free=config.free)
+        given = {"closed": True} if config.closed else {}
+        return kind.fit(
+            actions, horizon=config.horizon, n_bins=config.n_bins, free=config.free, **given
+        )
     whole: type[ChunkTokenizer] = kind  # type: ignore[assignment]
     chunks = np.concatenate([action_chunks(actions, config.horizon)[0] for actions in logs])
-    given = {name: getattr(config, name) for name in ("points", "vocabulary", "scale")}
-    given = {name: value for name, value in given.items() if value is not None}
-    return whole.fit_chunks(chunks, n_bins=config.n_bins, max_tokens=config.max_tokens, **given)
+    told = {name: getattr(config, name) for name in ("points", "vocabulary", "scale")}
+    told = {name: value for name, value in told.items() if value is not None}
+    return whole.fit_chunks(chunks, n_bins=config.n_bins, max_tokens=config.max_tokens, **told)
 
 
 def load_tokenizer(description: Mapping[str, Any]) -> ActionTokenizer:

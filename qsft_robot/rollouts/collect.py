@@ -68,13 +68,16 @@ class CollectReport:
     by_expert: dict[str, tuple[int, int]]
     seconds: float  # without the start of the workers
     broken: int = 0  # episodes of a policy that broke off and were left out
+    # Of rewards that tell more than success; None where a success pays 1 and nothing else pays.
+    mean_return: float | None = None
 
     def __str__(self) -> str:
         modes = ", ".join(f"{name} {s}/{n}" for name, (n, s) in sorted(self.by_expert.items()))
         return (
             f"{self.path}: {self.episodes} demonstrations, {self.steps} steps, success "
             f"{self.successes / self.episodes:.3f} ({modes}), "
-            f"{self.seconds:.0f} s, {self.steps / self.seconds:.0f} steps/s"
+            + ("" if self.mean_return is None else f"mean return {self.mean_return:.3f}, ")
+            + f"{self.seconds:.0f} s, {self.steps / self.seconds:.0f} steps/s"
             + (f"; {self.broken} broke off and were left out" if self.broken else "")
         )
 
@@ -107,6 +110,7 @@ def collect(
     if seed < 0:
         raise ValueError(f"seed is {seed}, it has to be 0 or more")
     settings = {"env_args": dict(env_args), "env_overrides": dict(env_overrides or {})}
+    returns, dense = 0.0, False
     seen: Counter[str] = Counter()
     good: Counter[str] = Counter()
     steps = written = 0
@@ -135,6 +139,8 @@ def collect(
                 writer.append(episode, masks + ([mask] if mask else []))
                 seen[name] += 1
                 good[name] += episode.success
+                total = float(episode.rewards.sum())
+                returns, dense = returns + total, dense or total != episode.success
                 steps += len(episode)
                 written += 1
                 if tell is not None:
@@ -151,6 +157,7 @@ def collect(
         successes=good.total(),
         by_expert={name: (seen[name], good[name]) for name in seen},
         seconds=time.monotonic() - began,
+        mean_return=returns / written if dense else None,
     )
 
 

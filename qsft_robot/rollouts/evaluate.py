@@ -11,11 +11,11 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
+from statistics import median, stdev
 from typing import Any
 
 from qsft_robot.files import atomic_file, write_json
-from qsft_robot.intervals import Rate, wilson
+from qsft_robot.intervals import Rate, mean_interval, wilson
 from qsft_robot.rollouts.action_range import check_policy_range
 from qsft_robot.rollouts.batches import EpisodeResult, RolloutBatches
 from qsft_robot.rollouts.pool import WorkerPool
@@ -73,11 +73,13 @@ class EvaluationResult:
         return [self.folder / VIDEO_FOLDER / e.video for e in self.episodes if e.video]
 
     def __str__(self) -> str:
+        whole = [e for e in self.episodes if e.failure_reason not in BROKEN]
         if self.tells_success:
             text = f"success {self.success_any}, at the last step {self.success_last.rate:.3f}"
+            if any(e.total_reward != bool(e.success_any) for e in whole):
+                text += f"; {_mean_text(self.summary)}"
         else:
-            text = f"{_UNTOLD}; mean return {self.summary['mean_return']:.4g}"
-            text += f" (n={len(self.episodes)})"
+            text = f"{_UNTOLD}; {_mean_text(self.summary)} (n={len(whole)})"
         if self.broken:
             first = next(e.error for e in self.episodes if e.failure_reason in BROKEN)
             text += f"; {self.broken} episodes broke off ({_count_reasons(self.episodes)})"
@@ -273,10 +275,32 @@ def _summarize(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
         "broken": sum(e.failure_reason in BROKEN for e in episodes),
         "failure_reasons": _count_reasons(episodes),
         "restarts": sum(e.restarts for e in episodes),
-        "mean_return": sum(e.total_reward for e in episodes) / n,
+        **_returns([e.total_reward for e in episodes if e.failure_reason not in BROKEN]),
         "mean_steps": sum(e.steps for e in episodes) / n,
         "median_decision_ms": round(median(decisions), 4) if decisions else None,
         **extra,
+    }
+
+
+def _mean_text(summary: Mapping[str, Any]) -> str:
+    mean, low, high = (summary[f"mean_return{end}"] for end in ("", "_low", "_high"))
+    interval = "" if low is None else f" [{low:.4g}, {high:.4g}]"
+    return f"mean return {mean:.4g}{interval}"
+
+
+def _returns(returns: Sequence[float]) -> dict[str, float | None]:
+    """Mean return with its interval, of the episodes that didn't break off: what those would have
+    paid nobody knows, and where steps cost, the 0 of none would be the best of all."""
+    mean = sum(returns) / len(returns) if returns else None
+    deviation = stdev(returns) if len(returns) > 1 else None
+    low = high = None
+    if mean is not None and deviation is not None:
+        low, high = mean_interval(mean, deviation, len(returns))
+    return {
+        "mean_return": mean,
+        "mean_return_low": low,
+        "mean_return_high": high,
+        "return_deviation": deviation,
     }
 
 

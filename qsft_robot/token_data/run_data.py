@@ -255,9 +255,8 @@ def every_command(episodes: Sequence[Episode]) -> np.ndarray:
 def _read(config: TrainConfig, filter_key: str | None) -> list[Episode]:
     """State and text keys only: images are read through the frame cache."""
     data, commands = config.data, config.tokenizer.kind == "commands"
-    listed = (
-        (ADMISSIBLE,) if commands and (data.auxiliary_commands or not config.tokenizer.free) else ()
-    )
+    lists = commands and (data.auxiliary_commands or config.tokenizer.reads_admissible)
+    listed = (ADMISSIBLE,) if lists else ()
     episodes = read_episodes(
         data.path,
         keys=tuple(

@@ -85,6 +85,7 @@ def collect(
             makers that you trust.
         allow_downloads: Fetch a model that the folder names from the hub, where it is not here yet.
     """
+    from qsft_robot.parts.simulators import has_cameras
     from qsft_robot.rollouts.collect import CollectPart
     from qsft_robot.rollouts.collect import collect as run
     from qsft_robot.rollouts.collect_policy import collect_with_policy
@@ -141,12 +142,14 @@ def collect(
                 mask=part.mask,
             )
         )
-    kwargs = {
-        **chosen.env_kwargs,
+    # A world without pictures takes neither; asked for all the same, it says so itself.
+    pictures = {
         "cameras": list(chosen.cameras if cameras is None else cameras),
         "image_size": chosen.image_size if image_size is None else image_size,
-        **env_changes(env_kwargs),
     }
+    if cameras is None and image_size is None and not has_cameras(chosen.env_name):
+        pictures = {}
+    kwargs = {**chosen.env_kwargs, **pictures, **env_changes(env_kwargs)}
     env_args = {"env_name": chosen.env_name, "env_kwargs": kwargs, **told}
     say(run(env_args, out, parts, seed=seed, workers=workers, compress_images=compress_images))
 

@@ -40,6 +40,26 @@ def test_legal_tokens_lead_to_the_admissible_commands_and_to_no_other(listed):
 
 
 @settings(deadline=None)
+@given(st.lists(commands, min_size=1, max_size=12))
+def test_a_closed_tokenizer_says_exactly_the_commands_that_it_was_fit_on(known):
+    fit = CommandTokenizer.fit(known, closed=True)
+    for tokenizer in (fit, CommandTokenizer.from_json(fit.to_json())):
+        assert tokenizer.free  # it reads no list of a row
+        prefixes = [()]
+        for _ in range(tokenizer.n_tokens):
+            legal = tokenizer.legal_tokens(np.array(prefixes, np.int64).reshape(len(prefixes), -1))
+            prefixes = [
+                (*prefix, int(token))
+                for prefix, row in zip(prefixes, legal, strict=True)
+                for token in np.flatnonzero(row)
+            ]
+        said = tokenizer.decode(np.array(prefixes))[:, 0]
+        assert sorted(said) == sorted(set(known))
+    with pytest.raises(ValueError, match="begins none of the"):
+        fit.legal_tokens(np.array([[fit.vocab_size]]))
+
+
+@settings(deadline=None)
 @given(rows, st.integers(0, 99))
 def test_masked_random_ids_are_always_an_admissible_command(listed, seed):
     tokenizer = CommandTokenizer.fit(x for row in listed for x in row)

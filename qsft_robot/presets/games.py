@@ -1,0 +1,45 @@
+"""Presets and recipes of language games: text commands, a reward a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qsft_robot.presets.recipe import Recipe, RecipePart
+
+# Shared by the presets. A return is the sum of all rewards to the end.
+_SHARED: dict[str, Any] = {
+    "discount": 1.0,
+    "data.state_keys": (),
+    "tokenizer.kind": "commands",
+    "tokenizer.free": True,
+    "model.width": 128,
+    "model.depth": 3,
+    "model.dropout": 0.0,
+    "optim.batch_size": 64,
+    "optim.behavior_steps": 2000,
+    "optim.value_steps": 4000,
+    "optim.learning_rate": 1e-3,
+    "optim.value_learning_rate": 1e-3,
+}
+# Preset -> flag (as on the command line, with underscores) -> value.
+PRESETS: dict[str, dict[str, Any]] = {
+    # Letters as tokens, any letters; --tokenizer.closed leaves only the words of the logs.
+    "games/wordle": {
+        **_SHARED,
+        "data.text_keys": ("marks",),
+        "data.return_low": -6.0,
+        "data.return_high": 0.0,
+        "model.text_history": 6,
+        "model.frame_text_length": 5,
+    },
+}
+RECIPES: dict[str, Recipe] = {
+    # The noise is the share of guesses drawn at random: 1 - p of LMRL-Gym's data policy.
+    "games/wordle": Recipe(
+        "Wordle: a third of the guesses fits what is known, the others are any word",
+        "wordle",
+        {},
+        (RecipePart(1.0, {"consistent": 1.0}, 0.67),),
+        episodes=20_000,
+    ),
+}
