@@ -15,6 +15,7 @@ from qsft_robot.files import atomic_file
 from qsft_robot.json_kinds import is_number
 from qsft_robot.report.data import Evaluation, Run, Training, choose_videos, read_run
 from qsft_robot.report.plots import Bar, binned, calibration_plot, line_plot, percent, success_bars
+from qsft_robot.report.value_strips import value_strips
 
 REPORT_FILE = "report.html"
 VIDEO_COUNT = 6
@@ -49,6 +50,7 @@ def _page(run: Run) -> Iterator[str]:
     yield f"<h1>{escape(run.folder.resolve().name)}</h1>"
     yield from _subtitle(run)
     yield from _success(run)
+    yield from value_strips(run.evaluations)
     yield from _training(run)
     yield from _rollouts(run)
     yield from _settings(run)
