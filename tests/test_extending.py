@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qsft_robot.files import sha256_of
+
 EXAMPLES = {
     "line_simulator": ("simulators", "line = line_simulator"),
     "steps_tokenizer": ("tokenizers", "steps = steps_tokenizer:StepsTokenizer"),
@@ -19,7 +21,6 @@ EXAMPLES = {
 }
 COLLECT = """
 from pathlib import Path
-from qsft_robot.files import sha256_of
 from qsft_robot.rollouts.collect import CollectPart, collect
 parts = [CollectPart(30, {"expert": 0.5, "other_way": 0.5}, 0.2)]
 collect({"env_name": "line", "env_kwargs": {}}, Path("logs.hdf5"), parts, workers=1)

@@ -96,6 +96,7 @@ with Guard("arm", 0.5) as guard:
     guard.beat(sys.argv[1] == "moving")
     child = os.fork()
     if not child:
+        os.close(1)  # whoever reads it would wait for the fork
         time.sleep(60)
         os._exit(0)
     print(child, flush=True)
