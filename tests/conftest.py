@@ -17,7 +17,8 @@ sys.path.append(str(Path(__file__).parent / "shared"))
 install_import_hook(
     [
         *("qsft_robot.algorithms", "qsft_robot.token_data", "tokenizers_action"),
-        *("vlm.blocks", "vlm.decision", "vlm.heads", "vlm.model", "vlm.rt.images", "vlm.rt.model"),
+        *("vlm.blocks", "vlm.decision", "vlm.heads", "vlm.model", "vlm.rt.images"),
+        *("vlm.rt.context", "vlm.rt.model", "vlm.rt.perceptron"),
         *("vlm.pretrained.cache", "vlm.pretrained.model", "vlm.pretrained.prompt", "vlm.towers"),
     ],
     "beartype.beartype",

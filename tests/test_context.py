@@ -167,6 +167,7 @@ def same(found: Any, wanted: torch.Tensor | None) -> None:
 CASES: dict[str, dict[str, Any]] = {name: {} for name in PRESETS}
 # What no preset has: texts beside the actions of an arm, read along windows of chunks.
 CASES["tabletop/low_dim with texts"] = {"data.text_keys": ("said",), "model.text_history": 4}
+CASES["tabletop/low_dim by perceptrons"] = {"model.name": "perceptron"}
 
 
 @pytest.mark.parametrize("name", CASES)

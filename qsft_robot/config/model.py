@@ -12,7 +12,8 @@ from qsft_robot.config.require import require
 class ModelConfig:
     """The model: the RT-style transformer, or a pretrained one that is fine-tuned."""
 
-    # Size of the RT-style transformer: rt_tiny, rt_small or rt_base.
+    # Size of the RT-style transformer: rt_tiny, rt_small or rt_base; or perceptron, which has no
+    # attention, for states on a CPU.
     name: str = "rt_tiny"
     # Fine-tune this pretrained model instead: a Hugging Face hub id, or a local folder of one.
     pretrained: str | None = None
@@ -44,7 +45,7 @@ class ModelConfig:
     checkpoint_activations: bool = False
     # Channels of every token. None: as the size has them.
     width: int | None = None
-    # Transformer blocks of the decoder. None: as the size has them.
+    # Transformer blocks of the decoder, or perceptrons. None: as the size has them.
     depth: int | None = None
     # Frames that the policy sees: this one and the history-1 before it.
     history: int = 1
@@ -98,6 +99,10 @@ class ModelConfig:
         require(
             self.text_encoder != "words" or self.text_weights is None,
             "--model.text-weights belongs to a text tower: name it with --model.text-encoder.",
+        )
+        require(
+            self.name != "perceptron" or self.text_encoder == "words",
+            "--model.name perceptron reads instructions as words: leave --model.text-encoder out.",
         )
         if self.pretrained is None:
             for name in ("revision", "trust_remote_code", "reinitialize", "from_scratch"):

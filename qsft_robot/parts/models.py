@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vlm.model import ActionModel
     from vlm.pretrained.model import PretrainedModel
 
-MODELS = ("rt_tiny", "rt_small", "rt_base", "pretrained")
+MODELS = ("perceptron", "rt_tiny", "rt_small", "rt_base", "pretrained")
 MODEL_KINDS = ("rt", "pretrained")
 
 
@@ -29,9 +29,9 @@ def build_model(name: str, **shape: Any) -> ActionModel:
         from vlm.pretrained.model import PretrainedModel
 
         return PretrainedModel(PretrainedConfig(**shape))
-    from vlm.rt import model as rt
+    from vlm.rt import sizes
 
-    return getattr(rt, name)(**shape)
+    return getattr(sizes, name)(**shape)
 
 
 def load_model(
@@ -44,7 +44,8 @@ def load_model(
     """
     kind = description["kind"]
     if kind == "rt":
-        from vlm.rt.model import RTConfig, RTModel
+        from vlm.rt.config import RTConfig
+        from vlm.rt.sizes import build
         from vlm.towers.tower import is_tower
 
         settings = RTConfig(**description["config"])
@@ -54,7 +55,7 @@ def load_model(
         ):
             if is_tower(encoder) and tower is None:
                 raise ValueError(f"the policy does not describe its tower {encoder}.")
-        return RTModel(settings, load_image_weights=False)
+        return build(settings, load_image_weights=False)
     if kind != "pretrained":
         raise unknown("kind of model", kind, MODEL_KINDS)
     from vlm.pretrained.config import PretrainedConfig
@@ -79,7 +80,7 @@ def load_model(
 def with_later_settings(description: Mapping[str, Any]) -> dict[str, Any]:
     """A model's description with what later versions added to its config, at the defaults."""
     if description["kind"] == "rt":
-        from vlm.rt.model import RTConfig
+        from vlm.rt.config import RTConfig
 
         return {**description, "config": vars(RTConfig(**description["config"]))}
     from vlm.pretrained.config import PretrainedConfig
@@ -89,9 +90,9 @@ def with_later_settings(description: Mapping[str, Any]) -> dict[str, Any]:
 
 def describe_model(model: ActionModel) -> dict[str, Any]:
     """The description that `load_model` reads, JSON types only."""
-    from vlm.rt.model import RTModel
+    from vlm.rt.context import ContextReader
 
-    if isinstance(model, RTModel):
+    if isinstance(model, ContextReader):
         return {"kind": "rt", "config": vars(model.config)}
     return {
         "kind": "pretrained",

@@ -23,6 +23,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "quantile bins, ilql": {
         "method": "ilql", "acting__rule": "advantage", "tokenizer__kind": "quantile_bins",
     },
+    "perceptrons": {"model__name": "perceptron", "model__history": 2, "tokenizer__horizon": 2},
     "scaled actions": {"data__action_low": (-2.0,), "data__action_high": (2.0,)},
 }  # fmt: skip
 RULES: dict[str, dict[str, Any]] = {

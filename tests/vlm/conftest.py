@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from vlm.rt.model import RTModel, rt_tiny
+from vlm.rt.model import RTModel
+from vlm.rt.sizes import rt_tiny
 from vlm.words import hash_words
 
 CAMERAS = ("front_image", "wrist_image")

@@ -1,4 +1,4 @@
-"""Configuration of an RTModel."""
+"""Configuration of an RTModel or a PerceptronModel."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 
 from vlm.words import ASCII_WORDS, SCHEMES
 
+TRANSFORMER, PERCEPTRON = TRUNKS = ("transformer", "perceptron")
+
 
 @dataclass(frozen=True)
 class RTConfig:
-    """Everything that decides the shapes of an RTModel."""
+    """Everything that decides the shapes of an RTModel or a PerceptronModel."""
 
     # Action tokens that exist: the tokenizer's vocab_size.
     vocab_size: int
@@ -67,6 +69,9 @@ class RTConfig:
     # The word of each action token as an id of hash_words, 0 for none, where commands copy words of
     # what the model reads; () for actions that are no words.
     action_words: tuple[int, ...] = ()
+    # What predicts the action tokens: "transformer" (an RTModel) or "perceptron" (a
+    # PerceptronModel, whose `depth` counts its residual perceptrons and which has no heads).
+    trunk: str = TRANSFORMER
 
     def __post_init__(self) -> None:
         # JSON has lists where Python has tuples.
@@ -77,6 +82,10 @@ class RTConfig:
             raise ValueError(
                 "the model would see nothing: give it cameras, a state_dim, or a text_history."
             )
+        if self.trunk not in TRUNKS:
+            raise ValueError(f"trunk is {self.trunk!r}; there are: {', '.join(TRUNKS)}.")
+        if self.trunk == PERCEPTRON and self.text_history:
+            raise ValueError("a perceptron reads no texts of steps: use the transformer for them.")
         if self.text_history and not self.command_length + self.frame_text_length:
             raise ValueError("a text_history needs a command_length or a frame_text_length.")
         if self.action_words and not (
@@ -121,6 +130,11 @@ class RTConfig:
         needed."""
         frames = self.history * (self.frame_image_tokens + (self.state_dim > 0))
         return 1 + frames + self.text_history + self.has_readout
+
+    @property
+    def slots(self) -> int:
+        """Tokens of the longest sequence: the context and all action tokens but the last."""
+        return self.context_length + self.n_tokens - 1
 
     @property
     def has_readout(self) -> bool:

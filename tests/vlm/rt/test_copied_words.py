@@ -8,7 +8,7 @@ import torch
 
 from vlm.rt.config import RTConfig
 from vlm.rt.copied_words import CopiedWords
-from vlm.rt.model import rt_tiny
+from vlm.rt.sizes import rt_tiny
 from vlm.words import hash_text, hash_words
 
 BUCKETS, LENGTH = 512, 12

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from vlm.rt.images import Film, ImageTokens, TokenLearner, random_shift
-from vlm.rt.model import rt_tiny
+from vlm.rt.sizes import rt_tiny
 from vlm.towers.timm import load_local_weights
 from vlm.towers.tower import ImageTower
 

@@ -8,7 +8,9 @@ from jaxtyping import TypeCheckError
 
 from vlm.decision import decide_together
 from vlm.model import Context
-from vlm.rt.model import RTConfig, RTModel, rt_base, rt_small, rt_tiny
+from vlm.rt.config import RTConfig
+from vlm.rt.model import RTModel
+from vlm.rt.sizes import rt_base, rt_small, rt_tiny
 
 
 def cached_logits(model, context, action_ids, returns=None):

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vlm.rt.config import RTConfig
-from vlm.rt.model import RTModel, rt_tiny
+from vlm.rt.model import RTModel
+from vlm.rt.sizes import rt_tiny
 from vlm.tiny.towers import CLIP_RESNET, SIGLIP, SIGLIP_PIXELS, write_open_clip, write_timm
 from vlm.towers.open_clip import describe_open_clip
 from vlm.towers.tower import ImageTower, TextTower
