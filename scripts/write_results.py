@@ -28,6 +28,12 @@ ABOUT = {
     "valid_unseen": "3,600 logs of 129,341 commands in rooms of `train`, 35 % successful; "
     "evaluated in rooms that no log has, each of 120 games once a seed.",
     "valid_seen": "The same policies on other tasks in rooms of the logs, each of 120 games once.",
+    "full letters scratch": "20,000 games of the recipe, others for each seed; the preset's "
+    "transformer with random weights, which says any letters. `refused`: share of guesses outside "
+    "of the list, each of which costs a guess.",
+    "full closed scratch": "The same with --tokenizer.closed: only words of the logs can be said.",
+    "tenth letters scratch": "2,000 games of the recipe; any letters.",
+    "tenth closed scratch": "2,000 games of the recipe; only words of the logs.",
     "mixed": "600 logs, about a quarter expert, a quarter sloppy, the rest named failures.",
 }
 ORDER = (
@@ -61,6 +67,8 @@ INTRO = """# Results
 - **`ilql`** is value heads; it and `qsft_paper` act by the behavior, so of the same 1,500 updates
   they spend 900 on it, Q-SFT 300.
 - **Rows that begin with `qsft `** are the sweep: one setting changed.
+- **A mean return** is that of whole episodes; its interval over episodes is Student's, that over
+  seeds Student's of the seeds' means.
 - **With a VLM** Q-SFT's value term has its whole weight on half of each batch, elsewhere a tenth
   of it on a quarter.
 
@@ -77,11 +85,14 @@ def main() -> None:
     for (task, observations, setting), group in groupby(rows, key=table_of):
         parts.append(f"\n## {task}, {observations.replace('_', '-')}, {setting}\n")
         parts.append(ABOUT.get(setting, "") + "\n")
-        parts.append(
-            "| method | success | 95 % over episodes | 95 % over seeds | n | seeds | each seed |"
-        )
-        parts.append("|---|---|---|---|---|---|---|")
         found = sorted(group, key=rank)
+        metric = {"success_rate": "success", "mean_return": "mean return"}[found[0]["metric"]]
+        extra = " refused |" if "refused" in found[0] else ""
+        parts.append(
+            f"| method | {metric} | 95 % over episodes | 95 % over seeds | n | seeds | each seed |"
+            + extra
+        )
+        parts.append("|---" * (8 if extra else 7) + "|")
         parts += [line(row) for row in found]
         parts += language(found)
         commands = sorted({f"`{row['command']}` ({row['commit']})" for row in found})
@@ -151,9 +162,13 @@ def line(row: dict[str, Any]) -> str:
     """One row of a table."""
     each = ", ".join(f"{rate:.2f}" for rate in row["by_seed"])
     name = f"**{row['method']}**" if row["method"] == "qsft" else row["method"]
+    of_seeds = "one seed"
+    if row["seed_low"] is not None:
+        of_seeds = f"{row['seed_low']:.2f} to {row['seed_high']:.2f}"
+    refused = f" {row['refused']:.3f} |" if "refused" in row else ""
     return (
-        f"| {name} | {row['success_rate']:.3f} | {row['low']:.3f} to {row['high']:.3f} | "
-        f"{row['seed_low']:.2f} to {row['seed_high']:.2f} | {row['n']} | {row['seeds']} | {each} |"
+        f"| {name} | {row['value']:.3f} | {row['low']:.3f} to {row['high']:.3f} | "
+        f"{of_seeds} | {row['n']} | {row['seeds']} | {each} |{refused}"
     )
 
 

@@ -34,6 +34,7 @@ SIMULATORS: dict[str, str] = {
     "alfworld_thor": "sim.alfworld.thor",
     "ogbench": "sim.ogbench",
     "wordle": "sim.games.wordle",
+    "twenty_questions": "sim.games.twenty_questions",
     **dict.fromkeys(ROBOSUITE_TASKS, "sim.robosuite"),
 }
 

@@ -32,6 +32,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.text_history": 6,
         "model.frame_text_length": 5,
     },
+    # Words of questions as tokens, any words; --tokenizer.closed leaves only what the logs asked.
+    "games/twenty_questions": {
+        **_SHARED,
+        "data.text_keys": ("feedback",),
+        "data.return_low": -20.0,
+        "data.return_high": 0.0,
+        "model.text_history": 20,
+        "model.frame_text_length": 4,
+    },
 }
 RECIPES: dict[str, Recipe] = {
     # The noise is the share of guesses drawn at random: 1 - p of LMRL-Gym's data policy.
@@ -40,6 +49,14 @@ RECIPES: dict[str, Recipe] = {
         "wordle",
         {},
         (RecipePart(1.0, {"consistent": 1.0}, 0.67),),
+        episodes=20_000,
+    ),
+    # Askers of all kinds, each of them wrong in a good part of its turns.
+    "games/twenty_questions": Recipe(
+        "Twenty Questions: askers by halving, by category and at random, with errors",
+        "twenty_questions",
+        {},
+        (RecipePart(1.0, {"expert": 0.2, "category_first": 0.3, "random_question": 0.5}, 0.7),),
         episodes=20_000,
     ),
 }

@@ -1,18 +1,22 @@
-"""Rows of docs/results.json: success rates pooled over seeds, with the command and the commit."""
+"""Rows of docs/results.json: rates and means pooled over seeds, with command and commit."""
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 from qsft_robot.files import read_json, write_json
-from qsft_robot.intervals import seed_interval, wilson
+from qsft_robot.intervals import mean_interval, seed_interval, wilson
 
+# What `value`, `low` and `high` of a row are.
+SUCCESS_RATE, MEAN_RETURN = "success_rate", "mean_return"
 _KEY = ("task", "observations", "setting", "method")
 
 
@@ -39,9 +43,11 @@ def result_row(
     method: str,
     summaries: Sequence[Mapping[str, Any]],
     script: Path,
+    metric: str = SUCCESS_RATE,
 ) -> dict[str, Any]:
-    """The seeds' summaries (evaluation/<name>/summary.json) as one row, with Wilson's interval and
-    the one that knows the seeds.
+    """The seeds' summaries (evaluation/<name>/summary.json) as one row: `value` of `metric` with
+    its interval over episodes (Wilson's of a success rate, Student's of a mean return) and the one
+    that knows the seeds (None for the mean of one seed), and the success rate in any case.
 
     `script` is the file that this process runs, in the repository's scripts.
     """
@@ -49,7 +55,18 @@ def result_row(
     successes = sum(round(s["success_rate"] * s["n"]) for s in summaries)
     rate = wilson(successes, n)
     by_seed = [round(s["success_rate"] * s["n"]) for s in summaries]
-    seed_low, seed_high = seed_interval(by_seed, [s["n"] for s in summaries])
+    seed_interval_ = seed_interval(by_seed, [s["n"] for s in summaries])
+    told = {
+        "metric": SUCCESS_RATE,
+        "value": round(rate.rate, 4),
+        "low": round(rate.low, 4),
+        "high": round(rate.high, 4),
+        "seed_low": round(seed_interval_[0], 4),
+        "seed_high": round(seed_interval_[1], 4),
+        "by_seed": [round(s["success_rate"], 4) for s in summaries],
+    }
+    if metric == MEAN_RETURN:
+        told = _mean_return(summaries)
     return {
         "task": task,
         "observations": observations,
@@ -58,13 +75,36 @@ def result_row(
         "seeds": len(summaries),
         "n": n,
         "success_rate": round(rate.rate, 4),
-        "low": round(rate.low, 4),
-        "high": round(rate.high, 4),
-        "seed_low": round(seed_low, 4),
-        "seed_high": round(seed_high, 4),
-        "by_seed": [round(s["success_rate"], 4) for s in summaries],
+        **told,
         "command": shlex.join(["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]]),
         "commit": commit(script.parent),
+    }
+
+
+def _mean_return(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean return of all whole episodes, and the share of commands that were refused."""
+    counts = [s["n"] - s["broken"] for s in summaries]
+    means = [s["mean_return"] for s in summaries]
+    n = sum(counts)
+    mean = sum(count * each for count, each in zip(counts, means, strict=True)) / n
+    squares = sum(
+        (count - 1) * s["return_deviation"] ** 2 + count * (s["mean_return"] - mean) ** 2
+        for count, s in zip(counts, summaries, strict=True)
+    )
+    low, high = mean_interval(mean, math.sqrt(squares / (n - 1)), n)
+    of_seeds: tuple[float, float] | None = None
+    if len(means) > 1:
+        of_seeds = mean_interval(sum(means) / len(means), stdev(means), len(means))
+    refused = [s["refused_commands"]["rate"] for s in summaries if "refused_commands" in s]
+    return {
+        "metric": MEAN_RETURN,
+        "value": round(mean, 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "seed_low": None if of_seeds is None else round(of_seeds[0], 4),
+        "seed_high": None if of_seeds is None else round(of_seeds[1], 4),
+        "by_seed": [round(each, 4) for each in means],
+        **({"refused": round(sum(refused) / len(refused), 4)} if refused else {}),
     }
 
 
@@ -92,6 +132,6 @@ def row_text(row: Mapping[str, Any]) -> str:
     """A row as one line for people."""
     return (
         f"{row['task']} {row['observations']} {row['setting']} {row['method']:<28} "
-        f"{row['success_rate']:.3f} [{row['low']:.3f}, {row['high']:.3f}] n={row['n']} "
+        f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}] n={row['n']} "
         f"{row['by_seed']}"
     )

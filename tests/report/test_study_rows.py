@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.files import read_json
-from qsft_robot.intervals import wilson
+from qsft_robot.intervals import mean_interval, wilson
 from qsft_robot.presets.look_up import PRESETS, apply_presets
-from qsft_robot.report.study_rows import merge_rows, result_row, run_verb
+from qsft_robot.report.study_rows import MEAN_RETURN, merge_rows, result_row, row_text, run_verb
 from qsft_robot.verbs.flag_words import env_changes
 
 
@@ -32,8 +33,36 @@ def test_seeds_are_pooled_and_the_interval_is_that_of_all_episodes() -> None:
         round(rate.low, 4),
         round(rate.high, 4),
     )
+    assert (row["metric"], row["value"]) == ("success_rate", 0.5)
     assert row["command"].startswith("python report/test_study_rows.py")
     assert len(row["commit"]) >= 7
+
+
+def test_a_mean_return_is_that_of_all_whole_episodes_and_its_seeds_are_seen() -> None:
+    rng = np.random.default_rng(0)
+    returns = [rng.normal(-3 + seed, 1.0, 40 + seed) for seed in range(3)]
+    summaries = [
+        {
+            "n": len(x) + 1, "broken": 1, "success_rate": 0.5, "mean_return": float(x.mean()),
+            "return_deviation": float(x.std(ddof=1)), "refused_commands": {"rate": 0.25},
+        }
+        for x in returns
+    ]  # fmt: skip
+    script = Path(__file__).resolve()
+    where = ("games/wordle", "text", "tenth letters scratch", "qsft")
+    row = result_row(*where, summaries, script, MEAN_RETURN)
+    everything = np.concatenate(returns)
+    low, high = mean_interval(everything.mean(), everything.std(ddof=1), len(everything))
+    found = (row["value"], row["low"], row["high"])
+    assert found == pytest.approx((everything.mean(), low, high), abs=1e-4)
+    means = np.array([x.mean() for x in returns])
+    assert row["seed_low"] == pytest.approx(
+        means.mean() - 4.3027 * means.std(ddof=1) / 3**0.5, abs=1e-3
+    )
+    assert (row["metric"], row["refused"], row["n"]) == (MEAN_RETURN, 0.25, 126)
+    assert f"{row['value']:.3f}" in row_text(row)
+    one = result_row(*where, summaries[:1], script, MEAN_RETURN)
+    assert one["seed_low"] is one["seed_high"] is None
 
 
 def test_a_row_takes_the_place_of_its_like_unless_that_has_more_seeds(tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""Language games: collects logs, trains every method, evaluates, writes rows of mean returns."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from run_study import ROOT, Setting, Study, behaviors
+
+from qsft_robot.report.study_rows import MEAN_RETURN, merge_rows, result_row, row_text
+
+SCRIPT = Path(__file__).resolve()
+RESULTS = ROOT / "docs" / "results.json"
+# Games of the data of a setting's name.
+GAMES = {"full": 20_000, "tenth": 2_000}
+# What may be said: any letters, or the words of the logs alone.
+DECODINGS = {"letters": "", "closed": " --tokenizer.closed"}
+SETTINGS = [
+    Setting(
+        f"games/{game}",
+        "text",
+        f"{data} {decoding} scratch",
+        f"games/{game} --episodes {games}",
+        f"--preset games/{game}{words}",
+        episodes=1000,
+    )
+    for game in ("wordle",)
+    for data, games in GAMES.items()
+    for decoding, words in DECODINGS.items()
+]
+SETTING_NAMES = {f"{s.task}:{s.name}": s for s in SETTINGS}
+# Method of a row -> words of `train`. All of a setting share the preset's model, batch and number
+# of updates; those of two stages take one behavior stage, that of `qsft`.
+METHODS = {
+    "qsft": "--method qsft",
+    "qsft_paper": "--preset paper --method qsft",
+    "ilql": "--method ilql",
+    "return_conditioned": "--method return_conditioned",
+    "filtered_sft": "--method filtered_sft",
+    "sft": "--method sft",
+}
+
+
+def rows(study: Study, setting: Setting, options: argparse.Namespace) -> Iterator[dict]:
+    """Every method of a setting, seeds side by side; yields each row as soon as it is there."""
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+
+    def one(method: str, seed: int) -> Mapping[str, Any]:
+        run = study.train(setting, method, METHODS[method], seed, options.train)
+        return study.evaluate(setting, run, options.name, options.evaluate)
+
+    with ThreadPoolExecutor(options.processes) as pool:
+        list(pool.map(lambda seed: study.logs(setting, seed), seeds))
+        # A method whose behavior stage others take comes first.
+        for method in sorted(options.methods, key=lambda name: name in behaviors(setting)):
+            found = list(pool.map(lambda seed, method=method: one(method, seed), seeds))
+            yield result_row(
+                setting.task, setting.observations, setting.name, method, found, SCRIPT, MEAN_RETURN
+            )
+
+
+def options_of(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line; sys.argv's where `words` is None."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("settings", nargs="+", help="task:setting, or its beginning")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--train", default="", help="further words for every `train`")
+    parser.add_argument("--evaluate", default="", help="further words for every `evaluate`")
+    parser.add_argument("--name", default="policy", help="name of the evaluations")
+    parser.add_argument("--processes", type=int, default=2, help="seeds side by side, a core each")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "language")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args(words)
+    options.chosen = [
+        s for name, s in SETTING_NAMES.items() if any(name.startswith(x) for x in options.settings)
+    ]
+    if not options.chosen:
+        parser.error(
+            f"no setting matches {options.settings}; there are: {', '.join(SETTING_NAMES)}"
+        )
+    return options
+
+
+def main() -> None:
+    """Run the chosen settings and put their rows into the file of results."""
+    options = options_of()
+    study = Study(options.out.resolve(), options.seeds)
+    began = time.monotonic()
+    for setting in options.chosen:
+        for row in rows(study, setting, options):
+            merge_rows(options.results, [row])
+            print(f"{time.monotonic() - began:6.0f} s  {row_text(row)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
