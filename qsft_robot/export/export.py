@@ -12,6 +12,7 @@ from torch import nn
 from qsft_robot.config.acting import ActingConfig
 from qsft_robot.config.json_form import from_json
 from qsft_robot.config.run_config import CONFIG, read_config
+from qsft_robot.export.lerobot_files import lerobot_files
 from qsft_robot.export.pretrained_folders import self_contained
 from qsft_robot.export.recorded_observations import random_observations, recorded_observations
 from qsft_robot.files import check_replaceable, sha256_of
@@ -32,13 +33,15 @@ def export_policy(
     onnx: bool = False,
     data: Path | None = None,
     trust: Trust = NOTHING,
+    lerobot: bool = False,
 ) -> Path:
     """Write the policy of a checkpoint to `out`: weights.safetensors, policy.json, README.md (the
     model card) and SHA256SUMS. `acting` changes entries of the acting rule.
 
     Networks that the rule doesn't run are left out: with k = 1, p~ alone remains. With `onnx` the
     folder also holds the graphs that need no torch, after they were held against this policy on
-    observations of `data` (the run's own data file when not given). `trust` is what the caller
+    observations of `data` (the run's own data file when not given); with `lerobot` the files by
+    which LeRobot finds it. `trust` is what the caller
     allows a checkpoint that somebody else may have made. Raises ValueError when the
     checkpoint is damaged or the rule needs a network that isn't there, NotExportable (one, too)
     when the policy has no ONNX form, RuntimeError when the graphs act otherwise, FileExistsError
@@ -63,6 +66,8 @@ def export_policy(
     extra: dict[str, str | bytes] = {}
     if onnx:
         description["onnx"], extra = _graphs(policy, checkpoint, data)
+    if lerobot:
+        extra |= lerobot_files(description)
     extra["README.md"] = model_card(description, networks)
     with self_contained(networks, description, out, trust) as (whole, told, folders):
         write_checkpoint(out, told, whole, extra_files=extra, folders=folders)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from tyro.conf import Positional
@@ -19,6 +20,7 @@ def export(
     out: Path | None = None,
     acting: tuple[str, ...] = (),
     onnx: bool = True,
+    lerobot: bool = False,
     data: Path | None = None,
     trust_remote_code: bool = False,
     allow_downloads: bool = False,
@@ -31,6 +33,8 @@ def export(
         acting: Changes of the acting rule, e.g. k=4 min_p=0.1; k=1 exports one network.
         onnx: Add graphs that run without torch, checked against the policy on recorded
             observations; where they can't be made, the reason is printed.
+        lerobot: Add the files by which LeRobot finds the folder (--policy.path, with the plugin
+            lerobot_policy_qsft).
         data: Data file for that check; the one that the run was trained on when not given.
         trust_remote_code: Run code that a pretrained model in the folder brings along. Only for
             makers that you trust.
@@ -42,14 +46,14 @@ def export(
     checkpoint = run / "checkpoint" if (run / "checkpoint").is_dir() else run
     target = run / "policy" if out is None else out
     changes, trust = acting_changes(acting), Trust(trust_remote_code, allow_downloads)
+    write = partial(export_policy, checkpoint, target, changes, trust=trust, lerobot=lerobot)
     if onnx:
         try:
-            made = export_policy(checkpoint, target, changes, onnx=True, data=data, trust=trust)
-            say(printable(made))
+            say(printable(write(onnx=True, data=data)))
             return
         except NotExportable as reason:
             say(f"no ONNX graphs: {one_line(reason)}", sys.stderr)
-    say(printable(export_policy(checkpoint, target, changes, trust=trust)))
+    say(printable(write()))
 
 
 def report(run: Positional[Path]) -> None:

@@ -1,0 +1,3 @@
+"""Policies of qsft-robot in LeRobot."""
+
+from .configuration_qsft import QsftConfig as QsftConfig
