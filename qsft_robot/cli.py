@@ -50,6 +50,7 @@ from qsft_robot.verbs.learn import demo, export, info, report
 from qsft_robot.verbs.robot import run
 from qsft_robot.verbs.serve import serve
 from qsft_robot.verbs.tokens import fit_tokenizer
+from qsft_robot.verbs.view import view
 
 # What a run folder's own config.json can't decide when the run goes on.
 RESUME_FLAGS = (TRUST_REMOTE_CODE, ALLOW_DOWNLOADS)
@@ -230,6 +231,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "collect": collect,
     "inspect": inspect,
     "playback": playback,
+    "view": view,
     "merge": merge,
     "relabel": relabel,
     "label": label,

@@ -21,6 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "robosuite": ("robosuite",),
     "alfworld": ("alfworld", "textworld"),
     "ogbench": ("ogbench", "dm_control"),
+    "view": ("rerun",),
 }  # fmt: skip
 
 

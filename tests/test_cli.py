@@ -25,6 +25,7 @@ HELP = {
     "collect": ("--out", "--episodes", "--mixture", "--noise", "--seed", "--policy"),
     "inspect": ("PATH", "--filter-key", "--log-end", "--success-reward"),
     "playback": ("PATH", "--demo", "--video"),
+    "view": ("PATH", "--rrd", "--policy", "--logs", "--count"),
     "merge": ("PATH", "--out", "--env-args-from", "--common-keys"),
     "relabel": ("PATH", "--out", "--success", "--failure", "--failure-end"),
     "label": ("PATH", "--out", "--lerobot", "--rlinf", "--also", "--steps"),

@@ -38,6 +38,8 @@ LIGHT = [
     "qsft_robot.compare.comparison",
     "qsft_robot.compare.page",
     "qsft_robot.labeling.label",
+    "qsft_robot.view.recording",
+    "qsft_robot.verbs.view",
     "qsft_robot.verbs.label",
     "qsft_robot.verbs.compare",
     "qsft_robot.build",

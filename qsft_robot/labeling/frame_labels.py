@@ -37,6 +37,7 @@ def label_frames(
     steps: int,
     filter_key: str | None = None,
     success_reward: bool = False,
+    names: Sequence[str] | None = None,
 ) -> Iterator[FrameLabels]:
     """The labels of each log of a file, in order.
 
@@ -45,6 +46,7 @@ def label_frames(
     its last row. V of a policy that learned from a log remembers its label: where a log is outside
     of the mask that a policy was trained on, such policies alone are asked, else the mean of all.
     `success_reward`: reward 1 at the first success and none else; frames after it have advantage 0.
+    `names` picks some of the logs.
     ValueError for a policy without V and for returns outside of its range.
     """
     if steps < 1:
@@ -58,10 +60,13 @@ def label_frames(
     return_range = ReturnRange.from_json(next(iter(ranges.values())))
     masks = read_masks(path)
     known = [trained_on(policy, masks) for policy in policies]
-    asked = [values_of(policy, path, filter_key, every_row=True) for policy in policies]
+    asked = [
+        values_of(policy, path, filter_key, every_row=True, names=names) for policy in policies
+    ]
     rewarded = iter_episodes(
-        path, keys=(), filter_key=filter_key, success_reward=success_reward, action_scale=ANY_SCALE
-    )
+        path, keys=(), filter_key=filter_key, success_reward=success_reward,
+        action_scale=ANY_SCALE, names=names,
+    )  # fmt: skip
     for told, paid in zip(zip(*asked, strict=True), rewarded, strict=True):
         name = told[0][0].name
         held_out = [names is not None and name not in names for names in known]

@@ -22,6 +22,10 @@ _TOGETHER = 64
 _BYTES = 1 << 29
 
 
+class NoValue(ValueError):
+    """A policy that carries no value was asked for V."""
+
+
 @dataclass(frozen=True)
 class LogValue:
     """The judgment of V on one log."""
@@ -107,12 +111,16 @@ def values_of(
     path: str | Path,
     filter_key: str | None = None,
     every_row: bool = False,
+    names: Sequence[str] | None = None,
 ) -> Iterator[tuple[Episode, np.ndarray, np.ndarray]]:
     """Each log, the steps [k] at which the policy decides in it, and V there, float [k]; with
-    `every_row` V of every observation row, [t + 1], each with the history that it had."""
+    `every_row` V of every observation row, [t + 1], each with the history that it had. `names`
+    picks some of the logs. NoValue for a policy without V."""
     about = policy.description
     keys = [*about["state_keys"], *about["cameras"]]
-    episodes = iter_episodes(path, keys=keys, filter_key=filter_key, action_scale=ANY_SCALE)
+    episodes = iter_episodes(
+        path, keys=keys, filter_key=filter_key, action_scale=ANY_SCALE, names=names
+    )
     # So far the frames of a history lie apart.
     stride = stride_of(about) if about["model"]["config"]["history"] > 1 and not every_row else 1
     for together in _together(episodes):
@@ -148,7 +156,7 @@ def _decide(
             going, policy.infer_batch(seen, [memories[i] for i in going]), strict=True
         ):
             if decision.value is None:
-                raise ValueError(
+                raise NoValue(
                     f"the policy ({policy.description['method']}) has no V: take one that was "
                     "trained with values, by --method qsft."
                 )
