@@ -21,7 +21,6 @@ from tyro.conf import Positional
 from qsft_robot.config.earlier import check_flags
 from qsft_robot.config.methods import find_method
 from qsft_robot.config.train import TrainConfig
-from qsft_robot.context import executed_of, window_note
 from qsft_robot.extras import explained
 from qsft_robot.policy.folder import POLICY
 from qsft_robot.presets.look_up import (
@@ -175,27 +174,27 @@ def evaluate(
         trust_remote_code=trust_remote_code,
         allow_downloads=allow_downloads,
     )
-    env_args = policy.description.get("env_args")
+    env_args = dict(policy.description.env_args)
     if env is not None:
         env_args = env_of_recipe(env, policy.description)
     if not env_args:
         raise ValueError(
             f"{run}: the policy's logs name no simulator (no env_args in "
-            f"{policy.description['data']['file']}); name one with --env, or drive a robot with "
+            f"{policy.description.data.file}); name one with --env, or drive a robot with "
             "`qsft-robot run`."
         )
     if env is None:
         compare_with_installed(recorded_versions(env_args), f"the logs of {run}", strict_versions)
-    told = policy.description.get("env_args") or {}
-    if policy.description["cameras"] and (note := upside_down_note(told.get(ENTRY))):
+    told = policy.description.env_args
+    if policy.description.cameras and (note := upside_down_note(told.get(ENTRY))):
         say(f"note: in the logs of {printable(run)} {note}", sys.stderr)
     use_threads(threads)
     say_device(device, policy)
-    executed = execute_steps or executed_of(policy.description)
-    if note := window_note(policy.description, executed):
+    executed = execute_steps or policy.description.acting.execute
+    if note := policy.description.window_note(executed):
         say(note, sys.stderr)
     env_args = read_as(env_args, env_success_key, env_keys)
-    env_args = showing(env_args, policy.description["state_keys"])
+    env_args = showing(env_args, policy.description.state_keys)
     imports = [*import_env, *imports_of(env)]
     out = _evaluation_folder(run) / name
     result = measure(

@@ -11,8 +11,7 @@ of the window: the very row where the stride is a multiple of that number.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
@@ -96,36 +95,3 @@ class Memory:
         self.words: History[np.ndarray] = History(text_history, stride)  # the same, as ids
         self.command = ""  # the last one
         self.generator = np.random.default_rng(seed)
-
-
-def stride_of(description: Mapping[str, Any]) -> int:
-    """Rows between the entries of a policy's windows; older policies tell none: a chunk."""
-    action = description["action"]
-    return int(action.get("history_stride", action["horizon"]))
-
-
-def executed_of(description: Mapping[str, Any]) -> int | None:
-    """Actions of a chunk that a policy is to execute by itself; None: all. ValueError where its
-    description tells no such number."""
-    found, most = (description.get("acting") or {}).get("execute"), description["action"]["horizon"]
-    whole = isinstance(found, int) and not isinstance(found, bool)
-    if found is not None and not (whole and 1 <= found <= most):
-        raise ValueError(
-            f"the policy's acting.execute is {found!r}; its chunks have {most} actions."
-        )
-    return found
-
-
-def window_note(description: Mapping[str, Any], executed: int | None) -> str | None:
-    """What to say where a policy with a history executes another number of actions (None: all) of
-    a chunk than its training showed; None where its windows are the same."""
-    stride, executed = stride_of(description), executed or description["action"]["horizon"]
-    # A server keeps the description of its model.
-    history = description.get("model", {"config": {"history": 1}})["config"]["history"]
-    if history == 1 or stride % executed == 0:
-        return None
-    return (
-        f"note: the policy was trained on windows whose frames lie {stride} steps apart; executing "
-        f"{executed} actions of a chunk it gets the nearest that it saw. Divisors of {stride} give "
-        f"the very frames; train with --acting.execute {executed} for these."
-    )

@@ -149,12 +149,3 @@ class BatchPolicy(Protocol):
     ) -> list[Decision]:
         """One decision an observation; each memory is advanced by its own observation."""
         ...
-
-
-class LoadedPolicy(Policy, BatchPolicy, Protocol):
-    """A policy read from a folder, or reached over a connection: it says what it is."""
-
-    @property
-    def description(self) -> Mapping[str, Any]:
-        """The content of policy.json; `policy.folder.PolicySpec.of` reads the interface from it."""
-        ...

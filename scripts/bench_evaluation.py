@@ -21,7 +21,7 @@ def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]
     say("a policy to evaluate")
     torch.set_num_threads(1)
     policy = load_policy(train_demo_policy(folder)[1] / "policy")
-    env_args = policy.description["env_args"]
+    env_args = policy.description.env_args
 
     def seconds(workers: int) -> float:
         taken = seconds_of(

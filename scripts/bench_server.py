@@ -65,7 +65,7 @@ def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]
     torch.set_num_threads(1)
     _, run = train_demo_policy(folder)
     policy = open_policy(run)
-    seen = first_observation(policy.description["env_args"])
+    seen = first_observation(policy.description.env_args)
     frame = pack(request_message(seen, PolicySpec.of(policy.description), None, 0))
     flags = {"batched": ["--max-batch", "32"], "one by one": ["--max-batch", "1"]}
     with (

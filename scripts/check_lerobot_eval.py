@@ -44,7 +44,7 @@ def main() -> int:
     words = parser.parse_args()
     policy = open_policy(words.policy, device="cpu")
     seeds = range(words.seed, words.seed + words.episodes)
-    ours = evaluate(policy, policy.description["env_args"], seeds, out=words.out / "ours")
+    ours = evaluate(policy, policy.description.env_args, seeds, out=words.out / "ours")
     command = [
         str(words.lerobot_eval),
         f"--policy.path={words.policy}",

@@ -17,13 +17,14 @@ import torch
 
 from qsft_robot.export.onnx_parity import Parity, measure
 from qsft_robot.export.recorded_observations import recorded_observations
+from qsft_robot.policy.description import LoadedPolicy
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.policy.onnx_policy import load_onnx_policy
 from qsft_robot.policy.token_policy import TokenPolicy, load_policy
 from qsft_robot.server.config import ServerConfig
 from qsft_robot.server.remote_policy import RemotePolicy
 from qsft_robot.server.running import serving
-from qsft_robot.types import LoadedPolicy, Observation
+from qsft_robot.types import Observation
 
 Logs = Sequence[Sequence[Observation]]
 

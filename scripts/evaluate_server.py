@@ -47,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     policy = open_policy(options.run)
-    env_args = policy.description["env_args"]
+    env_args = policy.description.env_args
     seeds = range(options.seed, options.seed + options.episodes)
     home = evaluate(
         policy,

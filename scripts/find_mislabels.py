@@ -18,8 +18,8 @@ import tyro
 from tyro.conf import Positional
 
 from qsft_robot.logs.reader import iter_episodes, read_env_args
-from qsft_robot.logs.value_ranking import rank_by_value
 from qsft_robot.logs.writer import DemonstrationWriter
+from qsft_robot.rollouts.value_ranking import rank_by_value
 
 HALVES = ("half_a", "half_b")
 

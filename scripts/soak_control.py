@@ -28,6 +28,7 @@ from qsft_robot.control.run_log import RunLog
 from qsft_robot.control.run_report import RunResult, RunSettings
 from qsft_robot.control.watchdog import Stance
 from qsft_robot.logs.reader import read_episodes
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.robots.choose import open_local_or_remote
 from qsft_robot.robots.mujoco import MujocoRobot
@@ -44,13 +45,13 @@ class CheckedArm:
     """The arm with an inspector at its door: every command is held against the policy's statistics
     again, by other code than the loop's own, and the hand's way out of the box is measured."""
 
-    def __init__(self, arm: MujocoRobot, description: Any) -> None:
+    def __init__(self, arm: MujocoRobot, description: PolicyDescription) -> None:
         self.arm, self.violations = arm, Counter[str]()
-        seen, box = description["action"]["seen"], description["state_range"]["proprio"]
-        self._low = np.minimum(seen["low"], [0, 0, 0, seen["low"][3]])
-        self._high = np.maximum(seen["high"], [0, 0, 0, seen["high"][3]])
-        self._change = np.asarray(seen["largest_change"])
-        self._box = np.asarray(box["low"])[:3], np.asarray(box["high"])[:3]
+        seen, box = description.action.seen, description.state_range["proprio"]
+        self._low = np.minimum(seen.low, [0, 0, 0, seen.low[3]])
+        self._high = np.maximum(seen.high, [0, 0, 0, seen.high[3]])
+        self._change = np.asarray(seen.largest_change)
+        self._box = np.asarray(box.low)[:3], np.asarray(box.high)[:3]
         self._last = np.zeros(4)
         self.outside_mm, self.over = 0.0, False
 
@@ -192,7 +193,7 @@ def drive(
 ) -> tuple[RunResult, CheckedArm]:
     """One run on the MuJoCo arm; the result and the inspected arm."""
     policy, description = open_local_or_remote(policy_name, acting={}, token=None, timeout_s=1.0)
-    arm = CheckedArm(MujocoRobot(description["env_args"], hz), description)
+    arm = CheckedArm(MujocoRobot(description.env_args, hz), description)
     steps = None if seconds is None else round(seconds * hz)
     loop = LoopSettings(hz, max_steps=steps, stop_after_s=3600.0)
     settings = RunSettings(out, loop, episodes, accept=("rate",), record=watch is None)

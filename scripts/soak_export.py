@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,18 @@ import torch
 
 from qsft_robot.export.recorded_observations import random_observations
 from qsft_robot.policy.checkpoint import read_policy_folder, write_checkpoint
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.onnx_policy import load_onnx_policy
 from qsft_robot.policy.token_policy import load_policy
 
-Parts = tuple[dict[str, Any], Any, dict[str, bytes]]
+Parts = tuple[PolicyDescription, Any, dict[str, bytes]]
 
 
 def parts_of(folder: Path, seed: int) -> Parts:
     """The parts of an export: description (told apart by its seed), networks, other files."""
     description, _ = read_policy_folder(folder)
     files = {f.name: f.read_bytes() for f in folder.iterdir() if f.suffix in (".onnx", ".md")}
-    return {**description, "seed": seed}, load_policy(folder).networks, files
+    return replace(description, seed=seed), load_policy(folder).networks, files
 
 
 def write_in_child(target: Path, parts: Parts) -> int:
@@ -50,7 +52,7 @@ def check(target: Path, seeds: set[int]) -> int:
     """Load what stands at `target` with both runtimes and let each decide; its seed. Raises
     where it is not one of the whole policies."""
     graphs, eager = load_onnx_policy(target), load_policy(target)
-    seed = graphs.description["seed"]
+    seed = graphs.description.seed
     if seed not in seeds:
         raise RuntimeError(f"{target}: a policy of seed {seed}, which nobody wrote")
     ((observation,),) = random_observations(eager.description, 1)

@@ -26,6 +26,7 @@ from qsft_robot.control.loop import LoopSettings
 from qsft_robot.control.robot import Outcome, RobotSpec
 from qsft_robot.control.run import run_robot
 from qsft_robot.control.run_report import RunSettings
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.robots.choose import open_local_or_remote
 from qsft_robot.robots.mujoco import MujocoRobot
 from qsft_robot.types import Observation
@@ -168,7 +169,7 @@ def one_run(policy: Path, out: Path, seed: int, hz: float) -> int:
     with (out / "arm.log").open("w", buffering=1) as log:
         loaded, description = open_local_or_remote(str(policy), acting={}, token=None, timeout_s=1)
         kind = StoppableArm if draw.random() < 0.5 else FaultyArm
-        arm = kind(MujocoRobot(description["env_args"], hz), draw, log)
+        arm = kind(MujocoRobot(description.env_args, hz), draw, log)
         loop = LoopSettings(hz, max_steps=round(SECONDS * hz), stop_after_s=STOP_AFTER_S)
         settings = RunSettings(out, loop, 2, seed, accept=("rate",), record=draw.random() < 0.5)
         faulty = FaultyPolicy(loaded, random.Random(seed + 1), log)
@@ -212,13 +213,15 @@ def disturb(process: subprocess.Popen[bytes], draw: random.Random, told: Counter
         return process.wait()
 
 
-def inspect(out: Path, status: int, description: Any, hz: float, told: Counter[str]) -> None:
+def inspect(
+    out: Path, status: int, description: PolicyDescription, hz: float, told: Counter[str]
+) -> None:
     """Hold what the arm got against what was promised."""
-    seen = description["action"]["seen"]
-    low, high = np.asarray(seen["low"]), np.asarray(seen["high"])
+    seen = description.action.seen
+    low, high = np.asarray(seen.low), np.asarray(seen.high)
     low[:3], high[:3] = np.minimum(low[:3], 0), np.maximum(high[:3], 0)
-    change = np.asarray(seen["largest_change"])[:3]
-    change = change * min(1.0, description["action"]["control_hz"] / hz)
+    change = np.asarray(seen.largest_change)[:3]
+    change = change * min(1.0, description.action.control_hz / hz)
     commands: list[np.ndarray] = []
     last, gone, met, ended = "", False, False, ""
     for line in (out / "arm.log").read_text().splitlines():

@@ -139,7 +139,7 @@ def soak(
     observation = Observation(
         {key: np.zeros((*size, 3), np.uint8) for key, size in spec.cameras.items()},
         {
-            key: np.asarray(policy.description["norm_stats"]["state"][key]["mean"], np.float32)
+            key: np.asarray(policy.description.norm_stats.mean[key], np.float32)
             for key in spec.state
         },
         spec.instructions[0] if spec.instructions else "",

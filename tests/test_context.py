@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 from run_fixtures import tiny_folder  # noqa: F401
+from served_description import served
 
 from qsft_robot.algorithms.networks import PolicyNetworks, context_of
 from qsft_robot.config.data import DataConfig
 from qsft_robot.config.train import TrainConfig
-from qsft_robot.context import History, rows_seen, window_note
+from qsft_robot.context import History, rows_seen
 from qsft_robot.export.export import export_policy
 from qsft_robot.logs.writer import write_demonstrations
 from qsft_robot.parts.models import describe_model
 from qsft_robot.policy.checkpoint import write_checkpoint
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.onnx_policy import load_onnx_policy
 from qsft_robot.policy.token_policy import TokenPolicy
 from qsft_robot.presets.look_up import PRESETS, apply_presets, with_settings
@@ -69,13 +72,9 @@ def test_a_step_that_comes_again_replaces_and_an_earlier_one_begins_anew() -> No
 
 def test_a_policy_says_where_its_windows_are_not_those_of_training() -> None:
     def note(history: int, stride: int, executed: int | None) -> str | None:
-        return window_note(
-            {
-                "action": {"horizon": 8, "history_stride": stride},
-                "model": {"config": {"history": history}},
-            },
-            executed,
-        )
+        description = served(action={"horizon": 8, "history_stride": stride})
+        model = {"kind": "rt", "config": {"history": history}}
+        return replace(description, model=model).window_note(executed)
 
     assert note(1, 8, 3) is None
     assert note(2, 8, 4) is None
@@ -140,14 +139,14 @@ def config_of(preset: str, folder: Path, base: Path, **changes: Any) -> TrainCon
     return config
 
 
-def prepared(config: TrainConfig) -> tuple[RunData, PolicyNetworks, dict[str, Any]]:
+def prepared(config: TrainConfig) -> tuple[RunData, PolicyNetworks, PolicyDescription]:
     data = read_run_data(config)
     torch.manual_seed(0)
     networks = PolicyNetworks(build_run_model(config, data)).eval()
     assert networks.behavior is not None
     description = describe(config, data, describe_model(networks.behavior))
-    acting = {**description["acting"], "rule": "behavior"}
-    return data, networks, {**description, "networks": ["behavior"], "acting": acting}
+    acting = replace(description.acting, rule="behavior")
+    return data, networks, replace(description, networks=("behavior",), acting=acting)
 
 
 def seen_at(log: Episode, t: int) -> Observation:
@@ -206,7 +205,7 @@ def test_both_policies_see_what_training_showed(name, tmp_path, monkeypatch, tin
                     same(made * hidden, wanted.features * hidden)
 
 
-def exported(description: dict[str, Any], networks: PolicyNetworks, folder: Path) -> Any:
+def exported(description: PolicyDescription, networks: PolicyNetworks, folder: Path) -> Any:
     """The same policy on its ONNX graphs."""
     write_checkpoint(folder / "checkpoint", description, networks)
     from policy_fixtures import without_checks

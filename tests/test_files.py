@@ -27,7 +27,6 @@ from qsft_robot.policy.checkpoint import (
     read_training,
     write_checkpoint,
 )
-from qsft_robot.policy.folder import FORMAT
 
 
 def layer(value: float) -> torch.nn.Linear:
@@ -36,6 +35,7 @@ def layer(value: float) -> torch.nn.Linear:
     return linear
 
 
+DESCRIBED = json.dumps(describe().to_json())
 TRAINING = {"stage": "value", "update": 3, "total": 5}
 
 
@@ -49,7 +49,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def test_a_checkpoint_comes_back_to_the_bit(checkpoint):
     description, weights = read_policy_folder(checkpoint)
-    assert description["method"] == "sft"
+    assert description.method == "sft"
     assert (weights["weight"] == 1).all()
     training, tensors = read_training(checkpoint)
     assert training == TRAINING
@@ -63,7 +63,7 @@ def test_the_sums_are_those_of_sha256sum(checkpoint):
 def test_a_new_checkpoint_takes_the_old_ones_place_and_nothing_is_left_beside_it(checkpoint):
     write_checkpoint(checkpoint, describe("qsft"), layer(2.0))
     description, weights = read_policy_folder(checkpoint)
-    assert description["method"] == "qsft"
+    assert description.method == "qsft"
     assert (weights["weight"] == 2).all()
     assert not (checkpoint / "training.json").exists()
     assert list(checkpoint.parent.iterdir()) == [checkpoint]
@@ -72,7 +72,7 @@ def test_a_new_checkpoint_takes_the_old_ones_place_and_nothing_is_left_beside_it
 def test_the_folder_takes_its_place_where_the_system_has_no_exchange(checkpoint, monkeypatch):
     monkeypatch.setattr("qsft_robot.files._exchange", lambda a, b: False)
     write_checkpoint(checkpoint, describe("qsft"), layer(2.0))
-    assert read_policy_folder(checkpoint)[0]["method"] == "qsft"
+    assert read_policy_folder(checkpoint)[0].method == "qsft"
     assert list(checkpoint.parent.iterdir()) == [checkpoint]
 
 
@@ -115,14 +115,14 @@ def test_another_format_is_refused(tmp_path):
 
 def test_a_weights_file_that_is_none_is_refused_with_its_name(tmp_path):
     with atomic_folder(tmp_path / "p") as temporary:
-        write_json(temporary / "policy.json", {"format": FORMAT, **describe()})
+        write_json(temporary / "policy.json", describe().to_json())
         (temporary / "weights.safetensors").write_bytes(b"not tensors")
     with pytest.raises(ValueError, match=r"weights\.safetensors: not a readable safetensors"):
         read_policy_folder(tmp_path / "p")
 
 
 def test_an_exported_policy_is_not_trained_on(tmp_path):
-    write_checkpoint(tmp_path / "p", {}, layer(1.0))
+    write_checkpoint(tmp_path / "p", describe(), layer(1.0))
     with pytest.raises(ValueError, match="resume its run folder"):
         read_training(tmp_path / "p")
 
@@ -161,7 +161,7 @@ def test_an_error_inside_the_block_leaves_the_earlier_file_and_folder(tmp_path, 
     with pytest.raises(RuntimeError, match="stop"):
         write_half(atomic_folder, checkpoint, "policy.json")
     assert read_json(file) == {"a": 1}
-    assert read_policy_folder(checkpoint)[0]["method"] == "sft"
+    assert read_policy_folder(checkpoint)[0].method == "sft"
     assert sorted(tmp_path.iterdir()) == [file, checkpoint]
 
 
@@ -217,19 +217,21 @@ def test_sums_cover_files_in_subfolders(tmp_path):
 # Each child is killed (SIGKILL) just before it executes the next line of the two files that write
 # a checkpoint, from the first line to the last.
 KILLED = """
-import json, os, signal, sys
+import dataclasses, json, os, signal, sys
 from pathlib import Path
 import torch
 from qsft_robot import files
 from qsft_robot.policy import checkpoint
+from qsft_robot.policy.description import PolicyDescription
 
-folder, DESCRIPTION = Path(sys.argv[1]), json.loads(sys.argv[2])
+folder = Path(sys.argv[1])
+DESCRIPTION = PolicyDescription.from_json(json.loads(sys.argv[2]), "a policy")
 
 def save(value):
     torch.manual_seed(0)
     linear = torch.nn.Linear(8, 8)
     torch.nn.init.constant_(linear.weight, value)
-    description = {**DESCRIPTION, "value": value}
+    description = dataclasses.replace(DESCRIPTION, seed=int(value))
     training = {"stage": "value", "update": int(value), "total": 2}
     checkpoint.write_checkpoint(folder, description, linear, training, {})
 
@@ -260,39 +262,39 @@ while True:
     # As if a day went by, so that the next write is killed while it removes this one's leftovers.
     for left in [*folder.parent.glob(".*"), *folder.parent.glob(".*/**/*")]:
         os.utime(left, (1, 1))
-    value = checkpoint.read_policy_folder(folder)[0]["value"]
+    value = checkpoint.read_policy_folder(folder)[0].seed
     training = checkpoint.read_training(folder)[0]["update"]
     weights = checkpoint.read_policy_folder(folder)[1]["weight"]
     assert value == training == float(weights.min()) == float(weights.max()), (line, value)
     if value == 2.0:
         save(1.0)
-assert checkpoint.read_policy_folder(folder)[0]["value"] == 2.0
+assert checkpoint.read_policy_folder(folder)[0].seed == 2.0
 assert [each.name for each in folder.parent.iterdir()] == [folder.name]
 print(killed)
 """
 
 
 def test_a_kill_at_any_line_leaves_a_whole_checkpoint(tmp_path, repository):
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "checkpoint"), json.dumps(describe())],
-        cwd=repository, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    words = [sys.executable, "-c", KILLED, tmp_path / "checkpoint", DESCRIBED]
+    done = subprocess.run(words, cwd=repository, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 50
 
 
 # A limit on the size of files makes a write fail as a full disk does, with an error in its middle.
 FULL = """
-import resource, sys
+import json, resource, sys
 from pathlib import Path
 import torch
 from qsft_robot.policy.checkpoint import write_checkpoint
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.files import write_json
 
 folder, bytes_left = Path(sys.argv[1]), int(sys.argv[2])
+described = PolicyDescription.from_json(json.loads(sys.argv[3]), "a policy")
 resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, bytes_left))
 for write in (
-    lambda: write_checkpoint(folder / "checkpoint", {}, torch.nn.Linear(300, 300), {}, {}),
+    lambda: write_checkpoint(folder / "checkpoint", described, torch.nn.Linear(300, 300), {}, {}),
     lambda: write_json(folder / "a.json", list(range(100_000))),
 ):
     try:
@@ -306,15 +308,13 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_file_and_says_so(
     tmp_path, checkpoint, repository
 ):
     write_json(tmp_path / "a.json", [1])
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path), "100000"],
-        cwd=repository, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    words = [sys.executable, "-c", FULL, tmp_path, "100000", DESCRIBED]
+    done = subprocess.run(words, cwd=repository, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     weights, file = done.stdout.splitlines()
     assert "weights.safetensors" in weights
     assert "File too large" in file
-    assert read_policy_folder(checkpoint)[0]["method"] == "sft"
+    assert read_policy_folder(checkpoint)[0].method == "sft"
     assert json.loads((tmp_path / "a.json").read_text()) == [1]
     assert sorted(tmp_path.iterdir()) == [tmp_path / "a.json", checkpoint]
 
@@ -381,13 +381,13 @@ def test_hidden_files_and_links_into_the_hubs_blobs_are_no_additions(checkpoint,
         shutil.copy(file, blobs / file.name)
         (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
     (snapshot / ".gitattributes").write_text("*.safetensors filter=lfs\n")
-    assert read_policy_folder(snapshot)[0]["method"] == "sft"
+    assert read_policy_folder(snapshot)[0].method == "sft"
 
 
 def test_every_file_of_a_folder_may_be_read_by_whom_the_umask_allows(tmp_path):
     before = os.umask(0o022)
     try:
-        write_checkpoint(tmp_path / "p", {}, layer(1.0), {}, {})
+        write_checkpoint(tmp_path / "p", describe(), layer(1.0), {}, {})
     finally:
         os.umask(before)
     assert {file.stat().st_mode & 0o777 for file in (tmp_path / "p").iterdir()} == {0o644}

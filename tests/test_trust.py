@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,12 @@ def checkpoint(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that stands on that model; its policy reads a state and answers with tokens."""
     folder = tmp_path_factory.mktemp("run") / "checkpoint"
     told = describe(parts=["behavior"], acting={"rule": "behavior"})
-    config = told["model"]["config"]
+    config = told.model["config"]
     shape = {key: config[key] for key in ("vocab_size", "n_tokens", "state_dim", "history")}
     torch.manual_seed(0)
-    texts = tuple(told["data"]["instructions"])
+    texts = told.data.instructions
     model = build_model("pretrained", base=str(base), **shape, lora_rank=2, instructions=texts)
-    told["model"] = describe_model(model)
+    told = replace(told, model=describe_model(model))
     write_checkpoint(folder, told, PolicyNetworks(model))
     return folder
 
@@ -144,9 +145,9 @@ def test_a_base_that_asked_for_code_and_was_trained_without_it_is_exported_witho
     config = read_json(asking / "config.json")
     write_json(asking / "config.json", {**config, "auto_map": {"AutoModel": "other.Model"}})
     told = describe(parts=["behavior"], acting={"rule": "behavior"})
-    shape = {k: told["model"]["config"][k] for k in ("vocab_size", "n_tokens", "state_dim")}
+    shape = {k: told.model["config"][k] for k in ("vocab_size", "n_tokens", "state_dim")}
     model = build_model("pretrained", base=str(asking), **shape, lora_rank=2)
-    told["model"] = describe_model(model)
+    told = replace(told, model=describe_model(model))
     write_checkpoint(tmp_path / "run" / "checkpoint", told, PolicyNetworks(model))
     exported = export_policy(tmp_path / "run" / "checkpoint", tmp_path / "policy")
     assert "auto_map" not in (exported / "base" / "config.json").read_text()
@@ -229,8 +230,7 @@ def test_a_module_that_an_environments_name_imports_needs_the_callers_word(
     env_args = {"env_name": "gymnasium:evil_env:Evil-v0", "env_kwargs": {}}
     with pytest.raises(ValueError, match=r"imports the module 'evil_env'.*--import-env evil_env"):
         build_env(env_args)
-    told = describe()
-    told["env_args"] = env_args
+    told = replace(describe(), env_args=env_args)
     write_checkpoint(tmp_path / "policy", told, random_policy(told).networks)
     for words in (
         ["evaluate", str(tmp_path / "policy"), "--episodes", "1"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from qsft_robot.control.commanded_point import CommandedPoint
 from qsft_robot.control.robot import RobotSpec
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.types import Observation
 
@@ -74,7 +75,7 @@ class Limits:
 def limits_from_policy(
     robot: RobotSpec,
     policy: PolicySpec,
-    description: Mapping[str, Any],
+    description: PolicyDescription,
     control_hz: float,
     *,
     off: Collection[str] = (),
@@ -88,13 +89,13 @@ def limits_from_policy(
     bad = sorted(set(off) - set(KINDS[1:]))
     if bad:
         raise ValueError(f"--limits-off {' '.join(bad)}: there are: {', '.join(KINDS[1:])}.")
-    seen = description["action"].get("seen")
+    seen = description.action.seen
     rate = robot.control_hz if robot.stepped and robot.control_hz else control_hz
     logs_hz = policy.control_hz or rate
     # A loop faster than the logs sends smaller changes and shorter steps: the same a second.
     share = min(1.0, logs_hz / rate)
-    low = np.maximum(robot.action_low, policy.action_low if seen is None else seen["low"])
-    high = np.minimum(robot.action_high, policy.action_high if seen is None else seen["high"])
+    low = np.maximum(robot.action_low, policy.action_low if seen is None else seen.low)
+    high = np.minimum(robot.action_high, policy.action_high if seen is None else seen.high)
     steps = robot.is_displacement
     steps[list(robot.speeds)] = False
     low, high = (np.where(steps, np.asarray(x, np.float64) * share, x) for x in (low, high))
@@ -102,20 +103,18 @@ def limits_from_policy(
     end = robot.end_effector
     still = robot.is_displacement
     if seen is not None:
-        _check_finite("action.seen", seen)
-        change = np.asarray(seen["largest_change"], np.float64)
+        change = np.asarray(seen.largest_change, np.float64)
         found["change"] = change * share
         found["velocity"] = np.where(still, np.inf, change * logs_hz)
         if end is not None:
-            largest = np.maximum(np.abs(seen["low"]), np.abs(seen["high"]))
+            largest = np.maximum(np.abs(seen.low), np.abs(seen.high))
             step = largest if end.action == "displacement" else change
             hz = rate if {0, 1, 2} <= {*robot.speeds} else logs_hz
             found["speed"] = float(np.linalg.norm(step[:3]) * end.scale * hz)
-    box = description.get("state_range", {}).get(end.key) if end is not None else None
+    box = description.state_range.get(end.key) if end is not None else None
     if box is not None:
-        _check_finite(f"state_range.{end.key if end else ''}", box)
-        found["box_low"] = np.asarray(box["low"], np.float64)[:3]
-        found["box_high"] = np.asarray(box["high"], np.float64)[:3]
+        found["box_low"] = np.asarray(box.low, np.float64)[:3]
+        found["box_high"] = np.asarray(box.high, np.float64)[:3]
     sizes = dict.fromkeys(("low", "high", "change", "velocity"), robot.action_dim)
     sizes |= {"box_low": 3, "box_high": 3}
     for name, value in given.items():
@@ -139,13 +138,6 @@ def limits_from_policy(
     if "workspace" in off:
         limits = replace(limits, box_low=None, box_high=None)
     return limits
-
-
-def _check_finite(what: str, rows: Mapping[str, Any]) -> None:
-    if not all(np.isfinite(np.asarray(row, np.float64)).all() for row in rows.values()):
-        raise ValueError(
-            f"policy.json: {what} holds NaN or Inf, which limits nothing; export the policy again."
-        )
 
 
 class ActionLimiter:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import numpy as np
 
 from qsft_robot.control.limits import Limits
 from qsft_robot.control.robot import RobotSpec
+from qsft_robot.policy.description import Span
 from qsft_robot.types import Observation
 
 # Readings in a row that agree with each other before a place far from the last one is believed.
@@ -38,7 +38,7 @@ class ReadingCheck:
         *,
         cameras: Collection[str] | None = None,
         state: Collection[str] | None = None,
-        ranges: Mapping[str, Any] | None = None,
+        ranges: Mapping[str, Span] | None = None,
         accept: Collection[str] = (),
     ) -> None:
         """`cameras` and `state` are the keys that the policy reads (None: all); `ranges` the range
@@ -165,7 +165,7 @@ class ReadingCheck:
                 taken = f"the robot takes {low[i]:.4g} to {high[i]:.4g}"
                 return f"state {key!r}[{i}] reads {row[i]:.4g}, {taken}"
         span = self._ranges.get(key)
-        if span is None or np.shape(span["low"]) != row.shape:
+        if span is None or np.shape(span.low) != row.shape:
             return None
         far = far_from(row, span)
         if far is None:
@@ -214,9 +214,9 @@ class ReadingCheck:
         return _differ(now, then, self._slack, 1.0) is not None
 
 
-def far_from(row: np.ndarray, span: Mapping[str, Any]) -> int | None:
+def far_from(row: np.ndarray, span: Span) -> int | None:
     """The first number of `row` that lies far from the range `span` (low, high), or None."""
-    low, high = np.asarray(span["low"]), np.asarray(span["high"])
+    low, high = np.asarray(span.low), np.asarray(span.high)
     width = np.maximum(high - low, 1e-3)
     far = np.maximum(low - row, row - high) > FAR * width
     return int(np.flatnonzero(far)[0]) if far.any() else None

@@ -28,6 +28,7 @@ from qsft_robot.control.run_report import RunResult, RunSettings, StatusLine, op
 from qsft_robot.control.start_up_check import Difference, check_start
 from qsft_robot.control.surroundings import Surroundings, Watch
 from qsft_robot.files import write_json
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.policy.logged_ranges import WatchedReadings
 from qsft_robot.printed_text import say
@@ -43,7 +44,7 @@ LAST = ("quit", "watchdog")
 def run_robot(
     robot: Robot,
     policy: Policy,
-    description: Mapping[str, Any],
+    description: PolicyDescription,
     settings: RunSettings,
     *,
     recorder: Recorder | None = None,
@@ -98,14 +99,14 @@ class _Run:
         self,
         driver: Driver,
         policy: Policy,
-        description: Mapping[str, Any],
+        description: PolicyDescription,
         settings: RunSettings,
         around: Surroundings,
         watched: Watch,
         say: Callable[[str], None],
         watch: Callable[[ControlLoop, int], None] | None,
     ) -> None:
-        self.driver, self.policy, self.description = driver, policy, dict(description)
+        self.driver, self.policy, self.description = driver, policy, description
         self.settings, self.around, self.watched = settings, around, watched
         self.operator: OperatorInput = watched.operator
         self.say, self.watch = say, watch
@@ -187,7 +188,7 @@ class _Run:
                 told = {
                     "seed": seed,
                     "policy_sha256": fingerprint,
-                    "method": self.description.get("method"),
+                    "method": self.description.method,
                     "control_hz": settings.loop.control_hz,
                     "began": datetime.now(UTC).isoformat(timespec="seconds"),
                 }
@@ -269,17 +270,17 @@ class _Run:
             self.settings.loop.control_hz,
             cameras=spec.cameras,
             state=spec.state,
-            ranges=self.description.get("state_range"),
+            ranges=self.description.state_range,
             accept=self.settings.accept,
         )
 
     def _take_changed_policy(self) -> None:
         """A server may have come back with another policy: its own limits and hash count then."""
         said = getattr(self.policy, "description", None)
-        if said == self._said or not isinstance(said, Mapping):
+        if said is self._said or not isinstance(said, PolicyDescription):
             return
         assert self.loop is not None
-        self._said, self.description = said, dict(said)
+        self._said, self.description = said, said
         seen = self.loop.observe()
         spec, _, limits = self._agree(seen)
         before = self.loop.limiter
@@ -317,12 +318,12 @@ def _joined(log: RunLog) -> Path | None:
         return None
 
 
-def policy_hash(description: Mapping[str, Any]) -> str:
+def policy_hash(description: PolicyDescription) -> str:
     """The identity of a policy: the SHA-256 of its folder's SHA256SUMS, or, where only a server
     knows that, of its description."""
-    if "policy_sha256" in description:
-        return str(description["policy_sha256"])
-    text = json.dumps(description, sort_keys=True, default=str)
+    if description.policy_sha256 is not None:
+        return description.policy_sha256
+    text = json.dumps(description.to_json(), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from qsft_robot.control.readings import far_from
 from qsft_robot.control.robot import RobotSpec
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.types import Observation
 
@@ -34,7 +34,7 @@ def check_start(
     policy: PolicySpec,
     control_hz: float,
     *,
-    description: Mapping[str, Any] | None = None,
+    description: PolicyDescription | None = None,
     observation: Observation | None = None,
     accept: Collection[str] = (),
 ) -> list[Difference]:
@@ -177,8 +177,8 @@ def _rate(robot: RobotSpec, policy: PolicySpec, control_hz: float) -> list[Diffe
     return found
 
 
-def _units(robot: RobotSpec, description: Mapping[str, Any]) -> list[Difference]:
-    said = description["action"].get("units")
+def _units(robot: RobotSpec, description: PolicyDescription) -> list[Difference]:
+    said = description.action.units
     if robot.units is None or said is None or list(said) == list(robot.units):
         return []
     return [
@@ -216,13 +216,13 @@ def _observed(robot: RobotSpec, policy: PolicySpec, seen: Observation) -> list[D
     return found
 
 
-def _readings(description: Mapping[str, Any], seen: Observation) -> list[Difference]:
+def _readings(description: PolicyDescription, seen: Observation) -> list[Difference]:
     """Whether the first reading lies anywhere near what the logs saw."""
     found = []
-    for key, span in description.get("state_range", {}).items():
+    for key, span in description.state_range.items():
         if key not in seen.state:
             continue
-        low, high = np.asarray(span["low"]), np.asarray(span["high"])
+        low, high = np.asarray(span.low), np.asarray(span.high)
         row = np.asarray(seen.state[key], np.float64)
         if row.shape != low.shape:
             continue  # of the policy's own keys that is told above

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from qsft_robot.export.pretrained_folders import self_contained
 from qsft_robot.export.recorded_observations import random_observations, recorded_observations
 from qsft_robot.files import check_replaceable, sha256_of
 from qsft_robot.policy.checkpoint import write_checkpoint
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.folder import described_by
 from qsft_robot.policy.token_policy import TokenPolicy, read_networks
 from qsft_robot.trust import NOTHING, Trust
@@ -49,23 +51,26 @@ def export_policy(
     """
     check_replaceable(out)
     description, networks = read_networks(checkpoint, trust)
-    description = {**description, "acting": {**description["acting"], **(acting or {})}}
-    description.pop("onnx", None)
-    rule: ActingConfig = from_json(ActingConfig, description["acting"])
+    rule: ActingConfig = from_json(ActingConfig, {**vars(description.acting), **(acting or {})})
     if rule.rule == "behavior":
         networks.remove_value()
     elif not rule.runs_behavior:
         networks.behavior = None
-    if description["acting"].get("candidates", 1) == 1:
+    if rule.candidates == 1:
         networks.critic = None
-        description.pop("critic", None)
-    parts = [name for name, module in networks.named_children() if module is not None]
-    description["networks"] = parts
+    description = replace(
+        description,
+        acting=rule,
+        networks=tuple(name for name, part in networks.named_children() if part is not None),
+        critic=None if networks.critic is None else description.critic,
+        onnx=None,
+    )
     with described_by(checkpoint):
         policy = TokenPolicy(description, networks)  # refuses a rule that they can't serve
     extra: dict[str, str | bytes] = {}
     if onnx:
-        description["onnx"], extra = _graphs(policy, checkpoint, data)
+        graphs, extra = _graphs(policy, checkpoint, data)
+        description = replace(description, onnx=graphs)
     if lerobot:
         extra |= lerobot_files(description)
     extra["README.md"] = model_card(description, networks)
@@ -86,7 +91,7 @@ def _graphs(
         folder = Path(name)
         onnx = write_graphs(policy, folder)
         logs, source = _observations(policy, checkpoint, data)
-        graphs = OnnxPolicy(folder, {**policy.description, "onnx": onnx})
+        graphs = OnnxPolicy(folder, replace(policy.description, onnx=onnx))
         parity = measure(policy, graphs, logs)
         if wrong := parity.beyond():
             raise RuntimeError(
@@ -112,7 +117,7 @@ def _observations(
         config = read_config(checkpoint.parent)
         instruction = config.data.instruction
         own = config.data.path
-        if data is None and own.is_file() and sha256_of(own) == description["data"]["sha256"]:
+        if data is None and own.is_file() and sha256_of(own) == description.data.sha256:
             data = own
     if data is None:
         logs = random_observations(description, PARITY_OBSERVATIONS)
@@ -121,38 +126,38 @@ def _observations(
     return logs, f"recorded observations of {data.name}"
 
 
-def model_card(description: dict[str, Any], networks: nn.Module) -> str:
+def model_card(description: PolicyDescription, networks: nn.Module) -> str:
     """The model card, in Markdown: all that a stranger needs to run the folder."""
     parameters = sum(p.numel() for p in networks.parameters())
-    action, data, acting = description["action"], description["data"], description["acting"]
-    sees = [f"- state `{key}`" for key in description["state_keys"]]
-    sees += [f"- text `{key}`" for key in description.get("text_keys", [])]
-    rate = f"{action['control_hz']} Hz" if action["control_hz"] else _UNTOLD
+    action, data, acting = description.action, description.data, description.acting
+    code = description.tokenizer
+    sees = [f"- state `{key}`" for key in description.state_keys]
+    sees += [f"- text `{key}`" for key in description.text_keys]
+    rate = f"{action.control_hz} Hz" if action.control_hz else _UNTOLD
     answers = (
-        f"float32 [{action['horizon']}, {action['dim']}]: {action['horizon']} action(s) of "
-        f"{action['dim']} numbers between {action['low']} and {action['high']}, executed at "
+        f"float32 [{action.horizon}, {action.dim}]: {action.horizon} action(s) of "
+        f"{action.dim} numbers between {list(action.low)} and {list(action.high)}, executed at "
         f"{rate}."
     )
-    if description["tokenizer"]["kind"] == "commands":
-        free = description["tokenizer"]["free"]
+    if code["kind"] == "commands":
+        free = code["free"]
         answers = "object [1] of str: one text command, " + (
             "of any words of its vocabulary." if free else f"out of the text `{ADMISSIBLE}`."
         )
     sees += [
-        f"- camera `{key}`: uint8 RGB [{h}, {w}, 3]"
-        for key, (h, w) in description["cameras"].items()
+        f"- camera `{key}`: uint8 RGB [{h}, {w}, 3]" for key, (h, w) in description.cameras.items()
     ]
     return "\n".join(
         [
-            f"# Policy trained with {description['method']}",
+            f"# Policy trained with {description.method}",
             "",
-            f"{parameters:,} parameters in {', '.join(description['networks'])}; "
-            f"{description['tokenizer']['kind']} action tokens.",
+            f"{parameters:,} parameters in {', '.join(description.networks)}; "
+            f"{code['kind']} action tokens.",
             "",
             "## What it sees",
             "",
             *sees,
-            f"- an instruction; trained on: {'; '.join(data['instructions'][:10]) or 'none'}",
+            f"- an instruction; trained on: {'; '.join(data.instructions[:10]) or 'none'}",
             "",
             "## What it answers",
             "",
@@ -160,14 +165,14 @@ def model_card(description: dict[str, Any], networks: nn.Module) -> str:
             "",
             "## How it acts",
             "",
-            f"rule {acting['rule']}, k {acting['k']}, low-probability cut {acting['min_p']}, "
-            f"temperature {acting['temperature']}.{_candidates(acting)}",
+            f"rule {acting.rule}, k {acting.k}, low-probability cut {acting.min_p}, "
+            f"temperature {acting.temperature}.{_candidates(acting.candidates)}",
             "",
-            *_onnx_lines(description),
+            *_onnx_lines(description.onnx),
             "## What it was trained on",
             "",
-            f"{data['file']} (SHA-256 {data['sha256']}), {data['episodes']} logs, {data['steps']} "
-            f"steps, {100 * data['success_rate']:.1f} % successful; seed {description['seed']}.",
+            f"{data.file} (SHA-256 {data.sha256}), {data.episodes} logs, {data.steps} steps, "
+            f"{100 * data.success_rate:.1f} % successful; seed {description.seed}.",
             "",
             "## How to run it",
             "",
@@ -188,13 +193,11 @@ def model_card(description: dict[str, Any], networks: nn.Module) -> str:
     )
 
 
-def _candidates(acting: Mapping[str, Any]) -> str:
-    count = acting.get("candidates", 1)
+def _candidates(count: int) -> str:
     return "" if count == 1 else f" The critic takes the best of {count} decisions drawn so."
 
 
-def _onnx_lines(description: dict[str, Any]) -> list[str]:
-    onnx = description.get("onnx")
+def _onnx_lines(onnx: Mapping[str, Any] | None) -> list[str]:
     if onnx is None:
         return []
     parity = onnx["parity"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
-from qsft_robot.context import executed_of
 from qsft_robot.lerobot.format import ACTION, STATE, camera_feature
+from qsft_robot.policy.description import PolicyDescription
 
 # The name under which the plugin registers its policies.
 POLICY_TYPE = "qsft"
@@ -16,28 +15,27 @@ CONFIG, PREPROCESSOR, POSTPROCESSOR = (
 )  # fmt: skip
 
 
-def lerobot_files(description: Mapping[str, Any]) -> dict[str, str]:
+def lerobot_files(description: PolicyDescription) -> dict[str, str]:
     """File name -> JSON, for a policy as policy.json describes it (plugins/lerobot_policy_qsft).
 
     State keys are joined to observation.state in the policy's order, <cam>_image is
     observation.images.<cam>; nothing is normalized there, which the folder does itself. ValueError
     for a policy that acts by text.
     """
-    if description["tokenizer"]["kind"] == "commands" or description.get("text_keys"):
+    if description.tokenizer["kind"] == "commands" or description.text_keys:
         raise ValueError("LeRobot has no text commands and texts: --lerobot is for arms' policies.")
-    state_keys, stats = list(description["state_keys"]), description["norm_stats"]["state"]
-    sizes = [len(stats[key]["mean"]) for key in state_keys]
-    cameras = {camera_feature(key): key for key in description["cameras"]}
+    state_keys, action = list(description.state_keys), description.action
+    sizes = [len(description.norm_stats.mean[key]) for key in state_keys]
+    cameras = {camera_feature(key): key for key in description.cameras}
     inputs: dict[str, Any] = {STATE: _feature("STATE", [sum(sizes)])} if sizes else {}
     for feature, key in cameras.items():
-        inputs[feature] = _feature("VISUAL", [3, *description["cameras"][key]])
-    action = description["action"]
+        inputs[feature] = _feature("VISUAL", [3, *description.cameras[key]])
     config = {
         "type": POLICY_TYPE,
         "n_obs_steps": 1,
         "input_features": inputs,
-        "output_features": {ACTION: _feature("ACTION", [action["dim"]])},
-        "n_action_steps": executed_of(description) or action["horizon"],
+        "output_features": {ACTION: _feature("ACTION", [action.dim])},
+        "n_action_steps": description.acting.execute or action.horizon,
         "state_keys": state_keys,
         "state_sizes": sizes,
         "camera_keys": cameras,

@@ -78,7 +78,7 @@ def feature_trunks(policy: TokenPolicy) -> list[Any]:
     """The acting trunks whose image encoders run: one where they share their features."""
     if not policy.cameras:
         return []
-    shared = policy.description["shared_image_features"]
+    shared = policy.description.shared_image_features
     return policy.decider.trunks[:1] if shared else policy.decider.trunks
 
 
@@ -99,7 +99,7 @@ def refuse(policy: TokenPolicy) -> None:
             f"the acting networks have {size / 1e9:.1f} GB of weights, and an ONNX file holds "
             f"{MOST_BYTES / 1e9:.1f} GB; torch runs this policy."
         )
-    model = policy.description["model"]
+    model = policy.description.model
     if model["config"].get("text_encoder", "words") != "words":
         raise NotExportable(
             f"the text encoder {model['config']['text_encoder']!r} needs its own tokenizer, which "
@@ -123,7 +123,7 @@ def write_graphs(policy: TokenPolicy, folder: Path) -> dict[str, Any]:
     Returns what policy.json says of them. NotExportable names what has no ONNX form.
     """
     refuse(policy)
-    config, description = policy.description["model"]["config"], policy.description
+    config, description = policy.description.model["config"], policy.description
     tokenizer, k = policy.tokenizer, policy.history
     batch = 2  # 0 and 1 would be taken for constants
     trunks = feature_trunks(policy)
@@ -142,7 +142,7 @@ def write_graphs(policy: TokenPolicy, folder: Path) -> dict[str, Any]:
     if config["state_dim"]:
         given["state"] = torch.zeros(batch, k, config["state_dim"])
     given["frame_mask"] = torch.ones(batch, k, dtype=torch.bool)
-    if description.get("conditions_on_return"):
+    if description.conditions_on_return:
         given["returns"] = torch.ones(batch)
     count = policy.acting.candidates
     several = (count,) if count > 1 else ()
@@ -152,7 +152,7 @@ def write_graphs(policy: TokenPolicy, folder: Path) -> dict[str, Any]:
     _write(DecisionGraph(policy, list(given)), given, outputs, folder / DECISION)
     packages = ("torch", "onnx", "onnxscript", "onnxruntime")
     # Hashed words need no list. A pretrained model's tokenizer is not at hand without torch.
-    listed = {} if description["model"]["kind"] == "rt" else {"texts": texts}
+    listed = {} if description.model["kind"] == "rt" else {"texts": texts}
     return {
         **{name: {text: ids.tolist() for text, ids in x.items()} for name, x in listed.items()},
         "opset": OPSET,
@@ -163,7 +163,7 @@ def write_graphs(policy: TokenPolicy, folder: Path) -> dict[str, Any]:
 
 def known_texts(policy: TokenPolicy) -> dict[str, np.ndarray]:
     """The instructions that the policy was trained on, and their ids as its model reads them."""
-    known = policy.description["data"]["instructions"] or [""]
+    known = policy.description.data.instructions or [""]
     words = policy.decider.trunks[0].encode_words
     return {text: words(text) for text in known}
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from qsft_robot.algorithms.networks import PolicyNetworks, inference, teacher_fo
 from qsft_robot.files import temporary_sibling
 from qsft_robot.parts.models import carry_base, load_model, save_processor
 from qsft_robot.parts.tokenizers import load_tokenizer
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.trust import Trust
 from tokenizers_action.protocol import TextTokenizer, legal_along
@@ -44,8 +46,8 @@ def processor_beside(checkpoint: Path, networks: PolicyNetworks) -> Iterator[dic
 
 @contextmanager
 def self_contained(
-    networks: PolicyNetworks, description: Mapping[str, Any], out: Path, trust: Trust
-) -> Iterator[tuple[PolicyNetworks, dict[str, Any], dict[str, Path]]]:
+    networks: PolicyNetworks, description: PolicyDescription, out: Path, trust: Trust
+) -> Iterator[tuple[PolicyNetworks, PolicyDescription, dict[str, Path]]]:
     """The networks and description of a policy that needs no base elsewhere, and the folders to be
     moved into it.
 
@@ -55,16 +57,16 @@ def self_contained(
     """
     trunks: list[Any] = [*networks.trunks()]
     if not hasattr(trunks[0], "prompt"):
-        yield networks, dict(description), {}
+        yield networks, description, {}
         return
     with _temporary(out) as folder:
-        told = dict(description)
         if len(trunks) == 1:
-            told["model"] = carry_base(trunks[0], folder / BASE, merged=True)
+            merged = carry_base(trunks[0], folder / BASE, merged=True)
+            told = replace(description, model=merged)
             whole, error = _merged(networks, told, folder, trust)
             limit = MERGE_TOLERANCE[trunks[0].config.dtype]
             if error <= limit:
-                told["model"]["merge_error"] = error
+                told = replace(description, model={**merged, "merge_error": error})
                 yield whole, told, {BASE: folder / BASE}
                 return
             print(
@@ -73,16 +75,16 @@ def self_contained(
                 file=sys.stderr,
             )
             shutil.rmtree(folder / BASE)
-        told["model"] = carry_base(trunks[0], folder / BASE, merged=False)
-        yield networks, told, {BASE: folder / BASE}
+        beside = carry_base(trunks[0], folder / BASE, merged=False)
+        yield networks, replace(description, model=beside), {BASE: folder / BASE}
 
 
 def _merged(
-    networks: PolicyNetworks, description: Mapping[str, Any], folder: Path, trust: Trust
+    networks: PolicyNetworks, description: PolicyDescription, folder: Path, trust: Trust
 ) -> tuple[PolicyNetworks, float]:
     """The networks on the merged base of a folder, and the largest change of a log-probability."""
     trunk: Any = networks.trunks()[0]
-    model: Any = load_model(description["model"], folder, trust)
+    model: Any = load_model(description.model, folder, trust)
     model.load_state_dict(trunk.small_state_dict())
     model.to(next(trunk.parameters()).device)
     whole = PolicyNetworks(model if networks.behavior is not None else None)
@@ -94,11 +96,11 @@ def _merged(
     return whole, float((logs[0] - logs[1]).abs().max())
 
 
-def probe(model: Any, description: Mapping[str, Any]) -> TokenBatch:
+def probe(model: Any, description: PolicyDescription) -> TokenBatch:
     """A few decisions in made-up contexts: noise for images and state, instructions of the logs."""
     config, generator = model.config, torch.Generator().manual_seed(0)
-    tokenizer, words = load_tokenizer(description["tokenizer"]), model.encode_words
-    texts = (list(description["data"]["instructions"]) or [""])[:PROBES]
+    tokenizer, words = load_tokenizer(description.tokenizer), model.encode_words
+    texts = (list(description.data.instructions) or [""])[:PROBES]
     text_ids = torch.stack([torch.from_numpy(words(texts[i % len(texts)])) for i in range(PROBES)])
     if isinstance(tokenizer, TextTokenizer):
         ids = torch.zeros(PROBES, 0, dtype=torch.long)

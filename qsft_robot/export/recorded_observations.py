@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from qsft_robot.logs.checks import ANY_SCALE, masks_of, open_demonstrations, select_demos
 from qsft_robot.logs.reader import iter_episodes
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.types import Observation
 
 
 def recorded_observations(
     path: Path,
-    description: Mapping[str, Any],
+    description: PolicyDescription,
     count: int,
     steps: int = 16,
     instruction: str | None = None,
@@ -27,9 +26,9 @@ def recorded_observations(
     FileNotFoundError when there is no file; ValueError when it lacks a key of the policy.
     """
     with open_demonstrations(path) as file:
-        mask = description["data"].get("filter_key")
+        mask = description.data.filter_key
         names = select_demos(file, mask if mask in masks_of(file) else None)
-    cameras, state_keys = list(description["cameras"]), list(description["state_keys"])
+    cameras, state_keys = list(description.cameras), list(description.state_keys)
     found: list[list[Observation]] = []
     for i in np.random.default_rng(0).permutation(len(names)):
         left = count - sum(len(log) for log in found)
@@ -58,22 +57,22 @@ def recorded_observations(
 
 
 def random_observations(
-    description: Mapping[str, Any], count: int, steps: int = 16, seed: int = 0
+    description: PolicyDescription, count: int, steps: int = 16, seed: int = 0
 ) -> list[list[Observation]]:
     """`count` observations that nobody saw: state drawn with the logs' mean and deviation, random
     pixels, the policy's instructions; in lists of up to `steps`, each as one episode."""
     rng = np.random.default_rng(seed)
-    instructions = description["data"]["instructions"] or [""]
-    stats = description["norm_stats"]["state"]
+    instructions = description.data.instructions or [""]
+    stats = description.norm_stats
 
     def draw(log: int) -> Observation:
         images = {
             key: rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-            for key, size in description["cameras"].items()
+            for key, size in description.cameras.items()
         }
         state = {
-            key: rng.normal(stats[key]["mean"], stats[key]["std"]).astype(np.float32)
-            for key in description["state_keys"]
+            key: rng.normal(stats.mean[key], stats.std[key]).astype(np.float32)
+            for key in description.state_keys
         }
         return Observation(images, state, instructions[log % len(instructions)])
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from qsft_robot.logs.checks import ANY_SCALE
 from qsft_robot.logs.reader import iter_episodes, read_masks
-from qsft_robot.logs.value_ranking import trained_on, values_of
+from qsft_robot.policy.description import LoadedPolicy
 from qsft_robot.returns import ReturnRange
-from qsft_robot.types import Episode, LoadedPolicy
+from qsft_robot.rollouts.value_ranking import trained_on, values_of
+from qsft_robot.types import Episode
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,15 @@ def label_frames(
     """
     if steps < 1:
         raise ValueError(f"--steps {steps}: an advantage looks at least 1 step ahead.")
-    ranges = {str(p.description["return_range"]): p.description["return_range"] for p in policies}
-    if len(ranges) > 1:
+    ranges = list(dict.fromkeys(policy.description.return_range for policy in policies))
+    return_range, *others = ranges
+    if others:
         raise ValueError(
-            f"the policies have V in different units: {' and '.join(ranges)}. Take policies that "
-            "were trained with the same --discount and --data.return-low and -high."
+            f"the policies have V in different units: {' and '.join(map(str, ranges))}. Take "
+            "policies that were trained with the same --discount and --data.return-low and -high."
         )
-    return_range = ReturnRange.from_json(next(iter(ranges.values())))
+    if return_range is None:
+        raise ValueError("the policy does not tell the range of its returns; export it again.")
     masks = read_masks(path)
     known = [trained_on(policy, masks) for policy in policies]
     asked = [

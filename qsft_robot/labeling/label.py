@@ -18,7 +18,8 @@ from qsft_robot.labeling.sidecars import (
     write_lerobot,
     write_rlinf,
 )
-from qsft_robot.types import LoadedPolicy
+from qsft_robot.policy.description import LoadedPolicy
+from qsft_robot.returns import ReturnRange
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def label_logs(
         "policy": " and ".join(_words(policy) for policy in policies),
         "logs": path.name,
         "steps": str(steps),
-        "return_range": str(dict(policies[0].description["return_range"])),
+        "return_range": _range(policies[0].description.return_range),
     }
     files, threshold = [], None
     if beside is not None:
@@ -113,6 +114,10 @@ def label_logs(
 
 
 def _words(policy: LoadedPolicy) -> str:
-    data = policy.description["data"]
-    mask = f", mask {data['filter_key']}" if data.get("filter_key") else ""
-    return f"{policy.description['method']} on {data['file']}{mask}"
+    data = policy.description.data
+    mask = f", mask {data.filter_key}" if data.filter_key else ""
+    return f"{policy.description.method} on {data.file}{mask}"
+
+
+def _range(returns: ReturnRange | None) -> str:
+    return "" if returns is None else str(returns.to_json())

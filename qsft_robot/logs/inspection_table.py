@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -10,7 +12,6 @@ from rich.table import Table
 
 from qsft_robot.logs.doctor.finding import Severity
 from qsft_robot.logs.summary import TEXT, DataSummary
-from qsft_robot.logs.value_ranking import LogValue
 from qsft_robot.printed_text import cell
 
 _COLORS: dict[Severity, str] = {"error": "red", "warning": "yellow", "info": "cyan"}
@@ -19,6 +20,28 @@ _WORDS: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "
 _RANKED = 40
 # Instructions that are listed.
 _LISTED = 8
+
+
+@dataclass(frozen=True)
+class LogValue:
+    """The judgment of V on one log."""
+
+    name: str
+    success: bool
+    last: float  # V at its end
+    peers: float  # the median of that over the logs of the same outcome
+    drop: float  # the largest fall of V from one decision to the next, 0 or more
+    drop_step: int  # the step after it
+    held_out: bool  # whether no policy that was asked had learned from it
+
+    @property
+    def suspicion(self) -> float:
+        """How far V at the end lies on the other outcome's side of its peers."""
+        return self.peers - self.last if self.success else self.last - self.peers
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types, for `inspect --json`."""
+        return {**vars(self), "suspicion": self.suspicion}
 
 
 def show(summary: DataSummary, console: Console) -> None:

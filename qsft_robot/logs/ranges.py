@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -45,18 +45,3 @@ class LogRanges:
                 for key, found in rows.items()
             },
         )
-
-    def action_to_json(self) -> dict[str, Any]:
-        """low, high, largest_change: one number a dimension."""
-        return {
-            "low": self.low.tolist(),
-            "high": self.high.tolist(),
-            "largest_change": self.largest_change.tolist(),
-        }
-
-    def state_to_json(self) -> dict[str, Any]:
-        """state key -> low, high: one number a dimension."""
-        return {
-            key: {"low": low.tolist(), "high": high.tolist()}
-            for key, (low, high) in self.state.items()
-        }

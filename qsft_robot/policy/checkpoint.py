@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ from torch import Tensor, nn, optim
 
 from qsft_robot.files import atomic_folder, read_json, write_json
 from qsft_robot.json_kinds import check_kinds
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.earlier import upgrade_training, upgrade_weights
-from qsft_robot.policy.folder import FORMAT, POLICY, WEIGHTS, read_description
+from qsft_robot.policy.folder import POLICY, WEIGHTS, read_description
 
 TRAINING, TRAINING_TENSORS = "training.json", "training.safetensors"
 
 
 def write_checkpoint(
     folder: Path,
-    description: Mapping[str, Any],
+    description: PolicyDescription,
     networks: nn.Module | Mapping[str, Tensor],
     training: Mapping[str, Any] | None = None,
     training_tensors: Mapping[str, Tensor] | None = None,
@@ -35,7 +37,7 @@ def write_checkpoint(
     """
     weights = networks.state_dict() if isinstance(networks, nn.Module) else networks
     with atomic_folder(folder) as temporary:
-        write_json(temporary / POLICY, {"format": FORMAT, **description})
+        write_json(temporary / POLICY, replace(description, policy_sha256=None).to_json())
         write_tensors(temporary / WEIGHTS, weights)
         if training is not None:
             write_json(temporary / TRAINING, training)
@@ -60,7 +62,7 @@ def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()}
 
 
-def read_policy_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_policy_folder(folder: Path) -> tuple[PolicyDescription, dict[str, Tensor]]:
     """Description and weights of a checkpoint or exported policy, its checksums verified."""
     description, weights = read_description(folder), read_tensors(folder / WEIGHTS)
     for name, x in weights.items():

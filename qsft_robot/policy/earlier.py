@@ -18,12 +18,13 @@ def upgrade_description(description: Mapping[str, Any]) -> dict[str, Any]:
     """The policy.json of an earlier format under the names of today."""
     acting = dict(description["acting"])
     acting["rule"] = RENAMED_VALUES["acting.rule"].get(acting["rule"], acting["rule"])
+    networks = [_NETWORKS.get(name, name) for name in description.get("networks", ())]
     return {
         **description,
         "acting": acting,
-        "conditions_on_return": description["method"] == "return_conditioned",
+        "conditions_on_return": description.get("method") == "return_conditioned",
         "return_range": _return_range(description.get("return_range")),
-        "networks": [_NETWORKS.get(name, name) for name in description["networks"]],
+        **({"networks": networks} if networks else {}),
     }
 
 

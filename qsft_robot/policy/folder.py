@@ -8,23 +8,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from qsft_robot.files import check_sums, read_json
-from qsft_robot.policy.description import check_description, check_entries
-from qsft_robot.policy.earlier import EARLIER_FORMATS, upgrade_description
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.printed_text import one_line
 
-FORMAT = "qsft-robot policy 2"
 POLICY = "policy.json"
 WEIGHTS = "weights.safetensors"
 # Instructions that a description lists at most.
 MAX_INSTRUCTIONS = 100
 
 
-def read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> PolicyDescription:
     """policy.json of a checkpoint or exported policy, after the folder's checksums were verified.
 
     FileNotFoundError when there is no such folder, ValueError when it is no policy folder, a file
@@ -39,18 +36,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         inside = [f.name for f in sorted(folder.iterdir())]
         raise ValueError(f"{folder}: no {POLICY}, so this is no policy folder. It holds: {inside}")
     check_sums(folder)
-    description = read_json(folder / POLICY)
-    check_entries(description, folder / POLICY)
-    if description.get("format") in EARLIER_FORMATS:
-        check_entries(description, folder / POLICY, "acting", "networks")
-        description = {**upgrade_description(description), "format": FORMAT}
-    if description.get("format") != FORMAT:
-        raise ValueError(
-            f"{folder / POLICY}: format {description.get('format')!r}, but this version reads "
-            f"{', '.join(map(repr, (FORMAT, *EARLIER_FORMATS)))}."
-        )
-    check_description(description, folder / POLICY)
-    return description
+    return PolicyDescription.from_json(read_json(folder / POLICY), str(folder / POLICY))
 
 
 def count_parameters(folder: Path) -> int:
@@ -113,22 +99,22 @@ class PolicySpec:
         return not listed or instruction in listed or len(listed) >= MAX_INSTRUCTIONS
 
     @classmethod
-    def of(cls, description: Mapping[str, Any]) -> PolicySpec:
+    def of(cls, description: PolicyDescription) -> PolicySpec:
         """The interface that a policy's description tells; ValueError where the policy answers with
         text commands, which no arm executes."""
-        if description["action"]["dim"] == 0:
+        action = description.action
+        if action.dim == 0:
             raise ValueError(
                 "this policy answers with text commands, not with the actions of an arm, so it can "
                 "be evaluated (qsft-robot evaluate) but neither run on a robot nor served."
             )
-        action, state = description["action"], description["norm_stats"]["state"]
         return cls(
-            cameras={key: (int(h), int(w)) for key, (h, w) in description["cameras"].items()},
-            state={key: len(state[key]["mean"]) for key in description["state_keys"]},
-            horizon=int(action["horizon"]),
-            action_dim=int(action["dim"]),
-            action_low=np.asarray(action["low"], np.float64),
-            action_high=np.asarray(action["high"], np.float64),
-            control_hz=action["control_hz"],
-            instructions=tuple(description["data"]["instructions"]),
+            cameras=description.cameras,
+            state={key: len(description.norm_stats.mean[key]) for key in description.state_keys},
+            horizon=action.horizon,
+            action_dim=action.dim,
+            action_low=np.asarray(action.low, np.float64),
+            action_high=np.asarray(action.high, np.float64),
+            control_hz=action.control_hz,
+            instructions=description.data.instructions,
         )

@@ -6,11 +6,11 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from qsft_robot.normalize import CONSTANT_STD
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.types import Observation, Policy
 
 # A reading this many times the logs' span away from them is another unit or another order.
@@ -47,15 +47,15 @@ class LoggedRanges:
     constant: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, description: Mapping[str, Any]) -> LoggedRanges:
+    def of(cls, description: PolicyDescription) -> LoggedRanges:
         """The ranges that policy.json tells, or mean and deviation stand for in older folders."""
         low, high, constant = {}, {}, {}
-        for key, stats in description.get("norm_stats", {}).get("state", {}).items():
-            mean, std = np.asarray(stats["mean"]), np.asarray(stats["std"])
+        for key, mean in description.norm_stats.mean.items():
+            std = description.norm_stats.std[key]
             low[key], high[key] = mean - _DEVIATIONS * std, mean + _DEVIATIONS * std
             constant[key] = std < CONSTANT_STD
-        for key, span in description.get("state_range", {}).items():
-            low[key], high[key] = np.asarray(span["low"]), np.asarray(span["high"])
+        for key, span in description.state_range.items():
+            low[key], high[key] = np.asarray(span.low), np.asarray(span.high)
             constant.setdefault(key, np.zeros(low[key].shape, bool))
         return cls(low, high, constant)
 
@@ -81,17 +81,17 @@ class WatchedReadings:
     """A `Policy` whose far readings are counted and said once a key; with `refuse` it does not
     decide on them, which leaves the arm holding."""
 
-    def __init__(self, policy: Policy, description: Mapping[str, Any], refuse: bool) -> None:
+    def __init__(self, policy: Policy, description: PolicyDescription, refuse: bool) -> None:
         self._policy, self._description, self._refuse = policy, description, refuse
         self._ranges = LoggedRanges.of(description)
-        self._keys = list(description["state_keys"])
+        self._keys = description.state_keys
         # state key -> decisions that were asked for at far readings of it
         self.counts: Counter[str] = Counter()
 
     @property
-    def description(self) -> Mapping[str, Any]:
+    def description(self) -> PolicyDescription:
         """The policy's own, which a server may exchange."""
-        told: Mapping[str, Any] = getattr(self._policy, "description", self._description)
+        told: PolicyDescription = getattr(self._policy, "description", self._description)
         return told
 
     def reset(self, seed: int = 0) -> None:

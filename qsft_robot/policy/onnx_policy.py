@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qsft_robot.context import Memory, stride_of
-from qsft_robot.normalize import NormStats
+from qsft_robot.context import Memory
 from qsft_robot.observations import MAX_TEXTS, check_observation, state_vector
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.folder import described_by, read_description
 from qsft_robot.policy.onnx_session import open_graph
 from qsft_robot.types import Decision, NotFinite, Observation
@@ -37,32 +38,29 @@ class OnnxPolicy:
     onnxruntime can't run the graphs, ValueError where the folder has none.
     """
 
-    def __init__(self, folder: Path, description: Mapping[str, Any], threads: int = 1) -> None:
-        self.description = dict(description)
-        self._decision = open_graph(folder / DECISION, description, threads)
+    def __init__(self, folder: Path, description: PolicyDescription, threads: int = 1) -> None:
+        self.description, made = description, description.onnx or {}
+        self._decision = open_graph(folder / DECISION, made, threads)
         self._inputs = {each.name: each.shape for each in self._decision.get_inputs()}
         self._outputs = [each.name for each in self._decision.get_outputs()]
         # Graphs of older folders tell no "finite": their scores are looked at instead.
         self._scores: list[str] = []
         if FINITE not in self._outputs:
-            self._decision = open_graph(folder / DECISION, description, threads, scores=True)
+            self._decision = open_graph(folder / DECISION, made, threads, scores=True)
             known = len(self._outputs)
             self._outputs = [each.name for each in self._decision.get_outputs()]
             self._scores = self._outputs[known:]
         self._feature_inputs = [name for name in self._inputs if name.startswith("features_")]
         self._frame = None
         if self._feature_inputs:
-            self._frame = open_graph(folder / FRAME, description, threads)
-        self.norm_stats = NormStats.from_json(description["norm_stats"])
-        self.acting: dict[str, Any] = dict(description["acting"])
-        self.state_keys: list[str] = description["state_keys"]
-        self.cameras: dict[str, list[int]] = description["cameras"]
-        config = description["model"]["config"]
-        self.history: int = config["history"]
+            self._frame = open_graph(folder / FRAME, made, threads)
+        self.norm_stats, self.acting = description.norm_stats, description.acting
+        self.state_keys, self.cameras = description.state_keys, description.cameras
+        config, self.history = description.model["config"], description.history
         self._text_length, self._text_buckets = config["text_length"], config.get("text_buckets")
         self._word_scheme = config.get("word_scheme", ASCII_WORDS)
         # A pretrained model's graphs list the instructions they know; else words are hashed.
-        listed = description["onnx"].get("texts")
+        listed = made.get("texts")
         self._only_listed = listed is not None
         self._texts = {text: np.array(ids, np.int64) for text, ids in (listed or {}).items()}
         self.reset()
@@ -70,7 +68,7 @@ class OnnxPolicy:
     @property
     def control_hz(self) -> float | None:
         """The rate of the logs, in actions a second, where the file told it."""
-        return self.description["action"]["control_hz"]
+        return self.description.action.control_hz
 
     def with_acting(self, **changes: Any) -> OnnxPolicy:
         """The same graphs at another temperature or target return; ValueError on any other change,
@@ -84,13 +82,13 @@ class OnnxPolicy:
                 )
         changed = object.__new__(OnnxPolicy)
         changed.__dict__.update(self.__dict__)
-        horizon = self.description["action"]["horizon"]
+        horizon = self.description.action.horizon
         if (changes.get("execute") or 1) > horizon:
             raise ValueError(
                 f"acting execute={changes['execute']}: a decision has {horizon} actions."
             )
-        changed.acting = {**self.acting, **changes}
-        changed.description = {**self.description, "acting": changed.acting}
+        changed.acting = replace(self.acting, **changes)
+        changed.description = replace(self.description, acting=changed.acting)
         changed.reset()
         return changed
 
@@ -104,7 +102,8 @@ class OnnxPolicy:
 
     def begin_episode(self, seed: int) -> Memory:
         """A fresh memory."""
-        return Memory(self.history, 0, len(self._feature_inputs), seed, stride_of(self.description))
+        stride = self.description.action.history_stride
+        return Memory(self.history, 0, len(self._feature_inputs), seed, stride)
 
     def infer_batch(
         self, observations: Sequence[Observation], memories: Sequence[Memory]
@@ -158,9 +157,9 @@ class OnnxPolicy:
             "state": np.stack([m.states.window() for m in memories]),
             "frame_mask": np.stack([m.states.seen() for m in memories]),
             "text_ids": text_ids,
-            "returns": np.full(len(memories), self.acting["target_return"], np.float32),
+            "returns": np.full(len(memories), self.acting.target_return, np.float32),
             "noise": self._noise(memories),
-            "temperature": np.float32(self.acting["temperature"]),
+            "temperature": np.float32(self.acting.temperature),
         }
         for i, name in enumerate(self._feature_inputs):
             given[name] = np.stack([m.features[i].window() for m in memories])

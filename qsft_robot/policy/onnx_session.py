@@ -17,10 +17,11 @@ from qsft_robot.policy.graph_file import read_graph, with_scores
 
 
 def open_graph(
-    path: Path, description: Mapping[str, Any], threads: int, scores: bool = False
+    path: Path, made: Mapping[str, Any], threads: int, scores: bool = False
 ) -> onnxruntime.InferenceSession:
-    """A graph ready to run on the CPU; RuntimeError when this onnxruntime can't. With `scores` it
-    has, after its own outputs, all that it chooses tokens from."""
+    """A graph ready to run on the CPU; RuntimeError when this onnxruntime can't. `made` tells by
+    which versions (entry onnx of policy.json). With `scores` it has, after its own outputs, all
+    that it chooses tokens from."""
     if not path.is_file():
         raise ValueError(
             f"{path.parent}: no {path.name}, so this policy was exported without ONNX; export it "
@@ -37,11 +38,10 @@ def open_graph(
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no base but Exception
-        onnx = description.get("onnx", {})
-        theirs = onnx.get("versions", {}).get("onnxruntime", "another version")
+        theirs = made.get("versions", {}).get("onnxruntime", "another version")
         reason = str(error).strip().splitlines()[0]
         raise RuntimeError(
             f"{path}: onnxruntime {onnxruntime.__version__} can't run this graph of opset "
-            f"{onnx.get('opset')}; it was exported and checked with onnxruntime {theirs}. Install "
+            f"{made.get('opset')}; it was exported and checked with onnxruntime {theirs}. Install "
             f"that version or a later one, or export the policy again here ({reason})"
         ) from error

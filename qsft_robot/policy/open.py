@@ -9,8 +9,8 @@ from typing import Any, Literal
 from qsft_robot.extras import is_installed, naming_extras
 from qsft_robot.hardware import choose_device
 from qsft_robot.names import unknown
+from qsft_robot.policy.description import LoadedPolicy
 from qsft_robot.trust import Trust
-from qsft_robot.types import LoadedPolicy
 
 
 def open_policy(

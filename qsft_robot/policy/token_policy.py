@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,15 @@ import torch
 from torch import Tensor
 
 from qsft_robot.algorithms.networks import PolicyNetworks, frame_features
-from qsft_robot.config.acting import ActingConfig
-from qsft_robot.config.json_form import from_json
-from qsft_robot.context import Memory, stride_of
+from qsft_robot.context import Memory
 from qsft_robot.names import unknown
-from qsft_robot.normalize import NormStats
 from qsft_robot.observations import MAX_TEXTS, check_observation, state_vector
 from qsft_robot.parts.models import load_model
 from qsft_robot.parts.tokenizers import load_tokenizer
 from qsft_robot.policy.allocation import GIB, AllocationLimit, check_layers, check_numbers
 from qsft_robot.policy.checkpoint import read_policy_folder
 from qsft_robot.policy.decider import Decider
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.folder import POLICY, described_by
 from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.trust import NOTHING, Trust
@@ -39,20 +37,17 @@ class TokenPolicy:
     """
 
     def __init__(
-        self, description: Mapping[str, Any], networks: PolicyNetworks, device: str = "cpu"
+        self, description: PolicyDescription, networks: PolicyNetworks, device: str = "cpu"
     ) -> None:
-        self.description = dict(description)
+        self.description = description
         self.networks = networks.to(device).eval()
         self.device = device
-        self.tokenizer = load_tokenizer(description["tokenizer"])
-        self.norm_stats = NormStats.from_json(description["norm_stats"])
-        self.acting: ActingConfig = from_json(ActingConfig, description["acting"])
-        self.state_keys: list[str] = description["state_keys"]
-        self.text_keys: list[str] = description.get("text_keys", [])
-        self.cameras: dict[str, list[int]] = description["cameras"]
-        self.history: int = description["model"]["config"]["history"]
-        self.text_history: int = description["model"]["config"].get("text_history", 0)
-        self._stride = stride_of(description)
+        self.tokenizer = load_tokenizer(description.tokenizer)
+        self.norm_stats, self.acting = description.norm_stats, description.acting
+        self.state_keys, self.text_keys = description.state_keys, description.text_keys
+        self.cameras, self.history = description.cameras, description.history
+        self.text_history: int = description.model["config"].get("text_history", 0)
+        self._stride = description.action.history_stride
         self._commands = self.tokenizer if isinstance(self.tokenizer, TextTokenizer) else None
         self._needs = [*self.text_keys]
         if self._commands is not None and not self._commands.free:
@@ -69,13 +64,12 @@ class TokenPolicy:
     @property
     def control_hz(self) -> float | None:
         """The rate of the logs, in actions a second, where the file told it."""
-        return self.description["action"]["control_hz"]
+        return self.description.action.control_hz
 
     def with_acting(self, **changes: Any) -> TokenPolicy:
         """The same networks under a changed acting rule."""
         acting = replace(self.acting, **changes)
-        description = {**self.description, "acting": vars(acting)}
-        return TokenPolicy(description, self.networks, self.device)
+        return TokenPolicy(replace(self.description, acting=acting), self.networks, self.device)
 
     def reset(self, seed: int = 0) -> None:
         """Forget the episode; `seed` decides the samples of the next one."""
@@ -174,7 +168,7 @@ class TokenPolicy:
             memory.states.push(row[0], observation.step)
         empty = torch.zeros(len(observations), 0, device=self.device)
         returns = None
-        if self.description.get("conditions_on_return"):
+        if self.description.conditions_on_return:
             returns = torch.full((len(observations),), self.acting.target_return)
         base = TokenBatch(
             state=self._stacked([m.states.window() for m in memories]),
@@ -199,7 +193,7 @@ class TokenPolicy:
         )
         contexts: list[TokenBatch] = []
         for i, model in enumerate(self._trunks):
-            if i > 0 and self.description["shared_image_features"]:
+            if i > 0 and self.description.shared_image_features:
                 contexts.append(contexts[0])
                 continue
             features = frame_features(model, newest)
@@ -256,7 +250,7 @@ class TokenPolicy:
         if rule not in ("behavior", "advantage", "value") and has.value is None:
             raise ValueError(
                 f"acting rule {rule!r} needs a value network; this policy "
-                f"({self.description['method']}) has none: use the rule behavior."
+                f"({self.description.method}) has none: use the rule behavior."
             )
         if self.acting.candidates > 1 and has.critic is None:
             raise ValueError(
@@ -272,11 +266,11 @@ class TokenPolicy:
 
 
 def build_networks(
-    description: Mapping[str, Any], folder: Path | None = None, trust: Trust = NOTHING
+    description: PolicyDescription, folder: Path | None = None, trust: Trust = NOTHING
 ) -> PolicyNetworks:
     """Networks of a description, with random weights to be overwritten where they were trained;
     `folder` is the policy folder, for a model that carries its base inside."""
-    parts, model = description["networks"], description["model"]
+    parts, model = description.networks, description.model
     networks = PolicyNetworks(load_model(model, folder, trust))
     if "value" in parts:
         head = next((part for part in parts if part not in ("behavior", "value", "critic")), None)
@@ -284,20 +278,21 @@ def build_networks(
     if "behavior" not in parts:
         networks.behavior = None
     if "critic" in parts:
-        networks.critic = load_critic(description["critic"])
+        networks.critic = load_critic(description.critic or {})
     return networks
 
 
-def read_networks(folder: Path, trust: Trust = NOTHING) -> tuple[dict[str, Any], PolicyNetworks]:
+def read_networks(folder: Path, trust: Trust = NOTHING) -> tuple[PolicyDescription, PolicyNetworks]:
     """Description and networks of a checkpoint or exported policy, with its weights; ValueError
     where the description asks for more memory than they could fill."""
     description, weights = read_policy_folder(folder)
     where = str(folder / POLICY)
-    for part in ("model", "tokenizer"):
-        check_numbers(description[part], f"{where}: {part}")
-    check_layers(description["model"], f"{where}: model")
+    model = description.model
+    check_numbers(model, f"{where}: model")
+    check_numbers(description.tokenizer, f"{where}: tokenizer")
+    check_layers(model, f"{where}: model")
     held = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-    base = description["model"]["kind"] == "pretrained" and "inside" not in description["model"]
+    base = model["kind"] == "pretrained" and "inside" not in model
     # Image encoders are built whole before what the policy does not need is cut off.
     limit = 4 * held + (64 if base else 1) * GIB
     with described_by(folder):

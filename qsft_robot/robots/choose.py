@@ -6,11 +6,13 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from qsft_robot.control.robot import Robot
 from qsft_robot.files import SUMS, sha256_of
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.trust import NOTHING, Trust
 from qsft_robot.types import Policy
 
@@ -28,7 +30,7 @@ def open_local_or_remote(
     trust: Trust = NOTHING,
     ca_file: Path | None = None,
     token_in_clear: bool = False,
-) -> tuple[Policy, dict[str, Any]]:
+) -> tuple[Policy, PolicyDescription]:
     """The policy of a folder or of a server's address, and its description; `ca_file` and
     `token_in_clear` as in RemotePolicy.
 
@@ -42,7 +44,7 @@ def open_local_or_remote(
         remote = RemotePolicy(
             name, token, timeout_s, ca_file=ca_file, token_in_clear=token_in_clear
         )
-        return remote, dict(remote.description)
+        return remote, remote.description
     if ca_file is not None or token_in_clear:
         raise ValueError("--ca-file and --token-in-clear are for a server's policy, ws(s)://...")
     from qsft_robot.policy.open import open_policy
@@ -56,12 +58,12 @@ def open_local_or_remote(
         sys.modules["torch"].set_num_threads(1)
     inner = folder / ("checkpoint" if acting else "policy")
     sums = (inner if inner.is_dir() else folder) / SUMS
-    return policy, {**policy.description, "policy_sha256": sha256_of(sums)}
+    return policy, replace(policy.description, policy_sha256=sha256_of(sums))
 
 
 def open_robot(
     kind: RobotKind,
-    description: Mapping[str, Any],
+    description: PolicyDescription,
     control_hz: float,
     *,
     env: Mapping[str, Any] | None = None,
@@ -78,7 +80,7 @@ def open_robot(
     LeRobot robot, `settings` are handed to it (or to LeRobot's configuration) by name; `imports`
     are modules that the environment's name may have imported.
     """
-    env_args = dict(env or description.get("env_args") or {})
+    env_args = dict(env or description.env_args)
     if kind in ("mujoco", "robosuite", "env") and "env_name" not in env_args:
         raise ValueError(f"--robot {kind}: the policy names no environment; give --env RECIPE.")
     if kind == "mujoco":
@@ -94,13 +96,13 @@ def open_robot(
                 f"--robot robosuite: the policy's logs come from {env_args['env_name']!r}, which "
                 f"is none of {', '.join(ROBOSUITE_TASKS)}; give --env, or use --robot env."
             )
-        return GymRobot(showing(env_args, description["state_keys"]), imports=imports)
+        return GymRobot(showing(env_args, description.state_keys), imports=imports)
     if kind == "replay":
         if log is None:
             raise ValueError("--robot replay needs the recording: --log FILE.hdf5.")
         from qsft_robot.robots.replay import ReplayRobot
 
-        keys = (*description["cameras"], *description["state_keys"])
+        keys = (*description.cameras, *description.state_keys)
         return ReplayRobot(log, filter_key, keys)
     if kind == "lerobot":
         from qsft_robot.robots.lerobot import LeRobotAdapter, build_lerobot
@@ -121,10 +123,10 @@ def open_robot(
     return cast(Robot, _made(source, dict(settings or {})))
 
 
-def _lerobot_names(description: Mapping[str, Any]) -> dict[str, Any]:
+def _lerobot_names(description: PolicyDescription) -> dict[str, Any]:
     """State key, camera prefix and suffix as the policy's logs have them (those of an imported
     data set are state and <camera>_image), else LeRobot's own."""
-    state, cameras = description["state_keys"], description["cameras"]
+    state, cameras = description.state_keys, description.cameras
     names = {"state_key": state[0]} if len(state) == 1 else {}
     if cameras and all("." not in key and key.endswith("image") for key in cameras):
         return {**names, "camera_prefix": "", "camera_suffix": "_image"}

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from qsft_robot.policy.description import PolicyDescription
+
 # Share of a dimension's range that rounding and a recorder's noise may pass it by.
 _SLACK = 1e-3
 
@@ -39,15 +41,14 @@ def beyond(low: np.ndarray, high: np.ndarray, space: Mapping[str, np.ndarray] | 
 
 
 def check_policy_range(
-    description: Mapping[str, Any] | None, space: Mapping[str, np.ndarray] | None
+    description: PolicyDescription | None, space: Mapping[str, np.ndarray] | None
 ) -> None:
     """ValueError where a policy's actions leave the space: those of its logs, or its declared scale
     where it does not carry the logs' range."""
-    if not description or not description.get("action", {}).get("dim"):
+    if description is None or description.action.dim == 0:
         return
-    action = description["action"]
-    seen = action.get("seen") or action
-    found = beyond(np.asarray(seen["low"]), np.asarray(seen["high"]), space)
+    seen = description.action.seen or description.action
+    found = beyond(np.asarray(seen.low), np.asarray(seen.high), space)
     if found is not None:
         raise ValueError(
             f"the policy's actions leave the environment's action space, which would clip them: "

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.context import executed_of
 from qsft_robot.rollouts.pool import Lost, Message, WorkerPool
 from qsft_robot.types import BatchPolicy, Decision, EpisodeMemory, Observation, is_text
 
@@ -99,7 +98,7 @@ class RolloutBatches:
         as the fields of `types.Episode`; None where it broke off."""
         description = getattr(policy, "description", None)
         if execute_steps is None and description is not None:
-            execute_steps = executed_of(description)
+            execute_steps = description.acting.execute
         if execute_steps is not None and execute_steps < 1:
             raise ValueError(f"execute_steps is {execute_steps}, at least 1 is needed")
         self._pool = pool

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
 
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.policy.logged_ranges import LoggedRanges
 from qsft_robot.server.metrics import ServerMetrics
@@ -19,7 +18,7 @@ class ClientNotes:
 
     def __init__(
         self,
-        description: Mapping[str, Any],
+        description: PolicyDescription,
         spec: PolicySpec,
         metrics: ServerMetrics,
         *,

@@ -7,7 +7,6 @@ import socket
 import ssl
 import time
 import warnings
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from websockets.exceptions import WebSocketException
 from websockets.protocol import State
 from websockets.sync.client import ClientConnection, connect
 
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.server.requests import BAD_REQUEST, BUSY, NOTES, REQUEST_ID, request_message
 from qsft_robot.server.wire import WireError, pack, unpack
@@ -90,7 +90,8 @@ class RemotePolicy:
         self._pending: Future[ClientConnection] | None = None
         self._retry_at, self._pause_s = 0.0, FIRST_PAUSE_S
         self._closed = False
-        self._description: dict[str, Any] | None = None
+        self._description: PolicyDescription | None = None
+        self._told: dict[str, Any] = {}  # the same, as it came
         self._spec: PolicySpec | None = None
         self._seed = 0
         self._begins = True
@@ -102,8 +103,8 @@ class RemotePolicy:
         self._connection: ClientConnection | None = self._connect_first()
 
     @property
-    def description(self) -> Mapping[str, Any]:
-        """The entries of policy.json that the server sends; `PolicySpec.of` reads them."""
+    def description(self) -> PolicyDescription:
+        """The description that the server sends, another one after it took another policy."""
         assert self._description is not None
         return self._description
 
@@ -284,15 +285,18 @@ class RemotePolicy:
         message = None if isinstance(first, str) else unpack(first)
         if not isinstance(message, dict) or not isinstance(message.get("description"), dict):
             raise ValueError("this is no server of qsft-robot: its first frame names no policy")
-        spec = PolicySpec.of(message["description"])
+        told = message["description"]
+        description = PolicyDescription.from_json(told, "the server's policy", served=True)
+        spec = PolicySpec.of(description)
         if self._spec is not None and not _same_interface(spec, self._spec):
             raise ValueError(
                 "another policy answers now, with other cameras, state keys or actions; make a "
                 "new RemotePolicy for it"
             )
-        if self._description is not None and self._description != message["description"]:
-            self._changed = True
-        self._description, self._spec = message["description"], spec
+        if told == self._told:
+            return
+        self._changed = self._description is not None
+        self._description, self._spec, self._told = description, spec, told
 
     def _drop(self) -> None:
         """Give the connection up at once; its answers can't come any more."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.context import executed_of
 from qsft_robot.observations import check_state
+from qsft_robot.policy.description import KEPT_BACK, PolicyDescription
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.server.wire import MAX_ENTRIES, WireError, unpack
 from qsft_robot.types import Decision, Observation
@@ -24,8 +24,6 @@ MAX_PROMPT = 2000  # characters
 MAX_SEED = 2**63 - 1
 # A text frame instead of an answer is a refusal; its first word says who can fix it.
 BAD_REQUEST, BUSY, FAILED = "bad request: ", "busy: ", "policy failed: "
-# Of policy.json, what only the process that runs the policy needs.
-KEPT_BACK = ("model", "tokenizer", "networks")
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Request:
     request_id: int | None
 
 
-def metadata_of(description: Mapping[str, Any]) -> dict[str, Any]:
+def metadata_of(description: PolicyDescription) -> dict[str, Any]:
     """The first frame of a connection: the policy's interface, and its description."""
     spec = PolicySpec.of(description)
     return {
@@ -48,13 +46,13 @@ def metadata_of(description: Mapping[str, Any]) -> dict[str, Any]:
         "state": dict(spec.state),
         "action_horizon": spec.horizon,
         # Actions of a chunk to execute before the next request.
-        "execute_steps": executed_of(description) or spec.horizon,
+        "execute_steps": description.acting.execute or spec.horizon,
         "action_dim": spec.action_dim,
         "action_low": spec.action_low.tolist(),
         "action_high": spec.action_high.tolist(),
         "control_hz": spec.control_hz,
         "instructions": list(spec.instructions),
-        "description": {k: x for k, x in description.items() if k not in KEPT_BACK},
+        "description": {k: x for k, x in description.to_json().items() if k not in KEPT_BACK},
     }
 
 

@@ -9,9 +9,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from qsft_robot.policy.description import LoadedPolicy
 from qsft_robot.server.config import ServerConfig
 from qsft_robot.server.server import PolicyServer
-from qsft_robot.types import LoadedPolicy
 
 
 async def run_until_signal(server: PolicyServer, tell: Callable[[str], None]) -> None:

@@ -16,6 +16,7 @@ from websockets.http11 import Request as HandshakeRequest
 from websockets.http11 import Response
 from websockets.protocol import State
 
+from qsft_robot.policy.description import LoadedPolicy
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.server.batching import Abandoned, Busy, DecisionBatches, PolicyFailed, Session
 from qsft_robot.server.config import ServerConfig, bind, is_loopback, lets_in, tls_context
@@ -33,7 +34,6 @@ from qsft_robot.server.requests import (
     read_request,
 )
 from qsft_robot.server.wire import pack
-from qsft_robot.types import LoadedPolicy
 
 log = logging.getLogger("qsft_robot.server.server")
 # The library's own lines tell of every broken frame; the metrics count what matters.

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from qsft_robot.config.data import DataConfig
-from qsft_robot.config.json_form import to_json
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.files import cache_folder
 from qsft_robot.logs.checks import env_args_of, open_demonstrations
@@ -27,6 +26,14 @@ from qsft_robot.logs.validate import check_cameras
 from qsft_robot.normalize import NormStats
 from qsft_robot.parts.simulators import unknown_environment
 from qsft_robot.parts.tokenizers import build_tokenizer, load_tokenizer
+from qsft_robot.policy.description import (
+    ActionDescription,
+    DataDescription,
+    PolicyDescription,
+    SeenActions,
+    Span,
+)
+from qsft_robot.policy.folder import MAX_INSTRUCTIONS
 from qsft_robot.returns import ReturnRange
 from qsft_robot.token_data.auxiliary_commands import command_columns
 from qsft_robot.token_data.code_logs import long_enough
@@ -52,9 +59,9 @@ class RunData:
     valid: TokenData | None
     tokenizer: ActionTokenizer
     norm_stats: NormStats
-    cameras: dict[str, list[int]]  # camera -> [height, width]
+    cameras: dict[str, tuple[int, int]]  # camera -> (height, width)
     # What a policy carries of its data; see `describe`.
-    summary: dict[str, Any]
+    summary: DataDescription
     # What actions and states the logs saw, for the limits of a control loop.
     ranges: LogRanges
     longest_success: int  # steps; 0 without a success
@@ -109,8 +116,9 @@ def read_run_data(
         assert wanted.from_file is not None
         check_fits(wanted.from_file, tokenizer, scale, norm_stats, wanted.horizon)
         check_reaches(wanted.from_file, tokenizer, norm_stats, episodes)
-    size = list(check_cameras(data.path, data.cameras)) if data.cameras else []
-    cameras = {camera: size for camera in data.cameras}
+    cameras = {}
+    if data.cameras:
+        cameras = dict.fromkeys(data.cameras, check_cameras(data.path, data.cameras))
 
     words = _words_read([*episodes, *held_out], word_scheme)
     read = partial(hash_words, length=words, scheme=word_scheme)
@@ -143,15 +151,15 @@ def read_run_data(
         )
 
     valid = tensors(held_out) if held_out else None
-    summary = {
-        "file": Path(data.path).name,
-        "sha256": data_hash(data.path),
-        "filter_key": data.filter_key,
-        "episodes": len(episodes),
-        "steps": sum(len(e) for e in episodes),
-        "success_rate": float(np.mean([e.success for e in episodes])),
-        "instructions": sorted({e.instruction for e in episodes})[:100],
-    }
+    summary = DataDescription(
+        file=Path(data.path).name,
+        sha256=data_hash(data.path),
+        filter_key=data.filter_key,
+        episodes=len(episodes),
+        steps=sum(len(e) for e in episodes),
+        success_rate=float(np.mean([e.success for e in episodes])),
+        instructions=tuple(sorted({e.instruction for e in episodes})[:MAX_INSTRUCTIONS]),
+    )
     ranges = LogRanges.of(episodes, keys)
     train = tensors(episodes)
     if data.auxiliary_commands and config.behavior_from is None and config.features_from is None:
@@ -181,7 +189,7 @@ def discount_note(config: TrainConfig, data: RunData) -> str | None:
 def data_notes(config: TrainConfig, data: RunData, env_name: str | None) -> list[str]:
     """Notes on the logs before training: their discount, outcomes and environment."""
     path, steps = config.data.path, data.train.steps.tolist()
-    untold = untold_note(data.untold, data.summary["episodes"]) if data.untold else None
+    untold = untold_note(data.untold, data.summary.episodes) if data.untold else None
     rare = rare_success(int(data.train.success.sum()), steps)
     unknown = unknown_environment(env_name)
     found = [f"note: {path}: {words}" for words in (untold, rare, unknown) if words is not None]
@@ -189,47 +197,60 @@ def data_notes(config: TrainConfig, data: RunData, env_name: str | None) -> list
     return found if discount is None else [discount, *found]
 
 
-def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> dict[str, Any]:
-    """The parts of policy.json that are known before training."""
+def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> PolicyDescription:
+    """The policy's description as far as it is known before training."""
     with open_demonstrations(config.data.path) as file:
         env_args = env_args_of(file)  # logs of a robot of one's own may have none
         convention = image_convention(file, env_args) if config.data.cameras else None
     if env_args and convention is not None:
         env_args = {**env_args, IMAGE_CONVENTION: convention}
-    low, high = data.norm_stats.action_low, data.norm_stats.action_high
-    control_hz = (env_args.get("env_kwargs") or {}).get("control_freq", env_args.get("control_hz"))
-    return {
-        "method": config.method,
-        "conditions_on_return": config.traits.conditions_on_return,
-        "model": model,
-        "tokenizer": data.tokenizer.to_json(),
-        "norm_stats": data.norm_stats.to_json(),
-        "state_keys": list(config.data.state_keys),
-        "text_keys": list(config.data.text_keys),
-        "cameras": data.cameras,
-        "action": {
-            "dim": data.tokenizer.action_dim,
-            "horizon": data.tokenizer.horizon,
-            "history_stride": data.train.stride,
-            "low": low.tolist(),
-            "high": high.tolist(),
-            "control_hz": control_hz,
-            "units": env_args.get("action_units"),
-            "seen": data.ranges.action_to_json(),
+    low, high, ranges = data.norm_stats.action_low, data.norm_stats.action_high, data.ranges
+    kwargs = env_args.get("env_kwargs") or {}
+    return PolicyDescription(
+        method=config.method,
+        conditions_on_return=config.traits.conditions_on_return,
+        model=model,
+        tokenizer=data.tokenizer.to_json(),
+        norm_stats=data.norm_stats,
+        state_keys=tuple(config.data.state_keys),
+        text_keys=tuple(config.data.text_keys),
+        cameras=data.cameras,
+        action=ActionDescription(
+            dim=data.tokenizer.action_dim,
+            horizon=data.tokenizer.horizon,
+            history_stride=data.train.stride,
+            low=tuple(low.tolist()),
+            high=tuple(high.tolist()),
+            control_hz=kwargs.get("control_freq", env_args.get("control_hz")),
+            units=_units(env_args.get("action_units"), len(low), config.data.path),
+            seen=SeenActions(
+                *(tuple(x.tolist()) for x in (ranges.low, ranges.high, ranges.largest_change))
+            ),
+        ),
+        state_range={
+            key: Span(tuple(low.tolist()), tuple(high.tolist()))
+            for key, (low, high) in ranges.state.items()
         },
-        "state_range": data.ranges.state_to_json(),
-        "return_range": {
-            "discount": config.discount,
-            "low": config.data.return_low,
-            "high": config.data.return_high,
-        },
-        "acting": to_json(config.acting),
-        "shared_image_features": config.model.frozen_features,
-        "env_args": env_args,
-        "data": data.summary,
-        "seed": config.seed,
-        "versions": software_versions(),
-    }
+        return_range=ReturnRange(config.discount, config.data.return_low, config.data.return_high),
+        acting=config.acting,
+        shared_image_features=config.model.frozen_features,
+        env_args=env_args,
+        data=data.summary,
+        seed=config.seed,
+        versions=software_versions(),
+    )
+
+
+def _units(told: Any, dimensions: int, path: Path) -> tuple[str, ...] | None:
+    """The unit of each number of an action, from env_args: one for all, or a list."""
+    if told is None:
+        return None
+    units = (told,) * dimensions if isinstance(told, str) else told
+    if not isinstance(units, list | tuple) or not all(isinstance(x, str) for x in units):
+        raise ValueError(
+            f"{path}: env_args: action_units is {told!r}, not the unit of each number of an action."
+        )
+    return tuple(units)
 
 
 def _action_scale(data: DataConfig) -> tuple[Sequence[float], Sequence[float]] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from qsft_robot.config.train import TrainConfig
 from qsft_robot.parallel.sharding import has_shards, whole_state
 from qsft_robot.parts.models import build_model, describe_model, load_model, with_later_settings
 from qsft_robot.policy.checkpoint import read_policy_folder
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.folder import described_by, read_description
 from qsft_robot.token_data.run_data import RunData
 from qsft_robot.trust import OWN
@@ -37,7 +38,7 @@ def word_scheme_of(config: TrainConfig, resumed: Path | None) -> int:
     source = resumed or next((run / "checkpoint" for run in given if run is not None), None)
     if source is None:
         return UNICODE_WORDS
-    return read_description(source)["model"]["config"].get("word_scheme", ASCII_WORDS)
+    return read_description(source).model["config"].get("word_scheme", ASCII_WORDS)
 
 
 def check_told_apart(data: RunData, path: Path) -> None:
@@ -168,13 +169,13 @@ def make_whole(networks: PolicyNetworks) -> None:
         setattr(networks, name, plain.to(device))
 
 
-def take_behavior(run: Path, description: Mapping[str, Any], networks: PolicyNetworks) -> None:
+def take_behavior(run: Path, description: PolicyDescription, networks: PolicyNetworks) -> None:
     """Load phi of another run, refusing one of other data, tokens or shape."""
     theirs, weights = read_policy_folder(run / "checkpoint")
-    theirs["model"] = json.loads(json.dumps(with_later_settings(theirs["model"])))
+    theirs = replace(theirs, model=with_later_settings(theirs.model))
+    one, other = (json.loads(json.dumps(each.to_json())) for each in (theirs, description))
     for part in ("model", "tokenizer", "norm_stats", "state_keys", "text_keys", "cameras"):
-        ours = json.loads(json.dumps(description[part]))
-        if theirs.get(part, []) != ours:
+        if one[part] != other[part]:
             raise ValueError(
                 f"--behavior-from {run}: its {part} differs from this run's, so its behavior "
                 "network can't be taken. Use the same data, model and tokenizer settings."
@@ -189,7 +190,7 @@ def take_behavior(run: Path, description: Mapping[str, Any], networks: PolicyNet
 
 
 def take_image_encoder(
-    checkpoint: Path, description: Mapping[str, Any], networks: PolicyNetworks
+    checkpoint: Path, description: PolicyDescription, networks: PolicyNetworks
 ) -> None:
     """Load an RT-style model's image encoder; refuse one for other cameras or of another shape."""
     theirs, weights = read_policy_folder(checkpoint)
@@ -202,31 +203,31 @@ def take_image_encoder(
     encoder = under(weights, "behavior.images.")
     shapes = {k: x.shape for k, x in encoder.items()}
     ours = {k: x.shape for k, x in encoder_here.state_dict().items()}
+    base = theirs.model["config"]
     same = all(
-        theirs["model"]["config"].get(name, default) == description["model"]["config"][name]
+        base.get(name, default) == description.model["config"][name]
         for name, default in (("image_encoder", "small"), ("image_shrink", 1))
     )
-    if theirs["cameras"] != description["cameras"] or shapes != ours or not same:
+    if theirs.cameras != description.cameras or shapes != ours or not same:
         raise ValueError(
             f"--features-from {checkpoint.parent}: its image encoder was made for other cameras or "
-            f"another model (cameras {theirs['cameras']}, here {description['cameras']}; "
-            f"{theirs['model']['config'].get('image_encoder')}, width "
-            f"{theirs['model']['config'].get('width')}). Use the same --data.cameras and --model "
-            "settings."
+            f"another model (cameras {dict(theirs.cameras)}, here {dict(description.cameras)}; "
+            f"{base.get('image_encoder')}, width {base.get('width')}). Use the same "
+            "--data.cameras and --model settings."
         )
     encoder_here.load_state_dict(encoder)
 
 
-def check_resumes(checkpoint: Path, description: Mapping[str, Any]) -> None:
+def check_resumes(checkpoint: Path, description: PolicyDescription) -> None:
     """ValueError unless a checkpoint was trained on the same file and from the same base."""
     theirs = read_description(checkpoint)
-    if theirs["data"]["sha256"] != description["data"]["sha256"]:
+    if theirs.data.sha256 != description.data.sha256:
         raise ValueError(
-            f"{checkpoint} was trained on {theirs['data']['file']} with SHA-256 "
-            f"{theirs['data']['sha256'][:12]}..., but the file now has "
-            f"{description['data']['sha256'][:12]}...: an exact resume needs the same file."
+            f"{checkpoint} was trained on {theirs.data.file} with SHA-256 "
+            f"{theirs.data.sha256[:12]}..., but the file now has "
+            f"{description.data.sha256[:12]}...: an exact resume needs the same file."
         )
-    mine, base = description["model"], theirs["model"]
+    mine, base = description.model, theirs.model
     if mine["kind"] != base["kind"]:
         raise ValueError(f"{checkpoint} holds a model of kind {base['kind']}, not {mine['kind']}.")
     if mine["kind"] != "pretrained":

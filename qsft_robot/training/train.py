@@ -34,6 +34,7 @@ from qsft_robot.policy.checkpoint import (
     read_training,
     write_checkpoint,
 )
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.folder import described_by, read_description
 from qsft_robot.printed_text import say
 from qsft_robot.token_data.run_data import data_notes, describe, read_run_data
@@ -109,12 +110,12 @@ def _run_stages(
     check_replaceable(run / "policy")
     workers.wait()  # the first process will write the run folder that all have just looked for
     torch.manual_seed(config.seed)
-    was = read_description(checkpoint) if resume else {}
+    was = read_description(checkpoint) if resume else None
     with workers.main_first():
         scheme = word_scheme_of(config, checkpoint if resume else None)
-        data = read_run_data(config, scheme, was.get("tokenizer"))
+        data = read_run_data(config, scheme, None if was is None else was.tokenizer)
     with workers.main_first():
-        revision = was["model"]["config"].get("revision") if resume else None
+        revision = None if was is None else was.model["config"].get("revision")
         model = build_run_model(config, data, revision)
     if not resume:
         check_told_apart(data, config.data.path)
@@ -123,7 +124,7 @@ def _run_stages(
     with workers.main_first():
         data = on_tower_features(config, data, model)
     if workers.is_main:
-        env_args = description.get("env_args") or {}
+        env_args = description.env_args
         for note in data_notes(config, data, env_args.get("env_name")):
             say(note, sys.stderr)
         if upside_down := upside_down_note(env_args.get(IMAGE_CONVENTION)):
@@ -272,20 +273,19 @@ def resume_config(run: Path, trust: Trust = NOTHING, **changes: Any) -> TrainCon
 def _saver(
     checkpoint: Path,
     config: TrainConfig,
-    description: dict[str, Any],
+    description: PolicyDescription,
     networks: PolicyNetworks,
     stage: StagePlan,
 ) -> Callable[[int, dict[str, Tensor]], None]:
     def keep(update: int, tensors: dict[str, Tensor]) -> None:
-        parts = [name for name, module in networks.named_children() if module is not None]
-        acting = config.acting
+        parts = tuple(name for name, module in networks.named_children() if module is not None)
+        acting, critic = config.acting, networks.critic
         if networks.value is None:
             acting = replace(acting, rule="behavior")
-        full = {**description, "networks": parts, "acting": to_json(acting)}
-        if networks.critic is None:
-            full["acting"]["candidates"] = 1
-        else:
-            full["critic"] = networks.critic.describe()
+        if critic is None:
+            acting = replace(acting, candidates=1)
+        shape = None if critic is None else critic.describe()
+        full = replace(description, networks=parts, acting=acting, critic=shape)
         training = {"stage": stage.name, "update": update, "total": stage.before + update}
         weights = whole_state(networks)
         if processes().is_main:

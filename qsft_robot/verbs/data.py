@@ -25,8 +25,8 @@ from qsft_robot.verbs.flag_words import (
 )
 
 if TYPE_CHECKING:
-    from qsft_robot.logs.value_ranking import LogValue
-    from qsft_robot.types import LoadedPolicy
+    from qsft_robot.logs.inspection_table import LogValue
+    from qsft_robot.policy.description import LoadedPolicy
 
 
 def collect(
@@ -172,7 +172,7 @@ def _open_policy(
         trust_remote_code=trust.remote_code,
         allow_downloads=trust.downloads,
     )
-    trained_in = policy.description.get("env_args") or {}
+    trained_in = policy.description.env_args
     if trained_in.get("env_name") == chosen.env_name:
         what = f"the logs that {folder} learned from"
         compare_with_installed(recorded_versions(trained_in), what, strict_versions)
@@ -198,7 +198,7 @@ def _env_of_policy(policy: LoadedPolicy, chosen: Recipe, see: dict[str, Any]) ->
     """env_args in which a policy collects: those of its logs, where it is the same simulator."""
     from qsft_robot.parts.simulators import showing
 
-    trained_in = policy.description.get("env_args") or {}
+    trained_in = policy.description.env_args
     kwargs = dict(chosen.env_kwargs)
     if trained_in.get("env_name") == chosen.env_name:
         kwargs = {**(trained_in.get("env_kwargs") or {}), **kwargs}
@@ -208,7 +208,7 @@ def _env_of_policy(policy: LoadedPolicy, chosen: Recipe, see: dict[str, Any]) ->
         if value is not None
     }
     env_args = {"env_name": chosen.env_name, "env_kwargs": kwargs}
-    return showing(env_args, policy.description["state_keys"])
+    return showing(env_args, policy.description.state_keys)
 
 
 def generate(
@@ -317,8 +317,8 @@ def _ranked(
 ) -> list[LogValue]:
     if not folders:
         return []
-    from qsft_robot.logs.value_ranking import rank_by_value
     from qsft_robot.policy.open import open_policy
+    from qsft_robot.rollouts.value_ranking import rank_by_value
 
     policies = [
         open_policy(

@@ -138,7 +138,7 @@ def _evaluate(name: str, policy: Path, size: dict[str, int], device: str) -> Eva
     out = policy.parent / "evaluation" / "place"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the cores are the simulators'
-    result = evaluate(loaded, loaded.description["env_args"], seeds, videos=videos, out=out)
+    result = evaluate(loaded, loaded.description.env_args, seeds, videos=videos, out=out)
     torch.set_num_threads(threads)
     print(result)
     return result

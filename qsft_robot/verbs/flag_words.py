@@ -17,6 +17,7 @@ from qsft_robot.parts.simulators import (
     SUCCESS_KEY,
     environment_names,
 )
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.presets.look_up import RECIPES, recipe
 from qsft_robot.printed_text import say
 
@@ -110,11 +111,11 @@ def read_as(
     return {**env_args, **told}
 
 
-def env_of_recipe(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
+def env_of_recipe(name: str, description: PolicyDescription) -> dict[str, Any]:
     """env_args of what --env names; a recipe's with the policy's cameras and image size."""
     if name not in RECIPES:
         return named_env(name)
-    chosen, cameras = recipe(name), description["cameras"]
+    chosen, cameras = recipe(name), description.cameras
     kwargs = {**chosen.env_kwargs, "cameras": [key.removesuffix("_image") for key in cameras]}
     for size in cameras.values():
         kwargs["image_size"] = list(size)

@@ -94,7 +94,7 @@ def info(what: Positional[str] = "versions") -> None:
     else:
         from qsft_robot.policy.folder import count_parameters, read_description
 
-        description = read_description(Path(what))
+        description = read_description(Path(what)).to_json()
         keep = ("method", "networks", "state_keys", "cameras", "action", "acting", "data")
         # The bins and byte pairs of a code are long lists of numbers.
         code = {k: x for k, x in description["tokenizer"].items() if not isinstance(x, list)}

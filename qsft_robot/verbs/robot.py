@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
 from qsft_robot.robots.choose import RobotKind
 from qsft_robot.trust import Trust
+
+if TYPE_CHECKING:
+    from qsft_robot.policy.description import PolicyDescription
 
 
 def run(
@@ -105,7 +108,6 @@ def run(
             their code.
         refuse_far: Hold at readings far from the logs' range, instead of counting and saying them.
     """
-    from qsft_robot.context import executed_of, window_note
     from qsft_robot.control.loop import LoopSettings
     from qsft_robot.control.run import run_robot
     from qsft_robot.control.run_report import RunSettings, print_result
@@ -155,16 +157,16 @@ def run(
         say_device(device, loaded)
     PolicySpec.of(description)  # ValueError for one that acts by text
     if robot in ("mujoco", "robosuite", "env") and env is None:
-        recorded = recorded_versions(description.get("env_args") or {})
+        recorded = recorded_versions(description.env_args)
         what = f"the logs that {policy} learned from"
         compare_with_installed(recorded, what, strict_versions)
     watched = WatchedReadings(loaded, description, refuse=refuse_far)
-    hz = description["action"]["control_hz"] if control_hz is None else control_hz
+    hz = description.action.control_hz if control_hz is None else control_hz
     if hz is None:
         raise ValueError("the policy's logs do not tell their rate; give --control-hz.")
-    asked_every = execute_steps or executed_of(description)
-    horizon = description["action"]["horizon"]
-    if note := window_note(description, asked_every or max(1, -(-horizon // 2))):
+    asked_every = execute_steps or description.acting.execute
+    horizon = description.action.horizon
+    if note := description.window_note(asked_every or max(1, -(-horizon // 2))):
         say(note, sys.stderr)
     settings = RunSettings(
         out=out,
@@ -243,13 +245,15 @@ def _arm(robot: str, source: str | None, settings: dict[str, str]) -> str | None
     return arm_name(source, settings) if robot in ("own", "lerobot") else None
 
 
-def _ticks(seconds: float | None, hz: float, robot: str, description: dict[str, Any]) -> int | None:
+def _ticks(
+    seconds: float | None, hz: float, robot: str, description: PolicyDescription
+) -> int | None:
     """The time limit in ticks; the MuJoCo arm takes the environment's own, in seconds."""
     if seconds is not None:
         if not seconds > 0:
             raise ValueError(f"--seconds {seconds}: give more than 0.")
         return max(1, round(seconds * hz))
-    env_args = description.get("env_args") or {}
+    env_args = description.env_args
     steps = (env_args.get("env_kwargs") or {}).get("max_steps")
     if robot == "mujoco" and steps is not None:
         return max(1, round(steps * hz / float(env_args.get("control_hz", hz))))

@@ -6,14 +6,15 @@ import asyncio
 import logging
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
+from qsft_robot.policy.description import LoadedPolicy
 from qsft_robot.printed_text import PrintableLines, printable, say
 from qsft_robot.trust import Trust
-from qsft_robot.types import LoadedPolicy
 from qsft_robot.verbs.flag_words import acting_changes, say_device, use_threads
 
 TOKEN_VARIABLE = "QSFT_TOKEN"
@@ -173,5 +174,5 @@ def _open(
     # Clients tell one policy from another by it, and log it.
     inner = run / ("checkpoint" if acting else "policy")
     sums = (inner if inner.is_dir() else run) / SUMS
-    policy.description = {**policy.description, "policy_sha256": sha256_of(sums)}  # type: ignore[misc]
+    policy.description = replace(policy.description, policy_sha256=sha256_of(sums))  # type: ignore[misc]
     return policy

@@ -19,8 +19,9 @@ from qsft_robot.logs.checks import (
     unknown,
 )
 from qsft_robot.logs.reader import iter_episodes
-from qsft_robot.logs.value_ranking import NoValue
-from qsft_robot.types import Episode, LoadedPolicy, is_image
+from qsft_robot.policy.description import LoadedPolicy, PolicyDescription
+from qsft_robot.rollouts.value_ranking import NoValue
+from qsft_robot.types import Episode, is_image
 
 # Timelines: control steps, and seconds where the file tells its rate.
 STEP, TIME = "step", "time"
@@ -102,10 +103,10 @@ def write_recording(
     return ViewReport(out, tuple(cameras), tuple(shown), bool(labels))
 
 
-def _limits(description: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def _limits(description: PolicyDescription) -> tuple[np.ndarray, np.ndarray]:
     """The lowest and highest action that a policy gives, float [d] each."""
-    action = description["action"]
-    return np.asarray(action["low"], float), np.asarray(action["high"], float)
+    action = description.action
+    return np.asarray(action.low, float), np.asarray(action.high, float)
 
 
 def _cameras(episode: Episode) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from served_description import served
 
 from qsft_robot.control.limits import ActionLimiter, Limits, limits_from_policy
 from qsft_robot.control.robot import EndEffector, RobotSpec
@@ -208,17 +209,11 @@ def test_a_hold_keeps_the_gripper_and_displaces_nothing() -> None:
     assert np.array_equal(limiter.hold(None), np.array([0, 0, 0, 1], np.float32))
 
 
-def described(**more):
+def described():
     """A policy's description with statistics, and its interface."""
-    action = {
-        "dim": 4, "horizon": 1, "low": [-1] * 4, "high": [1] * 4, "control_hz": HZ,
-        "seen": {"low": [-0.5] * 4, "high": [0.25] * 4, "largest_change": [0.1, 0.2, 0.3, 0.4]},
-    }  # fmt: skip
-    description = {
-        "action": action, "cameras": {}, "state_keys": [], "norm_stats": {"state": {}},
-        "data": {"instructions": []},
-        "state_range": {"pose": {"low": [0.1] * 8, "high": [0.6] * 8}}, **more,
-    }  # fmt: skip
+    seen = {"low": [-0.5] * 4, "high": [0.25] * 4, "largest_change": [0.1, 0.2, 0.3, 0.4]}
+    box = {"pose": {"low": [0.1] * 8, "high": [0.6] * 8}}
+    description = served(action={"control_hz": HZ, "seen": seen}, state_range=box)
     return description, PolicySpec.of(description)
 
 
@@ -244,8 +239,8 @@ def test_limits_come_from_the_policys_own_statistics_unless_they_are_given() -> 
 
 
 def test_a_policy_without_statistics_still_bounds_by_its_declared_range() -> None:
-    description, policy = described()
-    del description["action"]["seen"], description["state_range"]
+    description = served(action={"control_hz": HZ})
+    policy = PolicySpec.of(description)
     limits = limits_from_policy(displacing(), policy, description, HZ)
     assert limits.low.tolist() == [-1.0] * 4
     assert (limits.change, limits.box_low) == (None, None)
@@ -259,7 +254,7 @@ def test_a_policy_without_statistics_still_bounds_by_its_declared_range() -> Non
 def test_wrong_limits_are_refused_with_what_would_be_right(given_, says) -> None:
     description, policy = described()
     if "box_low" in given_:
-        del description["state_range"]
+        description = replace(description, state_range={})
     with pytest.raises(ValueError, match=says):
         limits_from_policy(displacing(), policy, description, HZ, **given_)
 
@@ -290,9 +285,8 @@ def test_a_hand_above_the_box_comes_down_at_the_allowed_speed() -> None:
 def test_no_flag_takes_an_arm_beyond_its_own_range() -> None:
     spec = joints()
     policy = PolicySpec({}, {"q": 4}, 1, 4, np.full(4, -1.0), np.full(4, 1.0), HZ, ())
-    found = limits_from_policy(
-        spec, policy, {"action": {}, "state_range": {}}, HZ, low=np.array(-5.0), high=np.array(5.0)
-    )
+    low, high = np.array(-5.0), np.array(5.0)
+    found = limits_from_policy(spec, policy, served(), HZ, low=low, high=high)
     assert (found.low.tolist(), found.high.tolist()) == ([-2.0] * 4, [2.0] * 4)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from served_description import served
 
 from qsft_robot.control.robot import EndEffector, RobotSpec
 from qsft_robot.control.start_up_check import check_start
@@ -19,10 +20,8 @@ ROBOT = RobotSpec(
     "arm", {"front": (64, 64), "side": (8, 8)}, {"q": 3, "force": 1}, np.full(4, -1.0),
     np.full(4, 1.0), 10.0, units=("m", "m", "m", "1"),
 )  # fmt: skip
-DESCRIPTION = {
-    "action": {"units": None},
-    "state_range": {"q": {"low": [0, 0, -3.0], "high": [1, 1, 3.0]}},
-}
+RANGE = {"q": {"low": [0, 0, -3.0], "high": [1, 1, 3.0]}}
+DESCRIPTION = served(state_range=RANGE)
 SEEN = Observation(
     {"front": np.zeros((64, 64, 3), np.uint8)}, {"q": np.array([0.5, 0.5, 0], np.float32)}
 )
@@ -104,7 +103,7 @@ def test_all_differences_are_told_at_once() -> None:
 
 
 def test_units_are_compared_where_both_name_them() -> None:
-    said = {**DESCRIPTION, "action": {"units": ["mm", "mm", "mm", "1"]}}
+    said = served(action={"units": ["mm", "mm", "mm", "1"]}, state_range=RANGE)
     with pytest.raises(ValueError, match="m, m, m, 1 on the robot, mm, mm, mm, 1"):
         check(description=said)
     assert check(description=said, robot=replace(ROBOT, units=None)) == []

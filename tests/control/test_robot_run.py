@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,9 +80,10 @@ def test_training_takes_the_logs_of_a_run_with_the_earlier_ones(small_policy, tm
              "--optim.value-steps", 1, "--optim.batch-size", 8]  # fmt: skip
     assert cli.main(list(map(str, words))) == 0
     description = open_policy(again).description
-    assert description["data"]["episodes"] == 8
-    assert set(description["action"]["seen"]) == {"low", "high", "largest_change"}
-    assert len(description["state_range"]["proprio"]["high"]) == 8
+    assert description.data.episodes == 8
+    seen = description.action.seen
+    assert len(seen.low) == len(seen.high) == len(seen.largest_change) == 4
+    assert len(description.state_range["proprio"].high) == 8
 
 
 def test_a_replay_reports_what_the_policy_would_have_done(small_policy, tmp_path, capsys):
@@ -218,5 +220,5 @@ def test_the_watchdogs_stop_ends_the_run_with_status_1(small_policy, tmp_path):
 def test_a_policy_is_known_by_its_weights(small_policy):
     _, one = open_local_or_remote(str(small_policy), acting={}, token=None, timeout_s=1)
     assert len(policy_hash(one)) == 64
-    assert policy_hash(one) != policy_hash({**one, "policy_sha256": "0" * 64})
-    assert len(policy_hash({"seed": 1})) == 64
+    assert policy_hash(one) != policy_hash(replace(one, policy_sha256="0" * 64))
+    assert len(policy_hash(replace(one, policy_sha256=None))) == 64

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from served_description import served
 
 from qsft_robot.control.locks import arm_lock, arm_name, folder_lock
 from qsft_robot.control.loop import EpisodeEnd
@@ -93,7 +94,7 @@ def test_one_arm_and_one_folder_belong_to_one_run(tmp_path):
 def test_a_robot_file_takes_the_name_of_no_module(tmp_path):
     path = tmp_path / "json.py"
     path.write_text("class Arm:\n    pass\n")
-    open_robot("own", {}, 10.0, source=f"{path}:Arm")
+    open_robot("own", served(), 10.0, source=f"{path}:Arm")
     assert sys.modules["json"] is json
 
 

@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from policy_fixtures import SETTINGS
+from served_description import served
 
 from qsft_robot.build import open_policy
 from qsft_robot.cli import main
+from qsft_robot.config.acting import ActingConfig
 from qsft_robot.export.lerobot_files import POLICY_TYPE, lerobot_files
 from qsft_robot.files import check_sums
 
-DESCRIPTION = {
-    "tokenizer": {"kind": "uniform_bins"},
-    "state_keys": ["proprio", "target"],
-    "norm_stats": {"state": {"target": {"mean": [0.0] * 13}, "proprio": {"mean": [0.0] * 8}}},
-    "cameras": {"front_image": [48, 64], "image": [32, 32]},
-    "action": {"dim": 4, "horizon": 6},
-    "acting": {"execute": 3},
-}  # fmt: skip
+STATE = {key: {"mean": [0.0] * n, "std": [1.0] * n} for key, n in (("target", 13), ("proprio", 8))}
+DESCRIPTION = replace(
+    served(
+        4, {"horizon": 6}, state_keys=["proprio", "target"], acting={"execute": 3},
+        norm_stats={"state": STATE, "actions": {"low": [-1] * 4, "high": [1] * 4}},
+        cameras={"front_image": [48, 64], "image": [32, 32]},
+    ),
+    tokenizer={"kind": "uniform_bins"},
+)  # fmt: skip
 
 
 def test_features_are_what_the_policy_sees_and_answers():
@@ -37,7 +41,7 @@ def test_features_are_what_the_policy_sees_and_answers():
     assert (config["state_keys"], config["state_sizes"]) == (["proprio", "target"], [8, 13])
     assert config["camera_keys"]["observation.images.front"] == "front_image"
     assert config["n_action_steps"] == 3
-    whole = json.loads(lerobot_files({**DESCRIPTION, "acting": {}})["config.json"])
+    whole = json.loads(lerobot_files(replace(DESCRIPTION, acting=ActingConfig()))["config.json"])
     assert whole["n_action_steps"] == 6
 
 
@@ -55,11 +59,11 @@ def test_processors_have_the_steps_that_lerobot_overrides_and_normalize_nothing(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"tokenizer": {"kind": "commands", "free": True}}, {"text_keys": ["answer"]}]
+    "changes", [{"tokenizer": {"kind": "commands", "free": True}}, {"text_keys": ("answer",)}]
 )
 def test_policies_of_text_are_refused(changes):
     with pytest.raises(ValueError, match="for arms' policies"):
-        lerobot_files(DESCRIPTION | changes)
+        lerobot_files(replace(DESCRIPTION, **changes))
 
 
 def test_the_exported_folder_opens_as_before(exported, tmp_path, capsys):
@@ -69,9 +73,9 @@ def test_the_exported_folder_opens_as_before(exported, tmp_path, capsys):
     check_sums(out)
     config = json.loads((out / "config.json").read_text())
     about = open_policy(out).description
-    assert config["state_keys"] == about["state_keys"]
+    assert config["state_keys"] == list(about.state_keys)
     assert sum(config["state_sizes"]) == sum(
-        len(about["norm_stats"]["state"][key]["mean"]) for key in about["state_keys"]
+        len(about.norm_stats.mean[key]) for key in about.state_keys
     )
 
 

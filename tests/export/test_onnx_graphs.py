@@ -142,7 +142,7 @@ def test_tokens_that_are_not_legal_by_place_are_refused_by_name(tiny):
 
 
 def test_a_text_tower_is_refused_by_name(tiny):
-    tiny.description["model"]["config"]["text_encoder"] = "open_clip:ViT-B-32"
+    tiny.description.model["config"]["text_encoder"] = "open_clip:ViT-B-32"
     with pytest.raises(NotExportable, match=r"text encoder 'open_clip:ViT-B-32' needs its own"):
         refuse(tiny)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from served_description import served
 
 from qsft_robot.labeling.frame_labels import label_frames
 from qsft_robot.labeling.label import Targets, label_logs
@@ -28,12 +30,15 @@ class Critic:
 
     def __init__(self, filter_key=None, low=0.0, history=1):
         self.history = history
-        self.description = {
-            "state_keys": ["state"], "cameras": {}, "method": "qsft",
-            "data": {"filter_key": filter_key, "file": "logs.hdf5"}, "action": {"horizon": 2},
-            "model": {"config": {"history": history}},
-            "return_range": {"discount": DISCOUNT, "low": low, "high": 1.0},
-        }  # fmt: skip
+        state = {"state": {"mean": [0] * 2, "std": [1] * 2}}
+        self.description = served(
+            1, {"horizon": 2}, state_keys=["state"],
+            norm_stats={"state": state, "actions": {"low": [-1], "high": [1]}},
+            data={"file": "logs.hdf5", "sha256": "", "instructions": [], "filter_key": filter_key},
+            return_range={"discount": DISCOUNT, "low": low, "high": 1.0},
+        )  # fmt: skip
+        model = {"kind": "rt", "config": {"history": history}}
+        self.description = replace(self.description, model=model)
         self.steps = []
 
     def begin_episode(self, seed):
@@ -41,7 +46,7 @@ class Critic:
 
     def infer_batch(self, observations, memories):
         self.steps += [x.step for x in observations]
-        bias = 0.5 if self.description["data"]["filter_key"] == "b" else 0.0
+        bias = 0.5 if self.description.data.filter_key == "b" else 0.0
         values = [float(x.state["state"][1]) + bias for x in observations]
         return [Decision(np.zeros((2, 1), np.float32), v) for v in values]
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from served_description import served
 
+from qsft_robot.policy.description import Span
 from qsft_robot.policy.logged_ranges import LoggedRanges, WatchedReadings
 from qsft_robot.types import Observation
 
 STATE = {"q": {"mean": [0.0, 5.0], "std": [1.0, 0.0]}}
-OLD = {"norm_stats": {"state": STATE}, "state_keys": ["q"]}
-NEW = {**OLD, "state_range": {"q": {"low": [-1.0, 5.0], "high": [2.0, 5.0]}}}
+STATS = {"state": STATE, "actions": {"low": [-1.0], "high": [1.0]}}
+OLD = served(1, norm_stats=STATS, state_keys=["q"])
+NEW = replace(OLD, state_range={"q": Span((-1.0, 5.0), (2.0, 5.0))})
 NUMBER = st.floats(-1e6, 1e6)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from served_description import served
 
 from qsft_robot.control.robot import EpisodicRobot
 from qsft_robot.logs.writer import write_demonstrations
@@ -240,7 +242,10 @@ def test_a_policy_of_imported_logs_finds_lerobots_cameras_under_its_own_names():
          ({"observation.images.wrist"}, {"observation.state"})),
         (["q"], [], ({"observation.images.wrist"}, {"q"})),
     ):  # fmt: skip
-        names = _lerobot_names({"state_keys": state, "cameras": {c: [12, 16] for c in cameras}})
+        description = replace(
+            served(), state_keys=tuple(state), cameras=dict.fromkeys(cameras, (12, 16))
+        )
+        names = _lerobot_names(description)
         robot = LeRobotAdapter(FlatArm(), **names)
         assert (set(robot.spec.cameras), set(robot.spec.state)) == expected
         robot.connect()

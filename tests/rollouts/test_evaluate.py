@@ -5,6 +5,7 @@ from functools import cache
 import imageio
 import numpy as np
 import pytest
+from served_description import served
 
 from qsft_robot.parts.simulators import build_env
 from qsft_robot.rollouts.evaluate import evaluate as measure
@@ -312,7 +313,8 @@ class Described(Walker):
 
     def __init__(self, low, high):
         super().__init__()
-        self.description = {"action": {"dim": 2, "horizon": 1, "seen": {"low": low, "high": high}}}
+        seen = {"low": low, "high": high, "largest_change": [0.0, 0.0]}
+        self.description = served(2, {"seen": seen})
 
 
 def test_actions_that_the_environment_would_clip_are_refused_unless_accepted():

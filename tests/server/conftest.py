@@ -16,6 +16,7 @@ from qsft_robot.config.model import ModelConfig
 from qsft_robot.config.tokenizer import TokenizerConfig
 from qsft_robot.config.train import OptimConfig, TrainConfig
 from qsft_robot.logs.writer import DemonstrationWriter
+from qsft_robot.policy.description import LoadedPolicy, PolicyDescription
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.policy.open import open_policy
 from qsft_robot.rollouts.collect_worker import play_demonstration
@@ -23,7 +24,7 @@ from qsft_robot.server.config import ServerConfig
 from qsft_robot.server.running import serving
 from qsft_robot.server.server import PolicyServer
 from qsft_robot.training.train import train
-from qsft_robot.types import Decision, Episode, LoadedPolicy, Observation
+from qsft_robot.types import Decision, Episode, Observation
 from sim.tabletop.env import TabletopEnv
 
 CAMERAS = ("front_image", "wrist_image")
@@ -61,7 +62,7 @@ class WatchedPolicy:
 
     def __init__(self, policy: LoadedPolicy) -> None:
         self._policy = policy
-        self.description: Mapping[str, Any] = policy.description
+        self.description: PolicyDescription = policy.description
         self.calls = 0
         self.batches: list[int] = []
         self.gate = threading.Event()

@@ -39,7 +39,7 @@ def port_of(url: str) -> int:
 
 def test_it_acts_as_the_local_policy(server, spec, observations, play):
     with RemotePolicy(server.url, timeout_s=20) as remote:
-        assert remote.description["state_keys"] == ["proprio"]
+        assert remote.description.state_keys == ("proprio",)
         assert remote.spec.cameras == spec.cameras
         for seed in (1, 2, 1):
             remote.reset(seed)
@@ -210,9 +210,10 @@ def test_another_policy_behind_the_same_address_is_not_taken_for_the_old_one(pol
     seen = []
 
     def answer(connection: ServerConnection) -> None:
-        description = dict(policy.description)
+        description = policy.description
         if seen:
-            description["action"] = {**description["action"], "high": [0.5] * 4}
+            action = replace(description.action, high=(0.5,) * 4)
+            description = replace(description, action=action)
         seen.append(connection)
         connection.send(pack(metadata_of(description)))
         connection.recv()
@@ -231,7 +232,7 @@ def test_another_policy_of_the_same_interface_ends_the_episode_and_is_taken_by_t
     with serving(policy, ServerConfig(port=0, max_batch=1)) as server:
         remote = RemotePolicy(server.url, timeout_s=20)
         remote.infer(observations[0])
-    policy.description = {**policy.description, "policy_sha256": "ab" * 32}
+    policy.description = replace(policy.description, policy_sha256="ab" * 32)
     config = ServerConfig(port=port_of(server.url), max_batch=1)
     with serving(policy, config), remote:
         for _ in range(2):
@@ -239,7 +240,7 @@ def test_another_policy_of_the_same_interface_ends_the_episode_and_is_taken_by_t
                 infer_until_it_works(remote, observations[0])
         remote.reset(2)
         remote.infer(observations[0])
-        assert remote.description["policy_sha256"] == "ab" * 32
+        assert remote.description.policy_sha256 == "ab" * 32
 
 
 @pytest.mark.parametrize("first", ["hello", b"\xc1", pack({"description": {}}), pack({})])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from openpi_client import msgpack_numpy
 
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.server.requests import message_limit, metadata_of, read_request, request_message
 from qsft_robot.server.wire import pack, unpack
@@ -139,11 +140,12 @@ def test_a_step_and_how_many_actions_to_execute_are_told(seen, spec, as_message,
     with pytest.raises(ValueError, match="'step' is -1"):
         read_request(pack({**as_message(seen), "step": -1}), spec)
     assert metadata_of(loaded.description)["execute_steps"] == 2
-    acting = {**loaded.description["acting"], "execute": 1}
-    assert metadata_of({**loaded.description, "acting": acting})["execute_steps"] == 1
-    acting["execute"] = 3
+    acting = replace(loaded.description.acting, execute=1)
+    changed = metadata_of(replace(loaded.description, acting=acting))
+    assert changed["execute_steps"] == 1
+    changed["description"]["acting"]["execute"] = 3
     with pytest.raises(ValueError, match="its chunks have 2"):
-        metadata_of({**loaded.description, "acting": acting})
+        PolicyDescription.from_json(changed["description"], "a policy", served=True)
 
 
 def test_metadata_tell_the_interface_and_survive_openpi(loaded, spec):
@@ -152,7 +154,8 @@ def test_metadata_tell_the_interface_and_survive_openpi(loaded, spec):
     assert message["cameras"] == {"front_image": [32, 32], "wrist_image": [32, 32]}
     assert message["state"] == {"proprio": 8}
     assert (message["action_horizon"], message["action_dim"]) == (2, 4)
-    found = PolicySpec.of(message["description"])
+    told = PolicyDescription.from_json(message["description"], "a policy", served=True)
+    found = PolicySpec.of(told)
     assert (found.cameras, found.state, found.control_hz) == (
         spec.cameras,
         spec.state,

@@ -17,6 +17,7 @@ from qsft_robot.config.json_form import to_json
 from qsft_robot.export.export import export_policy
 from qsft_robot.export.recorded_observations import random_observations
 from qsft_robot.policy.checkpoint import write_checkpoint
+from qsft_robot.policy.description import FORMAT, PolicyDescription
 from qsft_robot.policy.token_policy import TokenPolicy, build_networks
 from qsft_robot.types import Observation
 from tokenizers_action.bins import QuantileBinTokenizer
@@ -76,8 +77,8 @@ def describe(
     history: int = 1,
     horizon: int = 1,
     shared: bool = False,
-) -> dict[str, Any]:
-    """policy.json of an arm of two dimensions, the first of 8 bins and the second of 3."""
+) -> PolicyDescription:
+    """An arm of two dimensions, the first of 8 bins and the second of 3."""
     tokenizer = QuantileBinTokenizer([-0.5, -1.0], [0.25, 1.0], [8, 3], horizon)
     names = ("front", "wrist") if cameras else ()
     config = RTConfig(
@@ -109,7 +110,8 @@ def describe(
         "joints": {"mean": [0.1] * 4, "std": [2.0, 1.0, 0.0, 3.0]},
         "gripper": {"mean": [0.5], "std": [0.2]},
     }
-    return {
+    value = {
+        "format": FORMAT,
         "method": method,
         **({"critic": asdict(shape)} if "critic" in parts else {}),
         "conditions_on_return": method == "return_conditioned",
@@ -135,9 +137,10 @@ def describe(
         "seed": 0,
         "versions": {},
     }  # fmt: skip
+    return PolicyDescription.from_json(value, "a policy")
 
 
-def random_policy(description: dict[str, Any]) -> TokenPolicy:
+def random_policy(description: PolicyDescription) -> TokenPolicy:
     """Networks of a description, every weight its own, so that behavior and value differ."""
     torch.manual_seed(0)
     networks = build_networks(description)
@@ -153,7 +156,7 @@ def random_policy(description: dict[str, Any]) -> TokenPolicy:
     if networks.head_name == "heads":
         head.load_state_dict({k: x + 0.05 * torch.randn_like(x) for k, x in _of(head)})
         head.state_value[-1].bias.data += 0.5
-    if description["shared_image_features"]:
+    if description.shared_image_features:
         images = networks.behavior.images.state_dict()  # type: ignore[union-attr]
         networks.value.images.load_state_dict(images)  # type: ignore[union-attr]
     return TokenPolicy(description, networks)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 from collections import Counter, deque
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
+from served_description import served
 
 from qsft_robot.control.decisions import Answer, wait_for
 from qsft_robot.control.operator_input import OperatorInput
@@ -14,6 +16,7 @@ from qsft_robot.control.readings import AGREE
 from qsft_robot.control.robot import EndEffector, RobotSpec
 from qsft_robot.control.supervisor import Supervisor
 from qsft_robot.control.surroundings import Surroundings, Watch
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.types import Observation, PolicyChanged
 
 D, HZ, CHANGE, SCALE, STOP_AFTER = 4, 20.0, 0.1, 0.04, 0.5
@@ -285,19 +288,22 @@ class ScriptedDecider:
         pass
 
 
-def described(horizon: int, version: int = 0) -> dict:
-    """The policy of such an arm, as policy.json has it."""
+@cache
+def described(horizon: int, version: int = 0) -> PolicyDescription:
+    """The policy of such an arm."""
     row = [SEEN] * D
-    return {
-        "action": {"dim": D, "horizon": horizon, "low": [-SEEN] * D, "high": row,
-                   "control_hz": HZ, "units": None,
-                   "seen": {"low": [-SEEN] * D, "high": row, "largest_change": [CHANGE] * D}},
-        "norm_stats": {"state": {"q": {"mean": [0] * D, "std": [1] * D}}, "actions": {}},
-        "cameras": {"eye": [2, 2]}, "state_keys": ["q"], "data": {"instructions": ["go"]},
-        "method": "scripted", "version": version,
-        "state_range": {"q": {"low": [-SEEN] * D, "high": row},
-                        "hand": {"low": BOX[0].tolist(), "high": BOX[1].tolist()}},
-    }  # fmt: skip
+    return served(
+        D,
+        {"horizon": horizon, "low": [-SEEN] * D, "high": row, "control_hz": HZ,
+         "seen": {"low": [-SEEN] * D, "high": row, "largest_change": [CHANGE] * D}},
+        norm_stats={"state": {"q": {"mean": [0] * D, "std": [1] * D}},
+                    "actions": {"low": [-SEEN] * D, "high": row}},
+        cameras={"eye": [2, 2]}, state_keys=["q"], method="scripted",
+        data={"file": "logs.hdf5", "sha256": "0" * 64, "instructions": ["go"]},
+        policy_sha256=f"{version:064}",
+        state_range={"q": {"low": [-SEEN] * D, "high": row},
+                     "hand": {"low": BOX[0].tolist(), "high": BOX[1].tolist()}},
+    )  # fmt: skip
 
 
 # What was promised

@@ -16,7 +16,7 @@ from qsft_robot.types import Episode
 
 
 def described(path, env_args):
-    """policy.json's parts for one log of noise in an environment."""
+    """The description of a policy of one log of noise in an environment."""
     rng = np.random.default_rng(0)
     log = Episode(
         "demo_0",
@@ -35,8 +35,8 @@ def described(path, env_args):
 
 def test_a_policy_knows_the_control_rate_of_tabletop_logs(tmp_path):
     env = build_env({"env_name": "tabletop", "env_kwargs": {"cameras": []}})
-    action = described(tmp_path / "logs.hdf5", env.env_args)["action"]
-    assert action["control_hz"] == env.control_hz == 10.0
+    action = described(tmp_path / "logs.hdf5", env.env_args).action
+    assert action.control_hz == env.control_hz == 10.0
     env.close()
 
 
@@ -45,14 +45,14 @@ def test_a_policy_knows_the_control_rate_of_robosuite_logs(tmp_path, rate):
     pytest.importorskip("robosuite")
     kwargs = {} if rate is None else {"control_freq": rate}
     env = build_env({"env_name": "Lift", "env_kwargs": kwargs})
-    action = described(tmp_path / "logs.hdf5", env.env_args)["action"]
-    assert action["control_hz"] == env.control_hz == (rate or 20)
+    action = described(tmp_path / "logs.hdf5", env.env_args).action
+    assert action.control_hz == env.control_hz == (rate or 20)
     env.close()
 
 
 def test_logs_of_an_unknown_rate_leave_it_open(tmp_path):
     env_args = {"env_name": "gymnasium:Pendulum-v1", "env_kwargs": {}}
-    assert described(tmp_path / "logs.hdf5", env_args)["action"]["control_hz"] is None
+    assert described(tmp_path / "logs.hdf5", env_args).action.control_hz is None
 
 
 def test_a_discount_that_hides_the_end_is_told_with_one_that_does_not(config):

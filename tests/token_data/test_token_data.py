@@ -155,8 +155,8 @@ def test_a_run_reads_the_logs_of_its_mask_and_says_so(config):
     assert data.valid is not None
     assert len(data.valid.names) == 2
     assert not set(data.train.names) & set(data.valid.names)
-    assert data.summary["episodes"] == 10
-    assert data.summary["steps"] == len(data.train)
+    assert data.summary.episodes == 10
+    assert data.summary.steps == len(data.train)
     first = read_run_data(config(data__filter_key="train", data__max_episodes=3))
     assert first.train.names == data.train.names[:3]
 
@@ -166,7 +166,7 @@ def test_what_a_policy_carries_of_its_data_is_json_and_complete(config):
 
     setting = config(pixels=True)
     data = read_run_data(setting)
-    found = describe(setting, data, {"kind": "rt", "config": {}})
+    found = describe(setting, data, {"kind": "rt", "config": {}}).to_json()
     assert json.loads(json.dumps(found)) is not None
     assert found["cameras"] == {"front_image": [32, 32], "wrist_image": [32, 32]}
     assert found["action"]["dim"] == 4

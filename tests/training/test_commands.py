@@ -17,6 +17,7 @@ from qsft_robot.algorithms.targets import lambda_returns
 from qsft_robot.cli import main
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.logs.writer import write_demonstrations
+from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.policy.token_policy import TokenPolicy, load_policy
 from qsft_robot.presets.look_up import with_settings
@@ -27,7 +28,7 @@ from qsft_robot.training.train import train
 from qsft_robot.types import ADMISSIBLE, Decision, Observation
 
 
-def prepared(config: TrainConfig) -> tuple[RunData, PolicyNetworks, dict]:
+def prepared(config: TrainConfig) -> tuple[RunData, PolicyNetworks, PolicyDescription]:
     data = read_run_data(config)
     torch.manual_seed(0)
     networks = PolicyNetworks(build_run_model(config, data))
@@ -72,8 +73,8 @@ def test_the_policy_remembers_what_training_reads(text_logs, tmp_path, keys):
     cameras = () if keys else ("view_image",)
     config = settings(text_logs, tmp_path, data__text_keys=keys, data__cameras=cameras)
     data, networks, description = prepared(config)
-    policy = TokenPolicy({**description, "networks": ["behavior"], "acting": {
-        **description["acting"], "rule": "behavior"}}, networks)  # fmt: skip
+    acting = replace(description.acting, rule="behavior")
+    policy = TokenPolicy(replace(description, networks=("behavior",), acting=acting), networks)
     log, memory = play(1, 0.9), policy.begin_episode(0)
     first = int(data.train.first_row[1])
     for t in range(len(log)):
@@ -223,8 +224,8 @@ def test_bad_input_is_refused_by_name(text_logs, tmp_path, logs):
     with pytest.raises(ValueError, match=r"--data.text-keys view_image: this key holds no text"):
         read_run_data(settings(text_logs, tmp_path, data__text_keys=("view_image",)))
     _, networks, description = prepared(settings(text_logs, tmp_path))
-    acting = {**description["acting"], "rule": "behavior"}
-    policy = TokenPolicy({**description, "acting": acting}, networks)
+    acting = replace(description.acting, rule="behavior")
+    policy = TokenPolicy(replace(description, acting=acting), networks)
     with pytest.raises(ValueError, match=f"needs the text '{ADMISSIBLE}'"):
         policy.infer(Observation({}, {}, "bring the cup to room 1", {"feedback": "hello"}))
 

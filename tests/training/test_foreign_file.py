@@ -51,7 +51,7 @@ def test_a_file_of_other_software_trains_unchanged(config, tmp_path):
     run = replace(config(), data=data, out=tmp_path / "run")
     policy = load_policy(train(run))
     assert policy.control_hz == 20
-    assert policy.description["data"]["episodes"] == 5
+    assert policy.description.data.episodes == 5
     image = np.zeros((32, 32, 3), np.uint8)
     seen = Observation({"agentview_image": image}, {"robot0_eef_pos": np.zeros(3, np.float32)})
     actions = policy.infer(seen)

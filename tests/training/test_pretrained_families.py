@@ -85,7 +85,7 @@ def test_a_model_in_bfloat16_is_merged_within_its_own_rounding(pretrained, pixel
     )
     policy = train(setting)
     description, weights = read_policy_folder(policy)
-    assert 0 < description["model"]["merge_error"] < 0.1
+    assert 0 < description.model["merge_error"] < 0.1
     assert all(x.dtype == torch.float32 for name, x in weights.items() if "rows" in name)
     actions, values = decisions(policy, pixel_observations, temperature=0.0)
     assert np.isfinite(actions).all()

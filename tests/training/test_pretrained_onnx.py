@@ -34,7 +34,7 @@ def test_a_language_model_decides_by_its_graph_as_by_torch(
     graphs, eager = open_policy(folder), open_policy(folder, runtime="torch")
     assert isinstance(graphs, OnnxPolicy)
     np.testing.assert_array_equal(play(graphs, observations), play(eager, observations))
-    told = graphs.description["onnx"]["parity"]
+    told = graphs.description.onnx["parity"]
     assert told["decisions"] >= 200
     assert all(told[name] <= limit for name, limit in told["tolerance"].items())
     stranger = replace(observations[0], instruction="wave at the crowd")

@@ -61,8 +61,8 @@ def test_a_checkpoint_holds_what_was_trained_and_names_its_base(pretrained, tiny
     setting = pretrained("gpt2")
     train(setting)
     description, weights = read_policy_folder(setting.out / "checkpoint")
-    config = description["model"]["config"]
-    assert description["model"]["kind"] == "pretrained"
+    config = description.model["config"]
+    assert description.model["kind"] == "pretrained"
     assert config["base"] == str(tiny_folder("gpt2"))
     assert len(config["fingerprint"]) == 64
     assert all("lora_" in name or "rows" in name or "token" in name or "void" in name

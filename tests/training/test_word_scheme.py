@@ -22,7 +22,7 @@ def told(logs, path, *instructions):
 
 
 def scheme(folder):
-    return read_description(folder)["model"]["config"]["word_scheme"]
+    return read_description(folder).model["config"]["word_scheme"]
 
 
 def test_instructions_that_differ_and_read_alike_are_refused_by_name(config, logs, tmp_path):

@@ -11,10 +11,12 @@ from PIL import Image
 
 pytest.importorskip("rerun")
 
+from served_description import served
+
 from qsft_robot.cli import main
 from qsft_robot.labeling.frame_labels import label_frames
 from qsft_robot.logs.reader import read_episodes
-from qsft_robot.logs.value_ranking import NoValue
+from qsft_robot.rollouts.value_ranking import NoValue
 from qsft_robot.types import Decision
 from qsft_robot.view.recording import write_recording
 
@@ -25,19 +27,19 @@ class Critic:
     """A policy whose V is a number of the state."""
 
     def __init__(self, method="qsft", key="proprio"):
-        self.description = {
-            "state_keys": [key], "cameras": {}, "method": method, "data": {"filter_key": None},
-            "action": {"horizon": 1, "low": LOW, "high": HIGH},
-            "model": {"config": {"history": 1}},
-            "return_range": {"discount": 0.98, "low": 0.0, "high": 1.0},
-        }  # fmt: skip
+        state = {key: {"mean": [0], "std": [1]}}
+        self.description = served(
+            4, {"low": LOW, "high": HIGH}, method=method, state_keys=[key],
+            norm_stats={"state": state, "actions": {"low": LOW, "high": HIGH}},
+            return_range={"discount": 0.98, "low": 0.0, "high": 1.0},
+        )  # fmt: skip
         self.key = key
 
     def begin_episode(self, seed):
         return None
 
     def infer_batch(self, observations, memories):
-        blind = self.description["method"] == "sft"
+        blind = self.description.method == "sft"
         values = [None if blind else float(x.state[self.key][0]) for x in observations]
         return [Decision(np.zeros((1, 4), np.float32), value) for value in values]
 

@@ -67,10 +67,10 @@ class QsftEnvConfig(EnvConfig):
         changes = _changes(self.env_kwargs)
         if self.policy:
             about = read_description(Path(self.policy))
-            env_args = about.get("env_args")
+            env_args = dict(about.env_args)
             if not env_args:
                 raise ValueError(f"{self.policy}: the policy's logs name no simulator.")
-            cameras, state_keys = list(about["cameras"]), list(about["state_keys"])
+            cameras, state_keys = list(about.cameras), list(about.state_keys)
         else:
             chosen = recipe(str(self.task))
             seen = {"cameras": self.cameras, "image_size": self.image_size}

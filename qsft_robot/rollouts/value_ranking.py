@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from qsft_robot.context import stride_of
 from qsft_robot.logs.checks import ANY_SCALE
+from qsft_robot.logs.inspection_table import LogValue
 from qsft_robot.logs.reader import iter_episodes, read_masks
-from qsft_robot.types import Episode, LoadedPolicy, Observation, is_image
+from qsft_robot.policy.description import LoadedPolicy
+from qsft_robot.types import Episode, Observation, is_image
 
 # Last decisions of a log whose V are averaged: one may be off.
 _LAST = 3
@@ -24,28 +23,6 @@ _BYTES = 1 << 29
 
 class NoValue(ValueError):
     """A policy that carries no value was asked for V."""
-
-
-@dataclass(frozen=True)
-class LogValue:
-    """The judgment of V on one log."""
-
-    name: str
-    success: bool
-    last: float  # V at its end
-    peers: float  # the median of that over the logs of the same outcome
-    drop: float  # the largest fall of V from one decision to the next, 0 or more
-    drop_step: int  # the step after it
-    held_out: bool  # whether no policy that was asked had learned from it
-
-    @property
-    def suspicion(self) -> float:
-        """How far V at the end lies on the other outcome's side of its peers."""
-        return self.peers - self.last if self.success else self.last - self.peers
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain types, for `inspect --json`."""
-        return {**vars(self), "suspicion": self.suspicion}
 
 
 def rank_by_value(
@@ -100,7 +77,7 @@ def trained_on(
     policy: LoadedPolicy, masks: Mapping[str, Collection[str]]
 ) -> Collection[str] | None:
     """Names of the logs that a policy learned from, None where it may be all."""
-    key = policy.description["data"].get("filter_key")
+    key = policy.description.data.filter_key
     if key is None or key not in masks:
         return None
     return set(masks[key])
@@ -117,12 +94,12 @@ def values_of(
     `every_row` V of every observation row, [t + 1], each with the history that it had. `names`
     picks some of the logs. NoValue for a policy without V."""
     about = policy.description
-    keys = [*about["state_keys"], *about["cameras"]]
+    keys = [*about.state_keys, *about.cameras]
     episodes = iter_episodes(
         path, keys=keys, filter_key=filter_key, action_scale=ANY_SCALE, names=names
     )
     # So far the frames of a history lie apart.
-    stride = stride_of(about) if about["model"]["config"]["history"] > 1 and not every_row else 1
+    stride = about.action.history_stride if about.history > 1 and not every_row else 1
     for together in _together(episodes):
         if together[0].has_commands:
             raise ValueError(f"{path}: V is not computed over logs of text commands.")
@@ -157,7 +134,7 @@ def _decide(
         ):
             if decision.value is None:
                 raise NoValue(
-                    f"the policy ({policy.description['method']}) has no V: take one that was "
+                    f"the policy ({policy.description.method}) has no V: take one that was "
                     "trained with values, by --method qsft."
                 )
             values[i].append(decision.value)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from served_description import served
 
-from qsft_robot.logs.value_ranking import rank_by_value
 from qsft_robot.logs.writer import DemonstrationWriter
+from qsft_robot.rollouts.value_ranking import rank_by_value
 from qsft_robot.types import Decision, Episode
 
 
@@ -13,14 +14,14 @@ class Seer:
 
     def __init__(self, filter_key=None, remembers=()):
         self.remembers = remembers
-        self.description = {
-            "state_keys": ["state"],
-            "cameras": {},
-            "method": "qsft",
-            "data": {"filter_key": filter_key},
-            "action": {"horizon": 1},
-            "model": {"config": {"history": 1}},
-        }
+        data = {"file": "", "sha256": "", "instructions": [], "filter_key": filter_key}
+        state = {"state": {"mean": [0] * 3, "std": [1] * 3}}
+        self.description = served(
+            1,
+            state_keys=["state"],
+            norm_stats={"state": state, "actions": {"low": [-1], "high": [1]}},
+            data=data,
+        )
 
     def begin_episode(self, seed):
         return None
