@@ -38,7 +38,7 @@ import torch
 from safetensors.numpy import load_file
 
 import qsft_robot.cli
-from qsft_robot.policy.open import open_policy
+from qsft_robot.build import open_policy  # a path that earlier versions have, too
 from qsft_robot.types import Observation
 
 # The version that is measured, which need not be the one that this file belongs to.

@@ -133,7 +133,7 @@ class DecisionCritic(nn.Module):
         return COMBINE[self.config.combine](torch.sigmoid(self.action_values(encoded, decision)))
 
     def describe(self) -> dict[str, Any]:
-        """What `load_critic` needs; JSON types only."""
+        """The shape that `load_critic` reads; JSON types only."""
         return asdict(self.config)
 
 

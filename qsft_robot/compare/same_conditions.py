@@ -52,7 +52,7 @@ def check_same_environment(
     accept: Collection[str] = (),
     strict_versions: bool = False,
 ) -> list[str]:
-    """What differs between the evaluations and does not forbid to compare them, one line each.
+    """The differences between the evaluations that do not forbid to compare them, one line each.
 
     ValueError where the simulator, its arguments or the tasks of the seeds differ, unless `accept`
     has "environment"; with `strict_versions` where the simulator's versions do, too.

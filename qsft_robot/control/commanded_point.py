@@ -1,4 +1,4 @@
-"""Where displacements have sent a hand: bounds on a point that only the robot knows exactly."""
+"""Bounds on where displacements have sent a hand, a point that only the robot knows exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the graphs of a policy are from the policy that torch runs, on the same observations."""
+"""Parity: how far the graphs of a policy are from what torch runs, on the same observations."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Trajectory:
 
 
 def read_flat_file(path: Path) -> FlatFile:
-    """What a file holds. ValueError names the file and the column that is missing or odd."""
+    """The columns of a file. ValueError names the file and the column that is missing or odd."""
     with open_columns(path) as raw:
         columns = _by_our_names(raw)
         total = _check(path, columns)

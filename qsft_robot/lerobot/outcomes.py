@@ -1,4 +1,4 @@
-"""How an episode of a LeRobot data set came out: rewards, success and what its end means."""
+"""The outcome of a LeRobot episode: rewards, success and what its end means."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def is_untold(demo: h5py.Group) -> bool:
 
 
 def untold_note(untold: int, of: int) -> str:
-    """What to say where logs tell no success."""
+    """The note on logs that tell no success."""
     return (
         f"of {untold} of {of} demonstrations nobody told whether they succeeded; they count as not "
         "successful. Say which did: qsft-robot relabel --success NAMES --failure NAMES."
@@ -96,7 +96,7 @@ def marks_of(demo: h5py.Group) -> dict[str, np.ndarray]:
 
 
 def success_signals(file: h5py.File, names: Sequence[str]) -> dict[str, str]:
-    """Where each log marks success: by its per-step `success`, else its attribute (or that nobody
+    """The mark of success of each log: its per-step `success`, else its attribute (or that nobody
     told it), else, for all logs of the file that have neither, by their rewards if these are 0 and
     one other number, else by `dones`. A log that was merged in or relabeled so keeps its own mark.
     """

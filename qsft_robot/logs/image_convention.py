@@ -1,4 +1,4 @@
-"""Which way up the images of a file stand, where the file tells it.
+"""The image convention of a file: which way up its images stand, where the file tells it.
 
 robosuite hands images out with the bottom row first (its macro IMAGE_CONVENTION, "opengl") unless
 told "opencv"; LIBERO's files keep the macro as an attribute of `data`. robomimic's converter turns
@@ -26,7 +26,7 @@ def image_convention(file: h5py.File, env_args: Mapping[str, Any]) -> str | None
 
 
 def upside_down_note(convention: str | None) -> str | None:
-    """What to say of images whose first row is the bottom; None where nothing tells that."""
+    """The note on images whose first row is the bottom; None where nothing tells that."""
     if convention != _BOTTOM_FIRST:
         return None
     return (

@@ -1,4 +1,4 @@
-"""Says anew which logs of a file succeeded: success, rewards and ends of named logs, rewritten."""
+"""Relabeling of logs: success, rewards and ends of named logs, rewritten."""
 
 from __future__ import annotations
 

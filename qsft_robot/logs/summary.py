@@ -20,8 +20,8 @@ _RARE, _LONG = 0.1, 100
 
 
 def rare_success(successes: int, lengths: Sequence[int]) -> str | None:
-    """What to say where few of many long logs succeed; None elsewhere, and without a success, of
-    which other words tell."""
+    """The note on files where few of many long logs succeed; None elsewhere, and without a
+    success, of which other words tell."""
     usual = float(np.median(lengths)) if len(lengths) else 0.0
     if not 0 < successes < _RARE * len(lengths) or usual < _LONG:
         return None

@@ -1,4 +1,4 @@
-"""Writes `Episode`s one by one as a robomimic-schema HDF5 file that appears whole or not at all."""
+"""A writer of `Episode`s: a robomimic-schema HDF5 file that appears whole or not at all."""
 
 from __future__ import annotations
 

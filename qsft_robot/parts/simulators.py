@@ -46,7 +46,7 @@ def environment_names() -> list[str]:
 
 
 def unknown_environment(name: str | None) -> str | None:
-    """What to say of logs whose environment nothing here simulates; None where something does, and
+    """The note on logs whose environment nothing here simulates; None where something does, and
     of logs that name none or a LeRobot robot."""
     ours = [*SIMULATORS, *plugin_names(GROUP)]
     if not name or name.startswith("lerobot:") or name in ours:
@@ -195,13 +195,13 @@ def generate_games(
 
 @naming_extras("the simulator")
 def build_play_recorder(env_name: str, kwargs: Mapping[str, Any]) -> Any:
-    """What records play data in an environment: `record(seed)` gives the arrays of an episode."""
+    """A recorder of play data in an environment: `record(seed)` gives an episode's arrays."""
     return _named_part(env_name, "play").PlayRecorder(**kwargs)
 
 
 @naming_extras("the simulator")
 def build_labels(env_args: Mapping[str, Any]) -> Any:
-    """What judges recorded states by the task of `env_args`: `keys` that it reads, and
+    """The judge of recorded states by the task of `env_args`: `keys` that it reads, and
     `successes(rows)`. None where the simulator has no such judge."""
     part = _part(env_args["env_name"], "labels")
     kwargs = env_args.get("env_kwargs") or {}

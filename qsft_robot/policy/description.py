@@ -242,7 +242,7 @@ class PolicyDescription:
         return {name: x for name, x in value.items() if x is not None}
 
     def window_note(self, executed: int | None) -> str | None:
-        """What to say where a policy with a history executes another number of actions (None: all)
+        """The note where a policy with a history executes another number of actions (None: all)
         of a chunk than its training showed; None where its windows are the same."""
         stride, executed = self.action.history_stride, executed or self.action.horizon
         if self.history == 1 or stride % executed == 0:

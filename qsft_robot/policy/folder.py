@@ -56,8 +56,8 @@ def count_parameters(folder: Path) -> int:
 
 @contextmanager
 def described_by(folder: Path) -> Iterator[None]:
-    """Whatever is raised inside, where networks and tokenizers are made of a description that was
-    checked, becomes a ValueError that names the folder: it contradicts itself or its weights."""
+    """Errors from inside, where networks and tokenizers are made of a description that was checked,
+    as a ValueError that names the folder: it contradicts itself or its weights."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:

@@ -111,11 +111,11 @@ class TokenPolicy:
         ]
 
     def legal(self, prefix: Tensor) -> Tensor:
-        """Which ids may follow a prefix [b, i], bool [b, v], in any observation."""
+        """The ids that may follow a prefix [b, i], bool [b, v], in any observation."""
         return self._legal_of(self.tokenizer)(prefix)
 
     def numbers(self, ids: Tensor) -> Tensor:
-        """What decisions [b, n] stand for, before the scale of the actions, float32 [b, h * d]."""
+        """The numbers of decisions [b, n] before the scale of the actions, float32 [b, h * d]."""
         if self._commands is not None:
             return torch.zeros(len(ids), 0, device=self.device)
         decoded = self.tokenizer.decode(ids.cpu().numpy())

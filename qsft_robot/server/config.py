@@ -1,4 +1,4 @@
-"""Where the policy server listens, whom it lets in, and how much of anything it takes."""
+"""Settings of the policy server: its address, whom it lets in, how much of anything it takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the PDDL problem of an ALFWorld game, as ALFRED's domain wants it."""
+"""The PDDL problem of an ALFWorld game, as ALFRED's domain wants it."""
 
 from __future__ import annotations
 

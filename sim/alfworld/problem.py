@@ -1,4 +1,4 @@
-"""Draws an ALFWorld game: a task in a room, where every object lies, and its PDDL problem."""
+"""A random ALFWorld game: a task in a room, where every object lies, and its PDDL problem."""
 
 from __future__ import annotations
 

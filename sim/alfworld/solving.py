@@ -1,4 +1,4 @@
-"""Makes one ALFWorld game inside the engine's process: drawn, played by the expert, written."""
+"""One ALFWorld game made inside the engine's process: drawn, played by the expert, written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which ids of a pretrained vocabulary are action tokens."""
+"""The ids of a pretrained vocabulary that stand for action tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How ALFWorld's objects look: whole and sliced, hot, cold and clean, a lamp off and lit."""
+"""The looks of ALFWorld's objects: whole and sliced, hot, cold and clean, a lamp off and lit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where everything in an ALFWorld room stands: its furniture, and the objects on and in it."""
+"""The places of everything in an ALFWorld room: its furniture, and the objects on and in it."""
 
 from __future__ import annotations
 
