@@ -25,7 +25,7 @@ ROOT = SCRIPT.parent.parent
 RESULTS = ROOT / "docs" / "results.json"
 TASK, OBSERVATIONS = "tabletop/place", "pixels"
 LOGS, TENTH = 1500, 150
-_SCRATCH, _NEW_HEAD = "--model.from-scratch", "--model.reinitialize head"
+_SCRATCH, _NEW_HEAD = "--pretrained-weights none", "--pretrained-weights body"
 
 
 @dataclass(frozen=True)

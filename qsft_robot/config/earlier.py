@@ -10,7 +10,7 @@ RENAMED = {
     "behaviour_from": "behavior_from",
     "optim.behaviour_steps": "optim.behavior_steps",
     "qsft.gamma": "discount",
-    "model.reinitialise": "model.reinitialize",
+    "model.checkpoint_activations": "optim.checkpoint_activations",
 }
 # Setting of today -> value of an earlier version -> value today.
 RENAMED_VALUES = {
@@ -19,6 +19,12 @@ RENAMED_VALUES = {
 }
 # Switch of an earlier version -> the setting in its place, and its values for on and off.
 SWITCHES = {"optim.bf16": ("optim.precision", "bfloat16", "float32")}
+# Setting of an earlier version that was given -> the value of `pretrained_weights` in its place.
+WEIGHTS = {
+    "model.from_scratch": "none",
+    "model.reinitialize": "body",
+    "model.reinitialise": "body",
+}
 # What a run's config.json records beside its settings: what "auto" took.
 TAKEN = "taken"
 
@@ -29,6 +35,9 @@ def upgrade_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     for old, (new, on, off) in SWITCHES.items():
         if old in flat:
             flat.setdefault(new, on if flat.pop(old) else off)
+    for old, weights in WEIGHTS.items():
+        if flat.pop(old, None):
+            flat.setdefault("pretrained_weights", weights)
     for old, new in RENAMED.items():
         if old in flat:
             flat.setdefault(new, flat.pop(old))
@@ -47,6 +56,9 @@ def check_flags(words: Sequence[str]) -> None:
             _flag(old): f"{_flag(new)} {on}",
             _flag(f"{group}.no-{name}"): f"{_flag(new)} {off}",
         }
+    weights = _flag("pretrained_weights")
+    flags |= {_flag(old): f"{weights} {value}" for old, value in WEIGHTS.items()}
+    flags["--model.no-from-scratch"] = f"{weights} all"
     values = {_flag(name): renamed for name, renamed in RENAMED_VALUES.items()}
     for word, following in zip(words, [*words[1:], ""], strict=True):
         flag, equals, value = word.replace("_", "-").partition("=")

@@ -36,13 +36,6 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     # Run code that comes with the pretrained model. Only for publishers that you trust.
     trust_remote_code: bool = False
-    # For comparison: head throws the pretrained rows of the action tokens away and begins with
-    # random ones, as methods with new heads have to.
-    reinitialize: Literal["head"] | None = None
-    # For comparison: the pretrained model's architecture with random weights.
-    from_scratch: bool = False
-    # Recompute activations in the backward pass: less memory, about a third more time.
-    checkpoint_activations: bool = False
     # Channels of every token. None: as the size has them.
     width: int | None = None
     # Transformer blocks of the decoder, or perceptrons. None: as the size has them.
@@ -105,7 +98,7 @@ class ModelConfig:
             "--model.name perceptron reads instructions as words: leave --model.text-encoder out.",
         )
         if self.pretrained is None:
-            for name in ("revision", "trust_remote_code", "reinitialize", "from_scratch"):
+            for name in ("revision", "trust_remote_code"):
                 require(
                     not getattr(self, name),
                     f"--model.{name.replace('_', '-')} says something of a pretrained model: name "
@@ -125,28 +118,8 @@ class ModelConfig:
                 f"transformer, but --model.pretrained {self.pretrained} has its own: leave one of "
                 "the two out.",
             )
-        require(
-            not (self.from_scratch and self.lora_rank > 0),
-            "--model.from-scratch has no pretrained weights that an adapter could rest on: use "
-            "--model.lora-rank 0, which trains all weights.",
-        )
-        require(
-            not (self.from_scratch and self.reinitialize),
-            "--model.from-scratch has no pretrained head to re-initialize: leave one of the two "
-            "out.",
-        )
-        require(
-            self.train_images or self.random_shift == 0,
-            "--model.random-shift teaches an image encoder, but a pretrained one is frozen: use "
-            "--model.no-frozen-features to train it.",
-        )
 
     @property
     def reads_words(self) -> bool:
         """Whether instructions are hashed words; else the model itself says how it reads them."""
         return self.pretrained is None and self.text_encoder == "words"
-
-    @property
-    def train_images(self) -> bool:
-        """Whether the image encoder learns in the behavior stage."""
-        return self.pretrained is None or self.from_scratch or not self.frozen_features

@@ -55,6 +55,8 @@ class OptimConfig:
     # threads wait for each other once an update instead of inside of every operation, which other
     # programs on the same cores slow down by far less.
     parallel: int = 1
+    # Recompute activations in the backward pass: less memory, about a third more time.
+    checkpoint_activations: bool = False
     # Compile the models with torch.compile: minutes of start-up, faster updates on a GPU.
     compile: bool = False
     # Spread parameters, gradients and optimizer state over the processes (FSDP) instead of a copy
@@ -125,6 +127,9 @@ class TrainConfig:
     seed: int = 0
     # Where to train: auto (cuda, mps or cpu, the first that is here), cpu, cuda, cuda:1, ...
     device: str = "auto"
+    # Weights of --model.pretrained that a run begins with: all; body: all but the rows of the
+    # action tokens, which are drawn anew, as new heads have to be; none: its architecture alone.
+    pretrained_weights: Literal["all", "body", "none"] = "all"
     # Take the behavior stage of this run folder (same data, model, seed) instead of training it.
     # A method of one stage then goes on from it for --optim.value-steps updates.
     behavior_from: Path | None = None
@@ -162,8 +167,7 @@ class TrainConfig:
             f"{self.optim.batch_size} is less than one decision: raise one of the two.",
         )
         require(
-            self.model.train_images
-            or not (self.data.auxiliary_keys or self.data.auxiliary_commands),
+            self.trains_images or not (self.data.auxiliary_keys or self.data.auxiliary_commands),
             "--data.auxiliary-keys teaches an image encoder, but a pretrained one is frozen: use "
             "--model.no-frozen-features to train it, or leave the keys out.",
         )
@@ -171,6 +175,21 @@ class TrainConfig:
             self.tokenizer.kind == "commands" or not self.data.auxiliary_commands,
             "--data.auxiliary-commands is for logs of text commands: use --tokenizer.kind commands "
             "or leave it out.",
+        )
+        require(
+            self.trains_images or self.model.random_shift == 0,
+            "--model.random-shift teaches an image encoder, but a pretrained one is frozen: use "
+            "--model.no-frozen-features to train it.",
+        )
+        require(
+            self.pretrained_weights == "all" or self.model.pretrained is not None,
+            f"--pretrained-weights {self.pretrained_weights} says something of a pretrained model: "
+            "name one with --model.pretrained.",
+        )
+        require(
+            self.pretrained_weights != "none" or self.model.lora_rank == 0,
+            "--pretrained-weights none leaves no weights that an adapter could rest on: use "
+            "--model.lora-rank 0, which trains all weights.",
         )
         if self.features_from is not None:
             require(bool(self.data.cameras), "--features-from needs --data.cameras.")
@@ -235,6 +254,12 @@ class TrainConfig:
     def head(self) -> str | None:
         """The head of the value stage."""
         return getattr(self.settings, "head", self.traits.head)
+
+    @property
+    def trains_images(self) -> bool:
+        """Whether the image encoder learns in the behavior stage."""
+        own = self.model.pretrained is None or self.pretrained_weights == "none"
+        return own or not self.model.frozen_features
 
     @property
     def two_stages(self) -> bool:

@@ -80,7 +80,7 @@ def build_run_model(config: TrainConfig, data: RunData, revision: str | None = N
     else:
         texts = {text for part in logs for text in part.instructions}
         model = _build_pretrained(config, data, shape, tuple(sorted(texts)), revision)
-    if config.model.checkpoint_activations:
+    if config.optim.checkpoint_activations:
         model.gradient_checkpointing(True)
     words = model.encode_words
     for part in logs:
@@ -137,7 +137,7 @@ def _build_pretrained(
     base = Path(settings.pretrained).expanduser()
     same = (
         "state_as", "action_tokens", "lora_rank", "lora_alpha", "lora_dropout", "text_length",
-        "dtype", "train_images", "trust_remote_code",
+        "dtype", "trust_remote_code",
     )  # fmt: skip
     return build_model(
         "pretrained",
@@ -146,8 +146,9 @@ def _build_pretrained(
         base=str(base.resolve()) if base.is_dir() else settings.pretrained,
         revision=settings.revision or revision,
         instructions=texts,
-        random_weights=settings.from_scratch,
-        random_action_rows=settings.reinitialize == "head",
+        random_weights=config.pretrained_weights == "none",
+        random_action_rows=config.pretrained_weights == "body",
+        train_images=config.trains_images,
         **{name: getattr(settings, name) for name in same},
     )
 

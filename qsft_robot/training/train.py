@@ -140,7 +140,7 @@ def _run_stages(
     if config.features_from is not None:
         source = checkpoint if resume else config.features_from / "checkpoint"
         take_image_encoder(source, description, networks)
-    if config.features_from is not None or (data.cameras and not config.model.train_images):
+    if config.features_from is not None or (data.cameras and not config.trains_images):
         features = image_tokens_of(config, networks, data.train)
         data = replace(data, train=on_features(data.train, features))
     plans = plan_stages(config, None if saved is None else saved[0]["stage"])

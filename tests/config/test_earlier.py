@@ -37,6 +37,29 @@ def test_runs_that_said_bf16_compute_as_they_did() -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "weights"),
+    [({}, "all"), ({"from_scratch": False, "reinitialise": None}, "all"),
+     ({"from_scratch": True, "lora_rank": 0}, "none"),
+     ({"from_scratch": False, "reinitialize": "head"}, "body")],
+)  # fmt: skip
+def test_runs_that_began_with_other_weights_go_on_with_them(old, weights) -> None:
+    settings = to_json(TrainConfig())
+    settings["model"] |= {"pretrained": "a/b", **old}
+    del settings["pretrained_weights"]
+    assert from_json(TrainConfig, upgrade_settings(settings)).pretrained_weights == weights
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("--model.from-scratch", "none"), ("--model.no-from-scratch", "all"),
+     ("--model.reinitialise", "body"), ("--model.reinitialize", "body")],
+)  # fmt: skip
+def test_a_flag_of_weights_is_answered_with_the_setting(old, new, capsys) -> None:
+    assert cli.main(["train", old, "head"]) == 2
+    assert capsys.readouterr().err == f"error: {old} is called --pretrained-weights {new} now.\n"
+
+
+@pytest.mark.parametrize(
     ("old", "new"),
     [("--optim.bf16", "bfloat16"), ("--optim.no-bf16", "float32"), ("--optim.no_bf16", "float32")],
 )

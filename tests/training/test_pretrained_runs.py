@@ -132,8 +132,8 @@ def test_the_behavior_of_another_base_is_refused(pretrained, tmp_path):
 @pytest.mark.parametrize(
     "baseline",
     [
-        {"model__reinitialize": "head"},
-        {"model__from_scratch": True, "model__lora_rank": 0},
+        {"pretrained_weights": "body"},
+        {"pretrained_weights": "none", "model__lora_rank": 0},
         {"model__lora_rank": 0},
         {"method": "ilql", "acting__rule": "advantage"},
         {"method": "sft"},
@@ -160,8 +160,8 @@ def first_model(setting: TrainConfig):
 
 def test_a_reinitialized_head_keeps_the_body_and_a_model_from_scratch_nothing(pretrained):
     as_it_is = first_model(pretrained("gpt2"))
-    new_head = first_model(pretrained("gpt2", model__reinitialize="head"))
-    scratch = first_model(pretrained("gpt2", model__from_scratch=True, model__lora_rank=0))
+    new_head = first_model(pretrained("gpt2", pretrained_weights="body"))
+    scratch = first_model(pretrained("gpt2", pretrained_weights="none", model__lora_rank=0))
 
     def same(other, name: str) -> bool:
         mine, theirs = (dict(m.language_model.named_parameters()) for m in (as_it_is, other))
@@ -184,7 +184,7 @@ def test_recomputed_activations_give_the_same_losses(pretrained, config, tmp_pat
         found = []
         for on in (False, True):
             setting = build(
-                model__checkpoint_activations=on, out=tmp_path / f"{len(extra)}{on}", **extra
+                optim__checkpoint_activations=on, out=tmp_path / f"{len(extra)}{on}", **extra
             )
             train(setting, stop_after=4)
             found.append([row["loss/total"] for row in rows(setting.out)])
@@ -195,14 +195,8 @@ def test_recomputed_activations_give_the_same_losses(pretrained, config, tmp_pat
     ("settings", "flag"),
     [
         ({"revision": "main"}, "--model.revision"),
-        ({"from_scratch": True}, "--model.from-scratch"),
-        ({"reinitialize": "head"}, "--model.reinitialize"),
         ({"pretrained": "a/b", "width": 64}, "--model.width"),
         ({"pretrained": "a/b", "image_encoder": "timm:resnet18"}, "--model.image-encoder"),
-        ({"pretrained": "a/b", "from_scratch": True}, "--model.lora-rank 0"),
-        ({"pretrained": "a/b", "lora_rank": 0, "from_scratch": True, "reinitialize": "head"},
-         "no pretrained head"),
-        ({"pretrained": "a/b", "random_shift": 2}, "--model.no-frozen-features"),
         ({"lora_rank": -1}, "--model.lora-rank"),
         ({"lora_dropout": 1.0}, "--model.lora-dropout"),
     ],
@@ -210,6 +204,20 @@ def test_recomputed_activations_give_the_same_losses(pretrained, config, tmp_pat
 def test_settings_of_a_model_that_contradict_each_other_are_refused(settings, flag):
     with pytest.raises(ValueError, match=flag):
         ModelConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "flag"),
+    [
+        ({}, "none", "name one with --model.pretrained"),
+        ({}, "body", "name one with --model.pretrained"),
+        ({"pretrained": "a/b"}, "none", "--model.lora-rank 0"),
+        ({"pretrained": "a/b", "random_shift": 2}, "body", "--model.no-frozen-features"),
+    ],
+)
+def test_weights_to_begin_with_that_contradict_the_model_are_refused(model, weights, flag):
+    with pytest.raises(ValueError, match=flag):
+        TrainConfig(model=ModelConfig(**model), pretrained_weights=weights)
 
 
 def test_a_frozen_tower_learns_no_auxiliary_keys(config):
