@@ -19,12 +19,6 @@ EXAMPLES = {
     "steps_tokenizer": ("tokenizers", "steps = steps_tokenizer:StepsTokenizer"),
     "return_weighted_method": ("methods", "return_weighted = return_weighted_method:METHOD"),
 }
-COLLECT = """
-from pathlib import Path
-from qsft_robot.rollouts.collect import CollectPart, collect
-parts = [CollectPart(30, {"expert": 0.5, "other_way": 0.5}, 0.2)]
-collect({"env_name": "line", "env_kwargs": {}}, Path("logs.hdf5"), parts, workers=1)
-"""
 TRY = """
 from qsft_robot.{place} import *
 try:
@@ -83,12 +77,22 @@ def run(home: Path, *words: str) -> str:
 
 def test_a_method_a_simulator_and_a_tokenizer_of_others_go_all_the_way(home: Path) -> None:
     cli = ("-m", "qsft_robot.cli")
-    run(home, "-c", COLLECT)
+    run(
+        home,
+        *cli,
+        "collect",
+        "line/mixed",
+        "--episodes",
+        "30",
+        "--workers",
+        "1",
+        "--out",
+        "logs.hdf5",
+    )
     settings = [
-        *("--data.path", "logs.hdf5", "--data.state-keys", "position", "--tokenizer.kind", "steps"),
+        *("--preset", "line/small", "--data.path", "logs.hdf5", "--tokenizer.kind", "steps"),
         *("--method", "return_weighted", "--method-settings", "temperature=0.1"),
-        *("--model.width", "32", "--model.depth", "1", "--optim.batch-size", "64"),
-        *("--optim.learning-rate", "3e-3", "--checkpoint-every", "40", "--device", "cpu"),
+        *("--checkpoint-every", "40", "--device", "cpu"),
     ]
     steps = ["--optim.behavior-steps", "60", "--optim.value-steps", "60"]
     run(home, *cli, "train", *settings, *steps, "--out", "run")
@@ -118,6 +122,8 @@ def test_an_unknown_name_lists_what_packages_registered(home: Path) -> None:
         ("config.methods", "find_method('return_weigted')", "return_weighted"),
         ("parts.tokenizers", "tokenizer_class('step')", "steps"),
         ("parts.simulators", "build_env({'env_name': 'lime'})", "line"),
+        ("presets.look_up", "recipe('line/mixd')", "line/mixed"),
+        ("presets.look_up", "find_preset('line/smal')", "line/small"),
     ):
         tried = TRY.format(place=place, call=call)
         assert f"Did you mean {known!r}?" in run(home, "-c", tried)

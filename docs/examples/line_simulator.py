@@ -14,6 +14,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from qsft_robot.presets.recipe import Recipe, RecipePart
+
 
 class Line(gymnasium.Env):
     """Reach the goal; `info` tells success and the instruction."""
@@ -92,3 +94,24 @@ def build_expert(
     env: Line, failure: str | None, noise: float, rng: np.random.Generator
 ) -> LineExpert:
     return LineExpert(env, failure, noise, rng)
+
+
+# For `collect line/mixed` and `train --preset line/small`; names begin with the registered one.
+RECIPES = {
+    "line/mixed": Recipe(
+        "walks to a goal on a line, half of them the other way",
+        "line",
+        {},
+        (RecipePart(1.0, {"expert": 0.5, "other_way": 0.5}, noise=0.2),),
+        episodes=300,
+    )
+}
+PRESETS = {
+    "line/small": {
+        "data.state_keys": ("position",),
+        "model.width": 32,
+        "model.depth": 1,
+        "optim.batch_size": 64,
+        "optim.learning_rate": 3e-3,
+    }
+}

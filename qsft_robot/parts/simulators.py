@@ -27,7 +27,8 @@ ROBOSUITE_TASKS = ("Lift", "PickPlaceCan", "Stack", "NutAssemblySquare")
 # whose keyword arguments are env_kwargs, or `build_env(env_args, **overrides)`; `expert` has
 # `build_expert(env, failure, noise, rng, **options)` and `FAILURE_MODES`, name -> plain words.
 # `motion`, `games`, `args`, `play` and `labels` likewise have `Motion`, `generate_games`,
-# `seeing(kwargs, keys)`, `PlayRecorder` and `Labels`.
+# `seeing(kwargs, keys)`, `PlayRecorder` and `Labels`; `presets` of a simulator that a package
+# registers has `PRESETS` and `RECIPES`, whose names begin with its own and a slash.
 SIMULATORS: dict[str, str] = {
     "tabletop": "sim.tabletop",
     "alfworld": "sim.alfworld",
@@ -43,6 +44,16 @@ def environment_names() -> list[str]:
     """Every environment that can be built by name."""
     known = [*SIMULATORS, *plugin_names(GROUP)]
     return [*known, f"{GYMNASIUM_PREFIX}<installed id>"]
+
+
+def registered_simulators() -> list[str]:
+    """The names of simulators that installed packages register; nothing is imported."""
+    return plugin_names(GROUP)
+
+
+def presets_of(env_name: str) -> Any:
+    """What holds `PRESETS` and `RECIPES` of an environment's simulator; None where nothing does."""
+    return _part(env_name, "presets")
 
 
 def unknown_environment(name: str | None) -> str | None:
@@ -217,6 +228,7 @@ _OFFERS = {
     "args": ("seeing",),
     "play": ("PlayRecorder",),
     "labels": ("Labels",),
+    "presets": ("PRESETS", "RECIPES"),
 }
 
 

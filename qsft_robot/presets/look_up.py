@@ -1,13 +1,15 @@
-"""Presets and recipes by name; those of a simulator stand in the file of its name beside this."""
+"""Presets and recipes by name; those of a simulator stand in the file of its name beside this, or,
+of one that a package registers, in its own `presets`."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.names import unknown
+from qsft_robot.parts.simulators import presets_of, registered_simulators
 from qsft_robot.presets import alfworld, games, ogbench, robosuite, tabletop
 from qsft_robot.presets.recipe import Recipe
 
@@ -39,14 +41,44 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+def find_preset(name: str) -> dict[str, Any]:
+    """The settings of a preset; ValueError with the nearest name when there is none."""
+    if name in PRESETS:
+        return PRESETS[name]
+    theirs = _registered("PRESETS", name)
+    if name not in theirs:
+        raise unknown("preset", name, [*PRESETS, *theirs])
+    return theirs[name]
+
+
+def find_recipe(name: str) -> Recipe | None:
+    """The recipe of a name; None when there is none."""
+    return RECIPES.get(name) or _registered("RECIPES", name).get(name)
+
+
+def all_of(kind: Literal["PRESETS", "RECIPES"]) -> dict[str, Any]:
+    """Every preset or recipe by name; imports each simulator that a package registers."""
+    found = dict(PRESETS if kind == "PRESETS" else RECIPES)
+    for name in registered_simulators():
+        found |= _registered(kind, name)
+    return found
+
+
+def _registered(kind: str, name: str) -> Mapping[str, Any]:
+    """Those of the registered simulator that a name, <simulator>/<name>, begins with; no other
+    package is imported."""
+    simulator = name.partition("/")[0]
+    if simulator not in registered_simulators():
+        return {}
+    return getattr(presets_of(simulator), kind, {})
+
+
 def apply_presets(config: TrainConfig, names: Iterable[str]) -> TrainConfig:
     """The config with the presets' values, one preset after the other; ValueError for a name that
     doesn't exist. Contradictions are looked for once, at the end."""
     flat: dict[str, Any] = {}
     for name in names:
-        if name not in PRESETS:
-            raise unknown("preset", name, PRESETS)
-        flat |= PRESETS[name]
+        flat |= find_preset(name)
     return with_settings(config, flat)
 
 
@@ -67,6 +99,7 @@ def with_settings(config: TrainConfig, flat: Mapping[str, Any]) -> TrainConfig:
 
 def recipe(name: str) -> Recipe:
     """The recipe of a name; ValueError with the nearest name when there is none."""
-    if name not in RECIPES:
-        raise unknown("recipe", name, RECIPES)
-    return RECIPES[name]
+    found = find_recipe(name)
+    if found is None:
+        raise unknown("recipe", name, [*RECIPES, *_registered("RECIPES", name)])
+    return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from qsft_robot.parts.simulators import GYMNASIUM_PREFIX
-from qsft_robot.presets.look_up import RECIPES, recipe
+from qsft_robot.presets.look_up import find_recipe, recipe
 from qsft_robot.presets.recipe import Recipe, RecipePart
 from qsft_robot.printed_text import say
 from qsft_robot.trust import Trust
@@ -187,7 +187,7 @@ def _recipe_of(name: str | None, env: str | None) -> Recipe:
         raise ValueError(
             "collect takes a recipe (qsft-robot info recipes lists them) or --env, one of the two."
         )
-    if env is None or env in RECIPES:
+    if env is None or find_recipe(env) is not None:
         return recipe(str(name or env))
     expert = () if imports_of(env) or env.startswith(GYMNASIUM_PREFIX) else ({"expert": 1.0},)
     parts = tuple(RecipePart(1.0, mixture, 0.0) for mixture in expert)

@@ -18,7 +18,7 @@ from qsft_robot.parts.simulators import (
     environment_names,
 )
 from qsft_robot.policy.description import PolicyDescription
-from qsft_robot.presets.look_up import RECIPES, recipe
+from qsft_robot.presets.look_up import RECIPES, find_recipe
 from qsft_robot.printed_text import say
 
 
@@ -86,8 +86,8 @@ def named_env(name: str) -> dict[str, Any]:
     """env_args of what --env names: a recipe, one of our simulators or a package's, or any
     gymnasium environment (gymnasium:<module>:<id>), whose module is trusted by being named there
     (`imports_of`)."""
-    if name in RECIPES:
-        return {"env_name": RECIPES[name].env_name, "env_kwargs": dict(RECIPES[name].env_kwargs)}
+    if (chosen := find_recipe(name)) is not None:
+        return {"env_name": chosen.env_name, "env_kwargs": dict(chosen.env_kwargs)}
     if name.startswith(GYMNASIUM_PREFIX) or name in environment_names():
         return {"env_name": name, "env_kwargs": {}}
     raise unknown("recipe or environment", name, [*RECIPES, *environment_names()])
@@ -113,9 +113,9 @@ def read_as(
 
 def env_of_recipe(name: str, description: PolicyDescription) -> dict[str, Any]:
     """env_args of what --env names; a recipe's with the policy's cameras and image size."""
-    if name not in RECIPES:
+    chosen, cameras = find_recipe(name), description.cameras
+    if chosen is None:
         return named_env(name)
-    chosen, cameras = recipe(name), description.cameras
     kwargs = {**chosen.env_kwargs, "cameras": [key.removesuffix("_image") for key in cameras]}
     for size in cameras.values():
         kwargs["image_size"] = list(size)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from qsft_robot.presets.look_up import PRESETS, RECIPES
+from qsft_robot.presets.look_up import all_of
 from qsft_robot.printed_text import one_line, printable, say
 from qsft_robot.trust import Trust
 from qsft_robot.verbs.flag_words import acting_changes
@@ -80,9 +80,9 @@ def info(what: Positional[str] = "versions") -> None:
 
         pprint(software_versions(), expand_all=True)
     elif what == "presets":
-        pprint(PRESETS, expand_all=True)
+        pprint(all_of("PRESETS"), expand_all=True)
     elif what == "recipes":
-        for name, each in RECIPES.items():
+        for name, each in all_of("RECIPES").items():
             print(f"{name:<28} {each.description}")
     elif not Path(what).exists():
         near = get_close_matches(what, ("versions", "presets", "recipes"), n=1)
