@@ -216,17 +216,6 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def interquartile_mean(values: Sequence[float]) -> float:
-    """The mean of the middle half of the values, those at the quartiles counted by their share
-    (Agarwal et al., arXiv 2108.13264). ValueError where there is none."""
-    if not values:
-        raise ValueError("no values to average")
-    ordered, cut = np.sort(np.asarray(values, np.float64)), len(values) / 4
-    index = np.arange(len(ordered))
-    weight = np.clip(np.minimum(index + 1, len(ordered) - cut) - np.maximum(index, cut), 0, 1)
-    return float((weight * ordered).sum() / weight.sum())
-
-
 def probability_of_improvement(first: Sequence[float], second: Sequence[float]) -> float:
     """How likely a seed of the first is above a seed of the second, ties counted by half."""
     if not first or not second:

@@ -28,8 +28,6 @@ class FlatFile:
     rows: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, np.dtype]
     trajectories: tuple[tuple[int, int, bool], ...]
-    # Whether ends by an outcome and by a limit are told apart.
-    tells_ends: bool
     # The levels of its rewards, where these are at most two; None where they are more.
     levels: tuple[float, ...] | None
 
@@ -70,7 +68,6 @@ def read_flat_file(path: Path) -> FlatFile:
             {name: column.shape[1:] for name, column in columns.items()},
             {name: column.dtype for name, column in columns.items()},
             tuple(_split(ends, cuts)),
-            tells_ends=cuts is not None,
             levels=levels,
         )
 

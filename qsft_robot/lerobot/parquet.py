@@ -90,13 +90,6 @@ def _columns(
     return found
 
 
-def _is_numeric(kind: Any) -> bool:
-    import pyarrow as pa
-
-    types = pa.types
-    return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
-
-
 class ParquetFiles:
     """Parquet files that a data set is cut into, a new one where one gets large."""
 

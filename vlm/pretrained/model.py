@@ -28,18 +28,9 @@ from vlm.pretrained.images import (
     measure_image_tokens,
     stacked_images,
 )
-from vlm.pretrained.load import load_base, read_base
-from vlm.pretrained.prompt import Prompt
+from vlm.pretrained.load import load_base
 
 SMALL = ("action_rows", "head_rows", "state_token.", "return_token.")
-
-
-def read_prompt(config: PretrainedConfig) -> Prompt:
-    """The prompt of a config's base, from its tokenizer and processor alone: no weights are read.
-
-    Errors as `PretrainedModel`.
-    """
-    return read_base(config).prompt
 
 
 class PretrainedModel(ActionModel):
