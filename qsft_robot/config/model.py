@@ -15,7 +15,8 @@ class ModelConfig:
     # Size of the RT-style transformer: rt_tiny, rt_small or rt_base; or perceptron, which has no
     # attention, for states on a CPU.
     name: str = "rt_tiny"
-    # Fine-tune this pretrained model instead: a Hugging Face hub id, or a local folder of one.
+    # Fine-tune this pretrained model instead: a Hugging Face hub id, a local folder of one, or a
+    # GGUF file, which is unpacked to float32 once.
     pretrained: str | None = None
     # Branch, tag or commit of the hub id. None: its main branch; the checkpoint keeps the commit.
     revision: str | None = None

@@ -69,6 +69,8 @@ def load_model(
     if "inside" in description:
         assert folder is not None
         base = inside(folder, description["inside"], f"{folder}: model.inside of policy.json")
+        if not (base / "config.json").is_file():
+            raise ValueError(f"{base}: a policy's base is a folder with a config.json.")
         if asking := asks_for_code(base):
             trust.require_code(f"{base}: its {asking}")
             asked = True

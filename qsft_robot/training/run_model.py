@@ -143,7 +143,7 @@ def _build_pretrained(
         "pretrained",
         **shape,
         # A run is resumed, and its policy opened, from other folders too.
-        base=str(base.resolve()) if base.is_dir() else settings.pretrained,
+        base=str(base.resolve()) if base.exists() else settings.pretrained,
         revision=settings.revision or revision,
         instructions=texts,
         random_weights=config.pretrained_weights == "none",

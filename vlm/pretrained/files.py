@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm.pretrained.config import PretrainedConfig
+from vlm.pretrained.gguf_files import SUFFIX, gguf_of, unpacked
+from vlm.pretrained.memory import GIB, free_memory
 
 BYTES = {"float32": 4, "bfloat16": 2}
 # Bits of one number, by safetensors' name of its type.
@@ -21,7 +23,6 @@ _BITS = {
     "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16,
     "I16": 16, "U16": 16, "I8": 8, "U8": 8, "BOOL": 8,
 }  # fmt: skip
-GIB = 2**30
 # Of every tensor this much is read at its beginning, middle and end: any fine-tuning changes it,
 # and a model of 8 B parameters is told apart in seconds instead of minutes.
 SAMPLE = 4096
@@ -60,14 +61,19 @@ class MemoryEstimate:
 
 
 def find_base(config: PretrainedConfig, fetch: bool = True) -> tuple[Path, str | None]:
-    """The folder that holds the base, and the commit it was resolved to (None for a local folder).
+    """The folder that holds the base, and the commit it was resolved to (None for a local folder);
+    of a GGUF file the folder that it was unpacked to.
 
     A hub id is fetched into the hub's own cache (or found there, without `fetch` or with
     HF_HUB_OFFLINE=1), never its pickled weights. FileNotFoundError where there is no such folder
     or repository, ValueError where the folder is no model or its weights are pickled.
     """
     folder, revision = Path(config.base).expanduser(), None
+    if (file := gguf_of(folder)) is not None:
+        return unpacked(file), None
     if not folder.is_dir():
+        if folder.suffix.lower() == SUFFIX:
+            raise FileNotFoundError(f"{config.base}: no such GGUF file.")
         if folder.is_absolute() or config.base.startswith((".", "~")) or config.base.count("/") > 1:
             raise FileNotFoundError(f"{config.base}: no such folder to take a pretrained model of.")
         folder = _fetch(config, fetch)
@@ -182,23 +188,6 @@ def check_memory(config: PretrainedConfig, folder: Path) -> None:
             f"{config.base} needs about {estimate.total_bytes / GIB:.1f} GiB ({estimate}) and "
             f"{free / GIB:.1f} GiB are free: {fix}take a smaller model or a larger machine."
         )
-
-
-def free_memory() -> int | None:
-    """Bytes that this process may still take, the control group's limit included; None unknown."""
-    free = None
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-        group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max" and free is not None:
-            used = int((group / "memory.current").read_text())
-            free = min(free, int(limit) - used)
-    except (OSError, ValueError):
-        pass
-    return free
 
 
 def base_fingerprint(folder: str | Path) -> str:
