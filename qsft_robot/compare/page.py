@@ -39,14 +39,15 @@ def _page(compared: Comparison, pairs: Sequence[tuple[Filmed, Filmed]]) -> Itera
     for mark, side in (("first", compared.first), ("second", compared.second)):
         rate = compared.pooled(side)
         bars.append(Bar(mark, rate.rate, rate.low, rate.high, rate.n))
-    yield f"<figure>{success_bars(bars)}<figcaption>Success at "
-    yield "the last step" if compared.first[0].at_last_step else "any step"
-    yield ". Whiskers: Wilson's 95 % interval of each alone; the pairing is in the text above."
-    yield "</figcaption></figure>"
+    when = "at the last step" if compared.first[0].at_last_step else "at any step"
+    yield (
+        f"<figure>{success_bars(bars)}<figcaption>Success {when}. Whiskers: Wilson's 95 % interval "
+        "of each alone; the pairing is in the text above.</figcaption></figure>"
+    )
     for mark, side in (("first", compared.first), ("second", compared.second)):
         rates = zip(side, compared.rates(side), strict=True)
         told = "; ".join(f"{run.folder} ({rate:.3f})" for run, rate in rates)
-        yield f'<p class="soft">{mark}: {escape(told)}</p>'
+        yield f'<p class="soft">{mark}: {escape(told)}.</p>'
     yield from (f'<p class="missing">{escape(note)}</p>' for note in compared.notes)
     yield "<h2>Episodes that differ, side by side</h2>"
     if not pairs:

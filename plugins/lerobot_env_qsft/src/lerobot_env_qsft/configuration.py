@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,8 @@ class QsftEnvConfig(EnvConfig):
     cameras: list[str] = field(default_factory=list)
     image_size: int = 64
     state_keys: list[str] = field(default_factory=list)
-    # Changes of the simulator's arguments, as JSON: '{"max_steps": 30}'.
-    env_kwargs: str = "{}"
+    # Changes of the simulator's arguments: '{"max_steps": 30}'.
+    env_kwargs: dict = field(default_factory=dict)
     fps: int = 10
     features: dict[str, PolicyFeature] = field(default_factory=dict)
     features_map: dict[str, str] = field(default_factory=dict)
@@ -64,7 +63,6 @@ class QsftEnvConfig(EnvConfig):
 
     @property
     def gym_kwargs(self) -> dict[str, Any]:
-        changes = _changes(self.env_kwargs)
         if self.policy:
             about = read_description(Path(self.policy))
             env_args = dict(about.env_args)
@@ -77,17 +75,8 @@ class QsftEnvConfig(EnvConfig):
             env_args = {"env_name": chosen.env_name, "env_kwargs": {**chosen.env_kwargs, **seen}}
             cameras, state_keys = [f"{x}_image" for x in self.cameras], list(self.state_keys)
         return {
-            "env_args": env_args, "cameras": cameras, "state_keys": state_keys, "changes": changes
-        }  # fmt: skip
-
-
-def _changes(text: str) -> dict[str, Any]:
-    try:
-        changes = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"--env.env_kwargs {text!r}: not valid JSON ({error}).") from None
-    if not isinstance(changes, dict):
-        raise ValueError(
-            f"--env.env_kwargs {text!r}: give an object, e.g. '{{\"max_steps\": 30}}'."
-        )
-    return changes
+            "env_args": env_args,
+            "cameras": cameras,
+            "state_keys": state_keys,
+            "changes": dict(self.env_kwargs),
+        }
