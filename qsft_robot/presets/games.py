@@ -21,16 +21,24 @@ _SHARED: dict[str, Any] = {
     "optim.learning_rate": 1e-3,
     "optim.value_learning_rate": 1e-3,
 }
+_WORDLE: dict[str, Any] = {
+    **_SHARED,
+    "data.state_keys": ("board",),
+    "data.return_low": -6.0,
+    "data.return_high": 0.0,
+    "model.text_history": 1,
+}
 # Preset -> flag (as on the command line, with underscores) -> value.
 PRESETS: dict[str, dict[str, Any]] = {
     # Letters as tokens, any letters; --tokenizer.closed leaves only the words of the logs.
-    "games/wordle": {
-        **_SHARED,
-        "data.text_keys": ("marks",),
-        "data.return_low": -6.0,
-        "data.return_high": 0.0,
+    "games/wordle": _WORDLE,
+    # The same from text alone, for pretrained language models.
+    "games/wordle_text": {
+        **_WORDLE,
+        "data.state_keys": (),
+        "data.text_keys": ("feedback",),
         "model.text_history": 6,
-        "model.frame_text_length": 5,
+        "model.text_length": 160,
     },
     # Words of questions as tokens, any words; --tokenizer.closed leaves only what the logs asked.
     "games/twenty_questions": {

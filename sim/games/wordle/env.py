@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sim.argument_kinds import checked_arguments
-from sim.games.wordle.rules import GUESSES, WordTable, color
+from sim.games.wordle.rules import BOARD_SIZE, GUESSES, WordTable, board, color
 from sim.games.wordle.words import LETTERS, fingerprint, read_words
 
 ENV_NAME = "wordle"
@@ -27,9 +27,10 @@ class WordleEnv(gymnasium.Env[dict[str, Any], str]):
     """One hidden word an episode, six guesses.
 
     Action, str: a word of the list, its letters with or without spaces between, e.g. "r a i s e".
-    Observation, str: `feedback`, the colors of the last guess ("b y g b b"), and `marks`, the same
+    Observation: `feedback`, str, the colors of the last guess ("b y g b b"); `marks`, str, the same
     with the letters and their places, one word a place ("r1b a2y i3g s4b e5b"), for models that
-    read a text as a bag of words. Reward 0 for the hidden word, -1 for any other,
+    read a text as a bag of words; `board`, float32 [162], what all guesses told (see
+    `rules.board`). Reward 0 for the hidden word, -1 for any other,
     `outside_reward` for what is not in the list, which costs a guess and is told as such
     (info["invalid_command"]). The episode ends with the hidden word or the sixth guess.
     `words`: file of the list, None for the shipped one. `yellow`: see rules.YELLOW_RULES.
@@ -77,11 +78,12 @@ class WordleEnv(gymnasium.Env[dict[str, Any], str]):
         self.word = ""
         self._playing = self._won = False
         self.action_space = spaces.Text(_TEXT_LENGTH, charset=_CHARACTERS)
+        texts = {
+            key: spaces.Text(_TEXT_LENGTH, min_length=0, charset=_CHARACTERS)
+            for key in ("feedback", "marks")
+        }
         self.observation_space = spaces.Dict(
-            {
-                key: spaces.Text(_TEXT_LENGTH, min_length=0, charset=_CHARACTERS)
-                for key in ("feedback", "marks")
-            }
+            {**texts, "board": spaces.Box(-1.0, 1.0, (BOARD_SIZE,), np.float32)}
         )
 
     def reset(
@@ -125,14 +127,15 @@ class WordleEnv(gymnasium.Env[dict[str, Any], str]):
         return draw_board(self.guesses, self.max_steps)
 
     def _observation(self) -> dict[str, Any]:
+        told = board(self.guesses)
         if not self.guesses:
-            return {"feedback": BEGIN, "marks": ""}
+            return {"feedback": BEGIN, "marks": "", "board": told}
         guess, colors = self.guesses[-1]
         if not colors:
-            return {"feedback": UNKNOWN, "marks": UNKNOWN}
+            return {"feedback": UNKNOWN, "marks": UNKNOWN, "board": told}
         places = range(1, LETTERS + 1)
         marks = [f"{x}{place}{c}" for x, place, c in zip(guess, places, colors, strict=True)]
-        return {"feedback": " ".join(colors), "marks": " ".join(marks)}
+        return {"feedback": " ".join(colors), "marks": " ".join(marks), "board": told}
 
     def _info(self, outside: bool) -> dict[str, Any]:
         return {

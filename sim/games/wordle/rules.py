@@ -18,6 +18,7 @@ GUESSES = 6
 # as often as the word has it, green first, then from the left (the published game).
 YELLOW_RULES = ("present", "counted")
 _PLACES = 5
+BOARD_SIZE = 26 * _PLACES + 26 + GUESSES
 _POWERS = 3 ** np.arange(_PLACES)
 
 
@@ -39,6 +40,33 @@ def color(guess: str, word: str, rule: str = "present") -> str:
         else:
             found.append("b")
     return "".join(found)
+
+
+def board(guesses: Iterable[tuple[str, str]]) -> np.ndarray:
+    """What guesses and their colors told, float32 [162]: for each letter a to z and each place 1 if
+    it stands there, -1 if not, 0 if nothing was said; for each letter 1 if the word has it, -1 if
+    not, 0; for each of six guesses 1 if it was made.
+
+    A letter that is black while the same guess has it yellow or green elsewhere (the counted rule)
+    does not stand at its place, and no more.
+    """
+    places = np.zeros((26, _PLACES), np.float32)
+    has = np.zeros(26, np.float32)
+    made = np.zeros(GUESSES, np.float32)
+    for number, (guess, colors) in enumerate(guesses):
+        made[min(number, GUESSES - 1)] = 1.0
+        found = {x for x, c in zip(guess, colors, strict=False) if c != "b"}
+        for place, (letter, c) in enumerate(zip(guess, colors, strict=False)):
+            number_of = ord(letter) - ord("a")
+            if c == "g":
+                places[:, place] = -1.0
+                places[number_of, place] = 1.0
+            elif c == "y" or letter in found:
+                places[number_of, place] = -1.0
+            else:
+                places[number_of] = -1.0
+            has[number_of] = 1.0 if letter in found else -1.0
+    return np.concatenate([places.ravel(), has, made])
 
 
 class WordTable:

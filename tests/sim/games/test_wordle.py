@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qsft_robot.parts.simulators import build_env, build_expert
 from sim.games.wordle.env import UNKNOWN, WordleEnv
-from sim.games.wordle.rules import YELLOW_RULES, WordTable, code_of, color
+from sim.games.wordle.rules import BOARD_SIZE, YELLOW_RULES, WordTable, board, code_of, color
 from sim.games.wordle.words import OWN_LIST, read_words
 
 OWN = read_words(None)
@@ -73,6 +73,25 @@ def test_the_hidden_word_always_fits_and_what_fits_has_the_same_colors(rule, wor
     assert table.index[word] in fitting
     for other in fitting[:10]:
         assert [color(g, table.words[other], rule) for g in guesses] == [c for _, c in said]
+
+
+@pytest.mark.parametrize("rule", YELLOW_RULES)
+@given(word=words, guesses=st.lists(words, max_size=6))
+def test_the_board_fits_exactly_the_words_that_the_colors_fit(rule, word, guesses):
+    table = TABLES[rule]
+    said = [(guess, color(guess, word, rule)) for guess in guesses]
+    told = board([*said, ("zz", "")])  # a guess outside of the list says nothing
+    assert told.shape == (BOARD_SIZE,)
+    assert told[-6:].sum() == min(len(guesses) + 1, 6)
+    places, has = told[:130].reshape(26, 5), told[130:156]
+    spelled = np.array([[ord(x) - ord("a") for x in each] for each in table.words])
+    there = np.zeros((len(spelled), 26, 5), bool)
+    there[np.arange(len(spelled))[:, None], spelled, np.arange(5)] = True
+    inside = there.any(2)
+    fits = ((places <= 0) | there).all((1, 2)) & ((places >= 0) | ~there).all((1, 2))
+    fits &= ((has <= 0) | inside).all(1) & ((has >= 0) | ~inside).all(1)
+    found, wanted = set(np.flatnonzero(fits)), set(table.consistent(said))
+    assert found == wanted if rule == "present" else found >= wanted
 
 
 def test_the_most_informative_guess_splits_best_and_the_best_return_is_what_it_plays():

@@ -176,8 +176,8 @@ def test_a_game_is_learned_on_a_gguf_model_and_played(llama, tmp_path):
     collect = ("collect", "games/wordle", "--out", logs, "--episodes", 6, "--workers", 1)
     assert main([str(x) for x in collect]) == 0
     train = (
-        "train", "--preset", "games/wordle", "--tokenizer.closed", "--data.path", logs,
-        "--out", run, "--data.text-keys", "feedback",
+        "train", "--preset", "games/wordle_text", "--tokenizer.closed", "--data.path", logs,
+        "--out", run,
         "--model.pretrained", file, "--model.action-tokens", "added",
         "--model.text-length", 400, "--model.text-history", 3, "--optim.behavior-steps", 1,
         "--optim.value-steps", 1, "--optim.batch-size", 2, "--device", "cpu",
