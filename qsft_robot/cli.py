@@ -153,7 +153,7 @@ def evaluate(
         accept: range: let actions pass that the simulator clips.
         device: Where the policy runs: auto (cuda, mps or cpu, the first that is here), cuda:1, ...
         threads: Threads of the policy's arithmetic.
-        strict_versions: Refuse a simulator of other versions than the logs', which is said else.
+        strict_versions: Refuse a simulator of other versions than the logs' instead of a note.
         trust_remote_code: Run code that a pretrained model in the folder brings along. Only for
             makers that you trust.
         allow_downloads: Fetch a model that the folder names from the hub, where it is not here yet.

@@ -14,7 +14,8 @@ from qsft_robot.names import unknown
 class ActingConfig:
     """How a trained model chooses; saved with the checkpoint, changeable at evaluation."""
 
-    # power: log pi = log pi_phi + k (log p~ - log pi_phi); ratio: pi_phi exp(beta Q);
+    # How the behavior network pi_phi and the value network's tokens p~ make a decision. power:
+    # log pi = log pi_phi + k (log p~ - log pi_phi); ratio: pi_phi exp(beta Q);
     # paper: pi_phi exp(beta p_theta); advantage: pi_phi exp(beta (Q - V)) (value heads);
     # value: exp(beta Q) (Q-learning); behavior: pi_phi itself.
     rule: Literal["power", "ratio", "paper", "advantage", "value", "behavior"] = "power"

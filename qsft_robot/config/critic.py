@@ -14,9 +14,11 @@ class CriticConfig:
 
     # Updates of its stage, after the others. 0: no critic.
     updates: int = 0
-    # Perceptrons for Q and V, each with a trunk of its own; their inner width and dropout.
+    # Perceptrons for Q and V, each with a trunk of its own.
     members: int = 2
+    # Their inner width.
     width: int = 256
+    # Their dropout.
     dropout: float = 0.1
     # How the members' Q become one number: the smallest, or the mean.
     combine: Literal["min", "mean"] = "min"

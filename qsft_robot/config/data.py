@@ -44,16 +44,18 @@ class DataConfig:
     instruction: str | None = None
     # How an unsuccessful log ended: "terminal" (the failure is the outcome) or "truncated" (it was
     # cut while the task could go on). One word for all logs, or mask=word pairs, e.g.
-    # drawer_open=truncated. None: as the file says, and terminal where it doesn't.
+    # drawer_open=truncated. Empty: as the file says, and terminal where it doesn't.
     log_end: tuple[str, ...] = ()
     # Give reward 1 at the first success and cut the log there (for files whose rewards are empty).
     success_reward: bool = False
-    # Lowest and highest return of a log; a return outside is an error.
+    # Lowest discounted return that a log may have from any step on; one below is an error.
     return_low: float = 0.0
+    # Highest such return; one above is an error.
     return_high: float = 1.0
-    # Declared scale of the actions in the file: one low and one high for each dimension (or one
-    # for all). Empty: actions must lie in [-1, 1].
+    # Lowest action of the scale in the file, one number for each dimension or one for all. Empty:
+    # actions must lie in [-1, 1].
     action_low: tuple[float, ...] = ()
+    # Highest action of that scale.
     action_high: tuple[float, ...] = ()
     # Disk space that the decoded frames of this file may take, in GiB.
     frame_cache_gib: float = 8.0

@@ -138,16 +138,18 @@ class QSFTConfig:
 
     # 1: the log's own return (bootstrapped only where a log was cut); 0: one-step targets.
     lam: float = 1.0
-    # What a state hands back: value (of the behavior), soft (log-mean-exp), max (the paper).
+    # Value that a state hands back to the step before it: value (of the behavior), soft
+    # (log-mean-exp), max (the paper).
     backup: Literal["value", "soft", "max"] = "value"
     # Sharpness of the soft backup.
     softness: float = 4.0
     # Support of the soft and max backups: pi_phi(a|s) >= this share of the likeliest token's.
     backup_support: float = 0.05
-    # proportional: a share of each batch drawn in proportion to w, for the policy term.
-    # weighted: uniform batches, each row's policy term weighted by w.
+    # How the policy term favors what succeeds; w is a row's target, the return to come in [0, 1].
+    # proportional: a share of each batch drawn in proportion to w. weighted: uniform batches, each
+    # row's term weighted by w.
     balance: Literal["proportional", "weighted"] = "proportional"
-    # That share; the rest is uniform and for the value term.
+    # Share of a batch that is drawn in proportion to w; the rest is uniform, for the value term.
     policy_share: float = 0.75
     # Weight of the value term. Give it more where V is bootstrapped (lam below 1, many cut logs).
     value_weight: float = 0.1
@@ -206,10 +208,11 @@ class QSFTConfig:
 @dataclass(frozen=True)
 class _BesideCritic:
     group: ClassVar[str]
-    # Perceptrons of the critic that is trained beside the policy; V is this expectile of Q.
+    # Perceptrons of the critic that is trained beside the policy.
     members: int = 2
+    # V is this expectile of Q: .5 is the behavior's value, towards 1 that of its best decisions.
     expectile: float = 0.7
-    # Its dropout.
+    # Dropout of the critic.
     dropout: float = 0.1
 
     @property
@@ -235,9 +238,9 @@ class AdvantageWeightedConfig(_BesideCritic):
     """Advantage-weighted imitation."""
 
     group = "advantage-weighted"
-    # A decision weighs exp(advantage / temperature), at most `largest_weight`; advantages are
-    # differences of probabilities.
+    # A decision weighs exp(advantage / temperature); advantages are differences of probabilities.
     temperature: float = 0.1
+    # The most that a decision weighs.
     largest_weight: float = 20.0
 
     def __post_init__(self) -> None:
@@ -281,7 +284,9 @@ class CQLConfig(TokenQConfig):
     """CQL, whose targets have no floor."""
 
     group = "cql"
+    # Weight of the term that holds down the tokens not taken.
     conservatism: float = 0.05
+    # Targets are no less than the log's own return from there on.
     floor: bool = False
 
 

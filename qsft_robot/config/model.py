@@ -56,7 +56,7 @@ class ModelConfig:
     # "words" (hashed, learnt from scratch) or "open_clip:<name>", whose text half reads the
     # instructions.
     text_encoder: str = "words"
-    # Weights of the text half, as above; often the very file of the image half.
+    # Weights of the text half, as --model.image-weights; often the very file of the image half.
     text_weights: str | None = None
     # Our image encoder reads images so many times smaller than they are (means over squares): 2 is
     # four times as fast.

@@ -98,21 +98,21 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     # How actions become tokens.
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    # The value stage of Q-SFT.
+    # Of --method qsft: its value stage.
     qsft: QSFTConfig = field(default_factory=QSFTConfig)
-    # The value-head baseline.
+    # Of --method ilql, implicit Q-learning with value heads.
     ilql: ILQLConfig = field(default_factory=ILQLConfig)
-    # Filtered SFT that keeps cut logs by V.
+    # Of --method filtered_sft_by_value, filtered SFT that keeps cut logs by V.
     filtered_by_value: FilteredByValueConfig = field(default_factory=FilteredByValueConfig)
-    # Advantage-weighted imitation.
+    # Of --method advantage_weighted, advantage-weighted imitation.
     advantage_weighted: AdvantageWeightedConfig = field(default_factory=AdvantageWeightedConfig)
-    # Advantage-conditioned imitation.
+    # Of --method advantage_conditioned, advantage-conditioned imitation.
     advantage_conditioned: AdvantageConditionedConfig = field(
         default_factory=AdvantageConditionedConfig
     )
-    # CQL.
+    # Of --method cql, conservative Q-learning token by token.
     cql: CQLConfig = field(default_factory=CQLConfig)
-    # Q-Transformer.
+    # Of --method q_transformer, Q-learning token by token with a floor.
     q_transformer: TokenQConfig = field(default_factory=TokenQConfig)
     # Settings of a method from another package, e.g. temperature=0.5.
     method_settings: tuple[str, ...] = ()

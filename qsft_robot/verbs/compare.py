@@ -35,7 +35,7 @@ def compare(
         at_last_step: Count success at the last step, instead of at any.
         accept: seeds: compare the episodes that all have, where they have others too.
             environment: compare in spite of other simulators or arguments.
-        strict_versions: Refuse simulators of other versions, which are said else.
+        strict_versions: Refuse simulators of other versions instead of a note.
         json: Print one JSON object instead of a table.
         page: HTML file to write, with the episodes that differ, as video where there are videos.
     """

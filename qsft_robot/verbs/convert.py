@@ -25,7 +25,7 @@ def merge(
         out: HDF5 file to write; it appears whole or not at all, and may be one of the files.
         env_args_from: The file whose environment is kept, where environments or rates differ.
         common_keys: Keep the observation keys that all files share, where they differ.
-        strict_versions: Refuse files whose simulators had different versions, which is said else.
+        strict_versions: Refuse files whose simulators had different versions instead of a note.
         files_from_anywhere: Read what the files say lies in other files (links, virtual data sets,
             external storage) wherever that is on this machine, not below their own folders alone.
     """

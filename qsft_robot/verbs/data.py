@@ -79,8 +79,8 @@ def collect(
         compress_images: Without loss (gzip); every reader of HDF5 reads them as before, single rows
             more slowly.
         device: Where the policy runs: auto (cuda, mps or cpu, the first that is here), cuda:1, ...
-        strict_versions: Refuse a simulator of other versions than that of the --policy's logs,
-            which is said else.
+        strict_versions: Refuse a simulator of other versions than that of the --policy's logs
+            instead of a note.
         trust_remote_code: Run code that a pretrained model of the policy brings along. Only for
             makers that you trust.
         allow_downloads: Fetch a model that the folder names from the hub, where it is not here yet.
@@ -344,7 +344,7 @@ def playback(
         path: HDF5 file whose env_args name the simulator.
         demo: The log.
         video: mp4 file to write.
-        strict_versions: Refuse a simulator of other versions than the log's, which is said else.
+        strict_versions: Refuse a simulator of other versions than the log's instead of a note.
         import_env: Modules that the simulator's name in the logs may have imported, which runs
             their code.
     """

@@ -92,7 +92,7 @@ class RunOptions:
     policy_timeout: float = 1.0
     # Where the policy runs: auto (cuda, mps or cpu, the first that is here), cuda:1, ...
     device: str = "auto"
-    # Refuse a simulator of other versions than that of the policy's logs, which is said else.
+    # Refuse a simulator of other versions than that of the policy's logs instead of a note.
     strict_versions: bool = False
     # Run code that a pretrained model in the folder brings along. Only for makers that you trust.
     trust_remote_code: bool = False
