@@ -11,12 +11,12 @@ from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from server_process import server_process
 
 from qsft_robot.intervals import wilson
+from qsft_robot.parts.env_observations import as_mapping
 from qsft_robot.parts.simulators import build_env
+from qsft_robot.parts.told_success import told_success
 from qsft_robot.policy.open import open_policy
 from qsft_robot.presets.look_up import EVALUATION_SEED
-from qsft_robot.rollouts.env_observations import as_mapping
 from qsft_robot.rollouts.evaluate import evaluate
-from qsft_robot.rollouts.told_success import told_success
 
 
 def drive(client: WebsocketClientPolicy, env: Any, seed: int) -> tuple[bool, int, float]:

@@ -24,7 +24,8 @@ from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.onnx_policy import load_onnx_policy
 from qsft_robot.policy.token_policy import TokenPolicy
 from qsft_robot.presets.look_up import PRESETS, apply_presets, with_settings
-from qsft_robot.token_data.run_data import RunData, describe, read_run_data
+from qsft_robot.token_data.run_data import RunData, read_run_data
+from qsft_robot.training.describing import describe
 from qsft_robot.training.run_model import build_run_model
 from qsft_robot.types import ADMISSIBLE, Episode, Observation
 

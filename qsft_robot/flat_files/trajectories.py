@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from qsft_robot.flat_files.columns import Column, open_columns
-from qsft_robot.logs.checks import unknown
+from qsft_robot.names import no_such
 
 OBSERVATIONS, NEXT, ACTIONS, REWARDS = "observations", "next_observations", "actions", "rewards"
 TERMINALS, TIMEOUTS = "terminals", "timeouts"
@@ -34,7 +34,7 @@ class FlatFile:
     def require(self, column: str, why: str) -> None:
         """ValueError unless the column is there, and as long as the actions."""
         if column not in self.rows:
-            raise ValueError(f"{self.path}: {unknown('column', column, self.rows)} {why}")
+            raise ValueError(f"{self.path}: {no_such('column', column, self.rows)} {why}")
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,10 @@ from qsft_robot.logs.checks import (
     env_args_of,
     open_demonstrations,
     select_demos,
-    unknown,
 )
 from qsft_robot.logs.ends import OUTCOME, UNTOLD, untold_note
 from qsft_robot.logs.reader import iter_episodes, read_masks
+from qsft_robot.names import no_such
 from qsft_robot.types import Episode, is_image
 
 Codec = Literal["h264", "libsvtav1", "png"]
@@ -210,7 +210,7 @@ class _Writer:
         numbers = {key: x.shape[1] for key, x in rows.items() if not is_image(x[0])}
         for key in self._state_keys or ():
             if key not in numbers:
-                raise ValueError(f"{path}: {unknown('state key', key, numbers)}")
+                raise ValueError(f"{path}: {no_such('state key', key, numbers)}")
         joined = list(numbers) if self._state_keys is None else list(self._state_keys)
         self._state = {key: numbers[key] for key in joined}
         sizes = {STATE: self._state} if self._state else {}

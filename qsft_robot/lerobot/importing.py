@@ -32,9 +32,9 @@ from qsft_robot.lerobot.outcomes import Outcomes, SuccessRule
 from qsft_robot.lerobot.parquet import episode_columns
 from qsft_robot.lerobot.timing import check_video_ranges, odd_times
 from qsft_robot.lerobot.video import decode_images, read_frames
-from qsft_robot.logs.checks import unknown
 from qsft_robot.logs.ends import OUTCOME, LogEnd
 from qsft_robot.logs.writer import DemonstrationWriter
+from qsft_robot.names import no_such
 from qsft_robot.types import Episode
 
 # Episodes with odd times that are told one by one.
@@ -228,7 +228,7 @@ def _choose(
     names = {called[name]: name for name in there} | {name: name for name in there}
     for camera in cameras or ():
         if camera not in names:
-            raise ValueError(f"{data.folder / INFO}: {unknown('camera', camera, names)}")
+            raise ValueError(f"{data.folder / INFO}: {no_such('camera', camera, names)}")
     chosen = set(there) if cameras is None else {names[camera] for camera in cameras}
     told = {ACTION, REWARD, SUCCESS, TRUNCATED, "next.done", *COUNTERS}
     for feature in data.features.values():

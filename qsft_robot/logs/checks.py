@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from qsft_robot.logs.hdf5_members import (
     place,
     read_rows,
 )
+from qsft_robot.names import no_such
 from qsft_robot.types import is_text
 
 REQUIRED = ("actions", "rewards", "dones")
@@ -46,15 +46,6 @@ _OTHER = (
     "Demonstrations live at data/demo_0/actions and so on (robomimic schema); files of another "
     "form have to be rewritten in this one (see datasets/schema.md)."
 )
-
-
-def unknown(what: str, name: str, there: Iterable[str]) -> str:
-    """One sentence for a name that is not there: the nearest names, then all."""
-    there = sorted(there)
-    near = difflib.get_close_matches(name, there, n=3, cutoff=0.5)
-    near = near or [x for x in there if name in x or x in name]
-    guess = f" Did you mean {' or '.join(near)}?" if near else ""
-    return f"no {what} '{name}'.{guess} There are: {', '.join(there) or 'none'}."
 
 
 @contextmanager
@@ -123,7 +114,7 @@ def demo_group(file: h5py.File, name: str) -> h5py.Group:
     """One log; ValueError, with the nearest names, where there is none of this name."""
     found = None if "/" in name else member(file, f"data/{name}")
     if not isinstance(found, h5py.Group) or not _is_log(found):
-        raise ValueError(f"{file.filename}: {unknown('demonstration', name, demo_names(file))}")
+        raise ValueError(f"{file.filename}: {no_such('demonstration', name, demo_names(file))}")
     return found
 
 
@@ -168,7 +159,7 @@ def select_demos(file: h5py.File, filter_key: str | None) -> list[str]:
         return demo_names(file)
     masks = masks_of(file)
     if filter_key not in masks:
-        raise ValueError(f"{file.filename}: {unknown('filter key', filter_key, masks)}")
+        raise ValueError(f"{file.filename}: {no_such('filter key', filter_key, masks)}")
     names = masks[filter_key]
     if not names:
         raise ValueError(

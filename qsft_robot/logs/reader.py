@@ -25,7 +25,6 @@ from qsft_robot.logs.checks import (
     masks_of,
     open_demonstrations,
     select_demos,
-    unknown,
 )
 from qsft_robot.logs.ends import (
     LogEnd,
@@ -45,6 +44,7 @@ from qsft_robot.logs.hdf5_members import (
     room_for,
 )
 from qsft_robot.logs.images import images_in, is_camera, next_images, why_no_images
+from qsft_robot.names import no_such
 from qsft_robot.types import Episode, is_text
 
 # Attributes with a meaning of their own, or (model_file) too large to carry along
@@ -195,7 +195,7 @@ def _select(file: h5py.File, filter_key: str | None, names: Sequence[str] | None
     for name in names:
         demo_group(file, name)  # ValueError where there is none
         if there is not None and name not in there:
-            raise ValueError(f"{file.filename}: {unknown('demonstration', name, there)}")
+            raise ValueError(f"{file.filename}: {no_such('demonstration', name, there)}")
     return list(names)
 
 
@@ -210,7 +210,7 @@ def _known_keys(file: h5py.File, name: str, keys: Sequence[str] | None) -> list[
         return [key for key, x in obs.items() if is_camera(x) or is_state_or_text(x)]
     for key in keys:
         if key not in obs:
-            raise ValueError(f"{file.filename}: {unknown('observation key', key, obs)}")
+            raise ValueError(f"{file.filename}: {no_such('observation key', key, obs)}")
     return list(keys)
 
 
@@ -278,7 +278,7 @@ def _read_rows(
     """Rows 0 to `steps` of one observation key, [steps + 1, ...]; the last comes from next_obs."""
     where = f"{place(demo)}/obs/{key}"
     if key not in obs:
-        raise ValueError(f"{where}: {unknown('observation key', key, obs)}")
+        raise ValueError(f"{where}: {no_such('observation key', key, obs)}")
     dataset, after = obs[key], next_obs.get(key)
     images, text = images_in(dataset), is_text_dataset(dataset)
     if images is None and not is_state_or_text(dataset):

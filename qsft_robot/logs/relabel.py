@@ -16,10 +16,10 @@ from qsft_robot.logs.checks import (
     demo_names,
     masks_of,
     open_demonstrations,
-    unknown,
 )
 from qsft_robot.logs.ends import OUTCOME, LogEnd, is_untold
 from qsft_robot.logs.writer import write_error
+from qsft_robot.names import no_such
 
 
 def relabel(
@@ -74,7 +74,7 @@ def _named(file: h5py.File, words: Sequence[str]) -> list[str]:
             names.extend(masks[word])
         else:
             there = [*logs, *masks]
-            raise ValueError(f"{file.filename}: {unknown('demonstration or mask', word, there)}")
+            raise ValueError(f"{file.filename}: {no_such('demonstration or mask', word, there)}")
     return list(dict.fromkeys(names))
 
 

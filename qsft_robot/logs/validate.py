@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from qsft_robot.logs.checks import ActionScale, unknown
+from qsft_robot.logs.checks import ActionScale
 from qsft_robot.logs.ends import LogEnd
 from qsft_robot.logs.reader import image_shapes, iter_episodes, no_reward, unread_keys
+from qsft_robot.names import no_such
 from qsft_robot.returns import ReturnRange
 from qsft_robot.types import Episode
 
@@ -25,7 +26,7 @@ def check_cameras(path: str | Path, cameras: Sequence[str]) -> tuple[int, int]:
         if camera not in there:
             if why := unread_keys(path).get(camera):
                 raise ValueError(why)
-            raise ValueError(f"{path}: {unknown('camera', camera, there)}")
+            raise ValueError(f"{path}: {no_such('camera', camera, there)}")
     sizes = {camera: there[camera] for camera in cameras}
     if len(set(sizes.values())) != 1:
         listed = ", ".join(f"{camera} {h}x{w}" for camera, (h, w) in sizes.items())

@@ -7,9 +7,9 @@ from typing import Any
 
 import gymnasium
 
-from qsft_robot.logs.checks import unknown
-from qsft_robot.rollouts.env_observations import as_mapping
-from qsft_robot.rollouts.told_success import truth
+from qsft_robot.names import no_such
+from qsft_robot.parts.env_observations import as_mapping
+from qsft_robot.parts.told_success import truth
 
 
 class KeyedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -42,7 +42,7 @@ class KeyedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         found = as_mapping(observation)
         for source in self._keys.values():
             if source not in found:
-                said = unknown("observation", source, found)
+                said = no_such("observation", source, found)
                 raise ValueError(f"--env-keys: the environment has {said}")
         renamed = {key: found[source] for key, source in self._keys.items()}
         sources = set(self._keys.values())

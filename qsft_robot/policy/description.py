@@ -10,6 +10,7 @@ from qsft_robot.config.acting import ActingConfig
 from qsft_robot.config.json_form import from_json, to_json
 from qsft_robot.json_kinds import check_kinds
 from qsft_robot.logs.checks import checked_env_args
+from qsft_robot.logs.data_description import DataDescription
 from qsft_robot.normalize import NormStats
 from qsft_robot.policy.earlier import EARLIER_FORMATS, upgrade_description
 from qsft_robot.returns import ReturnRange
@@ -94,20 +95,6 @@ class ActionDescription:
     control_hz: float | None
     units: tuple[str, ...] | None = None
     seen: SeenActions | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataDescription:
-    """The data file that a policy was trained on."""
-
-    file: str
-    sha256: str
-    filter_key: str | None = None
-    episodes: int = 0
-    steps: int = 0
-    success_rate: float = 0.0
-    # The first 100, sorted.
-    instructions: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +195,7 @@ class PolicyDescription:
             return_range=returns,
             acting=rule,
             env_args=env_args,
-            data=_data(value["data"]),
+            data=DataDescription.from_json(value["data"]),
             **{name: value[name] for name in same if name in value},
         )
 
@@ -316,9 +303,3 @@ def _action(value: Mapping[str, Any]) -> ActionDescription:
         units=None if units is None else tuple(units),
         seen=seen,
     )
-
-
-def _data(value: Mapping[str, Any]) -> DataDescription:
-    known = {entry.name for entry in fields(DataDescription)}
-    told = {name: x for name, x in value.items() if name in known}
-    return DataDescription(**{**told, "instructions": tuple(value["instructions"])})

@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from qsft_robot.files import check_sums, read_json
+from qsft_robot.logs.data_description import MAX_INSTRUCTIONS
 from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.printed_text import one_line
 
 POLICY = "policy.json"
 WEIGHTS = "weights.safetensors"
-# Instructions that a description lists at most.
-MAX_INSTRUCTIONS = 100
 
 
 def read_description(folder: Path) -> PolicyDescription:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from qsft_robot.control.robot import EndEffector, Outcome, RobotSpec, image_sizes
+from qsft_robot.parts.env_observations import as_mapping
 from qsft_robot.parts.simulators import build_env
-from qsft_robot.rollouts.env_observations import as_mapping
-from qsft_robot.rollouts.told_success import told_success
+from qsft_robot.parts.told_success import told_success
 from qsft_robot.rollouts.worker import env_description
 from qsft_robot.types import Observation
 

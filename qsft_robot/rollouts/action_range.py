@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qsft_robot.policy.description import PolicyDescription
+if TYPE_CHECKING:
+    from qsft_robot.policy.description import PolicyDescription
+
 
 # Share of a dimension's range that rounding and a recorder's noise may pass it by.
 _SLACK = 1e-3

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from qsft_robot.parts.env_observations import as_mapping
 from qsft_robot.parts.simulators import build_env, build_expert, failure_modes
-from qsft_robot.rollouts.env_observations import as_mapping
-from qsft_robot.rollouts.told_success import told_success
+from qsft_robot.parts.told_success import told_success
 from qsft_robot.rollouts.worker import env_description
 from qsft_robot.rollouts.worker_channel import WorkerChannel
 from qsft_robot.types import split_texts, stack_rows

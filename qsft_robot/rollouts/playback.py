@@ -22,10 +22,10 @@ from qsft_robot.logs.checks import (
 )
 from qsft_robot.logs.hdf5_members import Member, attribute, kind_of, member, place, read_rows
 from qsft_robot.logs.reader import iter_episodes, read_env_args
+from qsft_robot.parts.env_observations import as_mapping
 from qsft_robot.parts.simulators import GYMNASIUM_PREFIX, build_env
+from qsft_robot.parts.told_success import either, told_success
 from qsft_robot.rollouts.action_range import action_range, beyond
-from qsft_robot.rollouts.env_observations import as_mapping
-from qsft_robot.rollouts.told_success import either, told_success
 from qsft_robot.rollouts.video import VideoFile, check_video, draw_overlay
 from qsft_robot.types import Episode, is_image, is_text, stack_rows
 from qsft_robot.versions import compare_with_installed, recorded_versions

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qsft_robot.logs.checks import ANY_SCALE
 from qsft_robot.logs.inspection_table import LogValue
 from qsft_robot.logs.reader import iter_episodes, read_masks
-from qsft_robot.policy.description import LoadedPolicy
 from qsft_robot.types import Episode, Observation, is_image
+
+if TYPE_CHECKING:
+    from qsft_robot.policy.description import LoadedPolicy
 
 # Last decisions of a log whose V are averaged: one may be off.
 _LAST = 3

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from qsft_robot.parts.env_observations import as_mapping
 from qsft_robot.parts.simulators import OBSERVATION_KEYS, SUCCESS_KEY, build_env
+from qsft_robot.parts.told_success import either, told_success
 from qsft_robot.rollouts.action_range import action_range
-from qsft_robot.rollouts.env_observations import as_mapping
-from qsft_robot.rollouts.told_success import either, told_success
 from qsft_robot.rollouts.video import VideoFile, check_video, draw_overlay
 from qsft_robot.rollouts.worker_channel import STARTUP_S, WorkerChannel
 from qsft_robot.types import split_texts, stack_rows

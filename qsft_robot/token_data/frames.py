@@ -16,9 +16,10 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from qsft_robot.files import atomic_folder, read_json, write_json
-from qsft_robot.logs.checks import check_demo, demo_group, open_demonstrations, unknown
+from qsft_robot.logs.checks import check_demo, demo_group, open_demonstrations
 from qsft_robot.logs.hdf5_members import arrays, kind_of
 from qsft_robot.logs.images import Images, images_in, next_images, why_no_images
+from qsft_robot.names import no_such
 from qsft_robot.printed_text import printable
 from qsft_robot.token_data.disk_cache import GIB, InUse, in_use, make_room
 from qsft_robot.token_data.row_file import RowFile
@@ -101,7 +102,7 @@ class FrameCache:
     ) -> UInt8[np.ndarray, "*rows h w 3"]:
         """Frames by row number; ValueError on an unknown camera, IndexError past the end."""
         if camera not in self.cameras:
-            raise ValueError(f"{self.folder}: {unknown('camera', camera, self.cameras)}")
+            raise ValueError(f"{self.folder}: {no_such('camera', camera, self.cameras)}")
         if camera not in self._files:
             self._files[camera] = RowFile(self.folder / frames_file(camera))
         return self._files[camera].read(rows)
@@ -132,7 +133,7 @@ def _measure(
         for camera in cameras:
             where = f"{file.filename}: data/{name}/obs"
             if camera not in obs:
-                raise ValueError(f"{where}: {unknown('camera', camera, obs)}")
+                raise ValueError(f"{where}: {no_such('camera', camera, obs)}")
             frames = _images(f"{where}/{camera}", obs[camera])
             size = sizes.setdefault(camera, frames.size)
             if frames.size != size:

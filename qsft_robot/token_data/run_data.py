@@ -1,4 +1,4 @@
-"""From a data file and a config to training tensors, and to the description a policy carries."""
+"""From a data file and a config to training tensors, and to notes on the logs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ import torch
 from qsft_robot.config.data import DataConfig
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.files import cache_folder
-from qsft_robot.logs.checks import env_args_of, open_demonstrations
+from qsft_robot.logs.data_description import MAX_INSTRUCTIONS, DataDescription
 from qsft_robot.logs.data_hash import data_hash
 from qsft_robot.logs.ends import OUTCOME, UNTOLD, untold_note
-from qsft_robot.logs.image_convention import ENTRY as IMAGE_CONVENTION
-from qsft_robot.logs.image_convention import image_convention
 from qsft_robot.logs.ranges import LogRanges
 from qsft_robot.logs.reader import read_episodes
 from qsft_robot.logs.summary import rare_success
@@ -26,14 +24,6 @@ from qsft_robot.logs.validate import check_cameras
 from qsft_robot.normalize import NormStats
 from qsft_robot.parts.simulators import unknown_environment
 from qsft_robot.parts.tokenizers import build_tokenizer, load_tokenizer
-from qsft_robot.policy.description import (
-    ActionDescription,
-    DataDescription,
-    PolicyDescription,
-    SeenActions,
-    Span,
-)
-from qsft_robot.policy.folder import MAX_INSTRUCTIONS
 from qsft_robot.returns import ReturnRange
 from qsft_robot.token_data.auxiliary_commands import command_columns
 from qsft_robot.token_data.code_logs import long_enough
@@ -41,7 +31,6 @@ from qsft_robot.token_data.frames import FrameCache
 from qsft_robot.token_data.token_data import TokenData
 from qsft_robot.token_data.tokenizer_file import check_fits, check_reaches, read_tokenizer
 from qsft_robot.types import ADMISSIBLE, Episode
-from qsft_robot.versions import software_versions
 from tokenizers_action.protocol import ActionTokenizer
 from vlm.words import UNICODE_WORDS, count_words, hash_words
 
@@ -195,62 +184,6 @@ def data_notes(config: TrainConfig, data: RunData, env_name: str | None) -> list
     found = [f"note: {path}: {words}" for words in (untold, rare, unknown) if words is not None]
     discount = discount_note(config, data)
     return found if discount is None else [discount, *found]
-
-
-def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> PolicyDescription:
-    """The policy's description as far as it is known before training."""
-    with open_demonstrations(config.data.path) as file:
-        env_args = env_args_of(file)  # logs of a robot of one's own may have none
-        convention = image_convention(file, env_args) if config.data.cameras else None
-    if env_args and convention is not None:
-        env_args = {**env_args, IMAGE_CONVENTION: convention}
-    low, high, ranges = data.norm_stats.action_low, data.norm_stats.action_high, data.ranges
-    kwargs = env_args.get("env_kwargs") or {}
-    return PolicyDescription(
-        method=config.method,
-        conditions_on_return=config.traits.conditions_on_return,
-        model=model,
-        tokenizer=data.tokenizer.to_json(),
-        norm_stats=data.norm_stats,
-        state_keys=tuple(config.data.state_keys),
-        text_keys=tuple(config.data.text_keys),
-        cameras=data.cameras,
-        action=ActionDescription(
-            dim=data.tokenizer.action_dim,
-            horizon=data.tokenizer.horizon,
-            history_stride=data.train.stride,
-            low=tuple(low.tolist()),
-            high=tuple(high.tolist()),
-            control_hz=kwargs.get("control_freq", env_args.get("control_hz")),
-            units=_units(env_args.get("action_units"), len(low), config.data.path),
-            seen=SeenActions(
-                *(tuple(x.tolist()) for x in (ranges.low, ranges.high, ranges.largest_change))
-            ),
-        ),
-        state_range={
-            key: Span(tuple(low.tolist()), tuple(high.tolist()))
-            for key, (low, high) in ranges.state.items()
-        },
-        return_range=ReturnRange(config.discount, config.data.return_low, config.data.return_high),
-        acting=config.acting,
-        shared_image_features=config.model.frozen_features,
-        env_args=env_args,
-        data=data.summary,
-        seed=config.seed,
-        versions=software_versions(),
-    )
-
-
-def _units(told: Any, dimensions: int, path: Path) -> tuple[str, ...] | None:
-    """The unit of each number of an action, from env_args: one for all, or a list."""
-    if told is None:
-        return None
-    units = (told,) * dimensions if isinstance(told, str) else told
-    if not isinstance(units, list | tuple) or not all(isinstance(x, str) for x in units):
-        raise ValueError(
-            f"{path}: env_args: action_units is {told!r}, not the unit of each number of an action."
-        )
-    return tuple(units)
 
 
 def _action_scale(data: DataConfig) -> tuple[Sequence[float], Sequence[float]] | None:

@@ -37,8 +37,9 @@ from qsft_robot.policy.checkpoint import (
 from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.folder import described_by, read_description
 from qsft_robot.printed_text import say
-from qsft_robot.token_data.run_data import data_notes, describe, read_run_data
+from qsft_robot.token_data.run_data import data_notes, read_run_data
 from qsft_robot.training.calibration import write_calibration
+from qsft_robot.training.describing import describe
 from qsft_robot.training.feature_cache import image_tokens_of, on_features, on_tower_features
 from qsft_robot.training.gradients import add_gradients, parts_together
 from qsft_robot.training.machine import check_writable_as_text, on_this_machine

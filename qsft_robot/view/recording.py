@@ -16,9 +16,9 @@ from qsft_robot.logs.checks import (
     env_args_of,
     open_demonstrations,
     select_demos,
-    unknown,
 )
 from qsft_robot.logs.reader import iter_episodes
+from qsft_robot.names import no_such
 from qsft_robot.policy.description import LoadedPolicy, PolicyDescription
 from qsft_robot.rollouts.value_ranking import NoValue
 from qsft_robot.types import Episode, is_image
@@ -51,7 +51,7 @@ def chosen_logs(path: Path, names: Sequence[str], count: int) -> list[str]:
         there = select_demos(file, None)
     for name in names:
         if name not in there:
-            raise ValueError(f"{path}: {unknown('demonstration', name, there)}")
+            raise ValueError(f"{path}: {no_such('demonstration', name, there)}")
     return list(names) or there[:count]
 
 

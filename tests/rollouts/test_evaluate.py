@@ -8,8 +8,8 @@ import pytest
 from served_description import served
 
 from qsft_robot.parts.simulators import build_env
+from qsft_robot.parts.told_success import told_success
 from qsft_robot.rollouts.evaluate import evaluate as measure
-from qsft_robot.rollouts.told_success import told_success
 from qsft_robot.types import Decision
 
 

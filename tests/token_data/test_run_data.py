@@ -10,7 +10,8 @@ from qsft_robot.config.data import DataConfig
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.logs.writer import write_demonstrations
 from qsft_robot.parts.simulators import build_env
-from qsft_robot.token_data.run_data import describe, discount_note, read_run_data
+from qsft_robot.token_data.run_data import discount_note, read_run_data
+from qsft_robot.training.describing import describe
 from qsft_robot.training.run_model import build_run_model
 from qsft_robot.types import Episode
 

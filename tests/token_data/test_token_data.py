@@ -9,8 +9,9 @@ import torch
 from qsft_robot.logs.reader import read_episodes
 from qsft_robot.normalize import NormStats
 from qsft_robot.returns import ReturnRange
-from qsft_robot.token_data.run_data import describe, read_run_data
+from qsft_robot.token_data.run_data import read_run_data
 from qsft_robot.token_data.token_data import TokenData, state_vector
+from qsft_robot.training.describing import describe
 from qsft_robot.types import Episode
 from tokenizers_action.bins import UniformBinTokenizer
 from tokenizers_action.protocol import action_chunks

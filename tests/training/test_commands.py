@@ -22,7 +22,8 @@ from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.policy.token_policy import TokenPolicy, load_policy
 from qsft_robot.presets.look_up import with_settings
 from qsft_robot.rollouts.evaluate import evaluate
-from qsft_robot.token_data.run_data import RunData, describe, read_run_data
+from qsft_robot.token_data.run_data import RunData, read_run_data
+from qsft_robot.training.describing import describe
 from qsft_robot.training.run_model import build_run_model
 from qsft_robot.training.train import train
 from qsft_robot.types import ADMISSIBLE, Decision, Observation

@@ -10,8 +10,8 @@ import pytest
 from qsft_robot.cli import main
 from qsft_robot.logs.reader import iter_episodes, read_env_args
 from qsft_robot.logs.writer import write_demonstrations
+from qsft_robot.parts.env_observations import as_mapping
 from qsft_robot.parts.simulators import unknown_environment
-from qsft_robot.rollouts.env_observations import as_mapping
 from qsft_robot.types import Episode
 
 NESTED = "gymnasium:rollout_environments:NestedPoint-v0"

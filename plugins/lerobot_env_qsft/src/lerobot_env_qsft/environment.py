@@ -9,9 +9,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from qsft_robot.parts.env_observations import as_mapping
 from qsft_robot.parts.simulators import build_env, showing
-from qsft_robot.rollouts.env_observations import as_mapping
-from qsft_robot.rollouts.told_success import either, told_success
+from qsft_robot.parts.told_success import either, told_success
 
 # Where neither the simulator nor its registration tells a limit.
 _STEPS = 1000
