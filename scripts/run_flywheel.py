@@ -4,7 +4,10 @@
 
 Turn 0 is a policy from scripted logs of mixed quality. Each turn lets the newest policy act, labels
 its episodes by the environment's success, merges them with all earlier logs and trains anew on all
-of them. Every policy is evaluated on the same episodes. Results: OUT/flywheel.json and a table.
+of them. Every policy is evaluated on the same episodes, which no turn plays. With the words
+`--train "--method filtered_sft"` this is ReST: grow by the policy's own episodes, improve by
+imitating what succeeded.
+Results: OUT/flywheel.json and a table; `played` is what a turn has cost, in episodes of policies.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from typing import Any
 from qsft_robot import cli
 from qsft_robot.files import read_json, write_json
 from qsft_robot.intervals import wilson
+from qsft_robot.presets.look_up import EVALUATION_SEED
+from qsft_robot.rollouts.collect import env_seed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,8 +49,8 @@ def turn_of(folder: Path, turn: int, seed: int, options: argparse.Namespace) -> 
         qsft(f"collect {options.recipe} {words} --workers 1 --out {logs}", log)
     if not logs.exists():
         own = folder / f"own_{turn}.hdf5"
-        # Seeds of a turn of its own: no scene is seen twice, and none of the evaluation's.
-        words = f"--episodes {options.own_logs} --seed {1000 * turn + seed + 1} --workers 1"
+        own_seed = seed_of(turn, seed, options)
+        words = f"--episodes {options.own_logs} --seed {own_seed} --workers 1"
         qsft(
             f"collect {options.recipe} --policy {folder / f'run_{turn - 1}'} {words} --out {own}",
             log,
@@ -64,12 +69,23 @@ def turn_of(folder: Path, turn: int, seed: int, options: argparse.Namespace) -> 
     }
 
 
-def row_of(turn: int, found: list[dict[str, Any]]) -> dict[str, Any]:
-    """One turn over all seeds."""
+def seed_of(turn: int, seed: int, options: argparse.Namespace) -> int:
+    """The seed of a turn's own episodes: no scene is seen twice. ValueError where one of them is an
+    episode of the evaluation."""
+    chosen = 1000 * turn + seed + 1
+    played = {env_seed(chosen, index) for index in range(options.own_logs)}
+    if both := played & set(range(EVALUATION_SEED, EVALUATION_SEED + options.episodes)):
+        raise ValueError(f"turn {turn} would play the evaluation's seeds {sorted(both)}.")
+    return chosen
+
+
+def row_of(turn: int, found: list[dict[str, Any]], played: int) -> dict[str, Any]:
+    """One turn over all seeds, before which a policy of each had played so many episodes."""
     n = sum(each["policy"]["n"] for each in found)
     rate = wilson(sum(round(each["policy"]["success_any"]["successes"]) for each in found), n)
     return {
         "turn": turn,
+        "played": played,
         "logs": found[0]["logs"]["episodes"],
         "logs_success_rate": sum(each["logs"]["success_rate"] for each in found) / len(found),
         "success_rate": rate.rate,
@@ -77,19 +93,22 @@ def row_of(turn: int, found: list[dict[str, Any]]) -> dict[str, Any]:
         "high": rate.high,
         "n": n,
         "by_seed": [each["policy"]["success_rate"] for each in found],
+        "mean_return": sum(each["policy"]["mean_return"] for each in found) / len(found),
     }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     lines = [
-        "| turn | logs | their success | policy's success | 95 % interval | n | seeds |",
-        "|---|---|---|---|---|---|---|",
+        "| turn | played | logs | their success | policy's success | 95 % interval | mean return "
+        "| n | seeds |",
+        "|---" * 9 + "|",
     ]
     for row in rows:
         lines.append(
-            f"| {row['turn']} | {row['logs']} | {row['logs_success_rate']:.3f} | "
-            f"{row['success_rate']:.3f} | {row['low']:.3f} to {row['high']:.3f} | {row['n']} | "
+            f"| {row['turn']} | {row['played']} | {row['logs']} | {row['logs_success_rate']:.3f} | "
+            f"{row['success_rate']:.3f} | {row['low']:.3f} to {row['high']:.3f} | "
+            f"{row['mean_return']:.3f} | {row['n']} | "
             f"{len(row['by_seed'])} |"
         )
     return "\n".join(lines)
@@ -116,7 +135,7 @@ def main() -> None:
     rows = []
     for turn in range(options.turns + 1):
         found = [turn_of(out / str(seed), turn, seed, options) for seed in seeds]
-        rows.append(row_of(turn, found))
+        rows.append(row_of(turn, found, turn * options.own_logs))
         write_json(out / "flywheel.json", {"command": shlex.join(sys.argv), "rows": rows})
         print(f"{time.monotonic() - began:6.0f} s  turn {turn}: {rows[-1]}", flush=True)
     print(table(rows))

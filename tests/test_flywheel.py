@@ -1,5 +1,6 @@
 """What a policy does becomes logs: whole, replayable, and fit to train on with the earlier ones."""
 
+import argparse
 import importlib.util
 import sys
 
@@ -139,3 +140,17 @@ def test_one_turn_of_the_flywheel_runs_through(tmp_path, repository, monkeypatch
     # A second run finds everything done.
     script.main()
     assert read_json(out / "flywheel.json")["rows"] == result["rows"]
+
+
+def test_no_turn_plays_an_episode_of_the_evaluation(repository, monkeypatch):
+    path = repository / "scripts" / "run_flywheel.py"
+    spec = importlib.util.spec_from_file_location("run_flywheel", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "run_flywheel", module)
+    spec.loader.exec_module(module)
+    options = argparse.Namespace(own_logs=50, episodes=200)
+    chosen = {module.seed_of(turn, seed, options) for turn in (1, 2) for seed in range(3)}
+    assert len(chosen) == 6
+    monkeypatch.setattr(module, "env_seed", lambda seed, index: 100_100 + index)
+    with pytest.raises(ValueError, match="turn 1 would play the evaluation's seeds"):
+        module.seed_of(1, 0, options)

@@ -82,6 +82,24 @@ class CollectReport:
         )
 
 
+class Returns:
+    """The mean return of the episodes of a collection."""
+
+    def __init__(self) -> None:
+        self._total, self._number, self._tell_more = 0.0, 0, False
+
+    def add(self, episode: Episode) -> None:
+        """Count an episode."""
+        found = float(episode.rewards.sum())
+        self._total, self._number = self._total + found, self._number + 1
+        self._tell_more |= found != episode.success
+
+    @property
+    def mean(self) -> float | None:
+        """None where a success paid 1 and nothing else paid: the success rate says it."""
+        return self._total / self._number if self._tell_more else None
+
+
 def collect(
     env_args: Mapping[str, Any],
     out: str | Path,
@@ -110,7 +128,7 @@ def collect(
     if seed < 0:
         raise ValueError(f"seed is {seed}, it has to be 0 or more")
     settings = {"env_args": dict(env_args), "env_overrides": dict(env_overrides or {})}
-    returns, dense = 0.0, False
+    returns = Returns()
     seen: Counter[str] = Counter()
     good: Counter[str] = Counter()
     steps = written = 0
@@ -139,8 +157,7 @@ def collect(
                 writer.append(episode, masks + ([mask] if mask else []))
                 seen[name] += 1
                 good[name] += episode.success
-                total = float(episode.rewards.sum())
-                returns, dense = returns + total, dense or total != episode.success
+                returns.add(episode)
                 steps += len(episode)
                 written += 1
                 if tell is not None:
@@ -157,7 +174,7 @@ def collect(
         successes=good.total(),
         by_expert={name: (seen[name], good[name]) for name in seen},
         seconds=time.monotonic() - began,
-        mean_return=returns / written if dense else None,
+        mean_return=returns.mean,
     )
 
 

@@ -12,7 +12,7 @@ from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.progress import RolloutProgress
 from qsft_robot.rollouts.action_range import check_policy_range
 from qsft_robot.rollouts.batches import RolloutBatches
-from qsft_robot.rollouts.collect import CollectReport, choose_valid, env_seed
+from qsft_robot.rollouts.collect import CollectReport, Returns, choose_valid, env_seed
 from qsft_robot.rollouts.pool import WorkerPool
 from qsft_robot.types import BatchPolicy, Episode
 
@@ -98,6 +98,7 @@ def collect_with_policy(
         by_expert={POLICY: (kept.written, kept.successes)},
         seconds=seconds,
         broken=episodes - kept.written,
+        mean_return=kept.returns.mean,
     )
 
 
@@ -114,6 +115,7 @@ class _InOrder:
         self._writer, self._seeds, self._valid = writer, seeds, valid
         self._attributes = dict(attributes or {})
         self._arrived: dict[int, dict[str, Any] | None] = {}
+        self.returns = Returns()
         self.following = self.written = self.steps = self.successes = 0
 
     def __call__(self, index: int, fields: dict[str, Any] | None) -> None:
@@ -129,6 +131,7 @@ class _InOrder:
         episode = Episode(name=f"demo_{self.written}", attributes=attributes, **fields)
         end = "valid" if index in self._valid else "train"
         self._writer.append(episode, ["mixed", POLICY, end])
+        self.returns.add(episode)
         self.written += 1
         self.steps += len(episode)
         self.successes += episode.success

@@ -142,12 +142,12 @@ def collect(
                 mask=part.mask,
             )
         )
-    # A world without pictures takes neither; asked for all the same, it says so itself.
+    # A world without pictures takes neither; asked for some all the same, it says so itself.
     pictures = {
         "cameras": list(chosen.cameras if cameras is None else cameras),
         "image_size": chosen.image_size if image_size is None else image_size,
     }
-    if cameras is None and image_size is None and not has_cameras(chosen.env_name):
+    if not cameras and image_size is None and not has_cameras(chosen.env_name):
         pictures = {}
     kwargs = {**chosen.env_kwargs, **pictures, **env_changes(env_kwargs)}
     env_args = {"env_name": chosen.env_name, "env_kwargs": kwargs, **told}

@@ -42,7 +42,8 @@ def run(folder, name, *words):
 
 
 def test_collect_tells_the_mean_return_and_a_log_plays_back(folder, capsys):
-    verb("collect", "games/wordle", "--out", folder / "own.hdf5", "--episodes", 20, "--workers", 1)
+    few = ("--episodes", 20, "--workers", 1)
+    verb("collect", "games/wordle", "--out", folder / "own.hdf5", *few, "--cameras")  # none
     assert "mean return -" in capsys.readouterr().out
     verb("playback", folder / "logs.hdf5")
     assert "accepted" in capsys.readouterr().out
@@ -57,6 +58,11 @@ def test_a_closed_policy_says_only_words_of_the_list_here_and_exported(folder, c
     assert summary["mean_return_low"] < summary["mean_return"] < summary["mean_return_high"] <= 0
     assert f"mean return {summary['mean_return']:.4g}" in said
     verb("export", made, "--out", folder / "exported")
+    verb(
+        *("collect", "games/wordle", "--policy", made, "--out", folder / "grown.hdf5"),
+        *("--episodes", 6, "--workers", 1),
+    )
+    assert "mean return -" in capsys.readouterr().out.splitlines()[-1]
     words = set(open_policy(folder / "exported").tokenizer.closed)
     verb("evaluate", folder / "exported", *FEW)
     again = json.loads((folder / "exported.evaluation/policy/summary.json").read_text())
