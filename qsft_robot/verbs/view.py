@@ -58,8 +58,8 @@ def view(
         success_reward = success_reward or data.success_reward
         if not file.is_file():
             raise FileNotFoundError(
-                f"{file}: the logs of {source} are no longer there; name the file: view LOGS "
-                f"--policy {source}."
+                f"{file}: no such file here, which {source} was trained on (a path from the folder "
+                f"where that was started); name it: view LOGS --policy {source}."
             )
     names = chosen_logs(file, logs, count)
     loaded = None
