@@ -102,8 +102,8 @@ def episode(i: int, config: TrainConfig) -> Episode:
         some = ["\n".join(WORDS), "\n".join(WORDS[:2])]
         listed = [some[t % 3 == 0] if t % 3 < 2 else some[0] for t in range(steps + 1)]
         texts[ADMISSIBLE] = np.array(listed, object)
-    rewards = np.zeros(steps, np.float32)
-    rewards[-1] = 1.0
+    rewards = np.full(steps, data.return_low / steps, np.float32)
+    rewards[-1] += data.return_high
     return Episode(
         f"demo_{i}",
         observations,
