@@ -7,27 +7,19 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from difflib import get_close_matches
 from importlib.metadata import version
 from io import TextIOWrapper
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 from tyro.conf import Positional
 
-from qsft_robot.config.earlier import check_flags
-from qsft_robot.config.methods import find_method
-from qsft_robot.config.train import TrainConfig
 from qsft_robot.extras import explained
 from qsft_robot.policy.folder import POLICY
 from qsft_robot.presets.look_up import (
     EVALUATION_SEED,
-    PRESETS,
-    apply_presets,
-    with_settings,
 )
 from qsft_robot.printed_text import command, one_line, printable, say
 from qsft_robot.trust import ALLOW_DOWNLOADS, TRUST_REMOTE_CODE, Trust
@@ -49,6 +41,7 @@ from qsft_robot.verbs.learn import demo, export, info, report
 from qsft_robot.verbs.robot import run
 from qsft_robot.verbs.serve import serve
 from qsft_robot.verbs.tokens import fit_tokenizer
+from qsft_robot.verbs.train_flags import train_config
 from qsft_robot.verbs.view import view
 
 # What a run folder's own config.json can't decide when the run goes on.
@@ -81,25 +74,6 @@ def train(arguments: Sequence[str]) -> None:
     if processes().is_main:
         say(f"policy: {printable(policy)}\nevaluate it: {command('evaluate', config.out)}")
         say(f"run it without torch (ONNX graphs beside it): {command('export', config.out)}")
-
-
-def train_config(arguments: Sequence[str]) -> TrainConfig:
-    """The settings that the words after `qsft-robot train` ask for."""
-    check_flags(arguments)
-    names, arguments = _take_presets(list(arguments))
-    return tyro.cli(
-        TrainConfig,
-        default=_defaults_for(arguments, names),
-        args=arguments,
-        prog="qsft-robot train",
-        description=(
-            "Train on logs and export the policy to OUT/policy.\n\n"
-            "--preset NAME (repeatable) starts from named settings, which other flags change:\n"
-            f"{', '.join(PRESETS)}.\n\n"
-            "--resume RUN goes on with an interrupted run, to the bit. What its config.json "
-            "can't decide stands beside it: --trust-remote-code, --allow-downloads."
-        ),
-    )
 
 
 def evaluate(
@@ -353,36 +327,6 @@ def _usage() -> str:
             "`qsft-robot <verb> --help` lists the flags of a verb. Start with `qsft-robot demo`.",
         ]
     )
-
-
-def _take_presets(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Split `--preset NAME` (or --preset=NAME) off the other arguments."""
-    names, rest = [], []
-    words = iter(arguments)
-    for word in words:
-        if word == "--preset":
-            names.append(next(words, ""))
-        elif word.startswith("--preset="):
-            names.append(word.removeprefix("--preset="))
-        else:
-            rest.append(word)
-    return names, rest
-
-
-def _defaults_for(arguments: Sequence[str], presets: Sequence[str]) -> TrainConfig:
-    """The config that flags change: the presets' values over the defaults. Value heads have their
-    own acting rule, and a pretrained model its own sizes."""
-    config = TrainConfig()
-    named = [word.removeprefix("--method=") for word in arguments if word.startswith("--method=")]
-    named += [name for flag, name in pairwise(arguments) if flag == "--method"]
-    if named:
-        acting = replace(config.acting, **find_method(named[-1]).acting)
-        config = replace(config, method=named[-1], acting=acting)
-    config = apply_presets(config, presets)
-    if any(word.split("=")[0] == "--model.pretrained" for word in arguments):
-        own = {"model.width": None, "model.depth": None, "model.image_shrink": 1}
-        config = with_settings(config, {**own, "data.auxiliary_commands": False})
-    return config
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ from types import SimpleNamespace
 import pytest
 
 from qsft_robot import cli
-from qsft_robot.cli import VERBS, _defaults_for, main
+from qsft_robot.cli import VERBS, main
 from qsft_robot.files import read_json, write_json, write_sums
 from qsft_robot.presets.look_up import PRESETS, RECIPES
 from qsft_robot.printed_text import command
+from qsft_robot.verbs.train_flags import defaults_for
 
 # verb -> flags and arguments that its help has to name
 HELP = {
@@ -256,8 +257,8 @@ def test_unknown_acting_settings_are_listed_before_any_policy_is_read(ran, capsy
 def test_a_preset_sizes_the_rt_model_alone(flag):
     for preset in ("alfworld/text_image", "tabletop/low_dim"):
         sized = PRESETS[preset]["model.width"]
-        assert _defaults_for((), (preset,)).model.width == sized
-        found = _defaults_for(flag, (preset,))
+        assert defaults_for((), (preset,)).model.width == sized
+        found = defaults_for(flag, (preset,))
         assert (found.model.width, found.model.depth) == (None, None)
         assert (found.model.image_shrink, found.data.auxiliary_commands) == (1, False)
         assert found.tokenizer.kind == PRESETS[preset]["tokenizer.kind"]

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from qsft_robot.cli import train_config
+from qsft_robot.verbs.train_flags import train_config
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = json.loads((ROOT / "docs" / "results.json").read_text())

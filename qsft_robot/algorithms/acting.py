@@ -13,6 +13,9 @@ from qsft_robot.algorithms.log_probs import is_legal, legal_log_softmax, support
 from qsft_robot.algorithms.qsft import q_values
 from qsft_robot.config.acting import ActingConfig
 
+# A sum of float32 that should be a half may lie so far below it.
+_HALF = 1e-5
+
 
 class Distributions(NamedTuple):
     """Distributions of the next token; None where a network or head is missing."""
@@ -109,3 +112,21 @@ def choose(
     if temperature == 0:
         return log_probs.argmax(-1)
     return (log_probs / temperature + noise).argmax(-1)
+
+
+def median(log_probs: Float[Tensor, "b v"], temperature: float | Tensor) -> Tensor:
+    """The first token id at which half of the probability is reached, int64 [b]; for temperature 0
+    the likeliest. It is the middle of actions whose ids are in their order, as bins are."""
+    if isinstance(temperature, Tensor):
+        sharp = torch.where(temperature > 0, temperature, 1.0)
+        return torch.where(temperature > 0, _middle(log_probs / sharp), log_probs.argmax(-1))
+    return log_probs.argmax(-1) if temperature == 0 else _middle(log_probs / temperature)
+
+
+def _middle(scores: Float[Tensor, "b v"]) -> Tensor:
+    return (below(scores) < 0.5 - _HALF).sum(-1)
+
+
+def below(scores: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
+    """Probability of each token and of those before it."""
+    return torch.softmax(scores.float(), -1).cumsum(-1)

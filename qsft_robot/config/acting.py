@@ -29,6 +29,10 @@ class ActingConfig:
     min_p: float = 0.3
     # 1 samples from what is left; 0 takes the likeliest token.
     temperature: float = 1.0
+    # sample: a token by its probability, at that temperature. median: the token in the middle of
+    # the distribution, in the order of the bins, which leaves out the noise that logged actions
+    # have; for bins and splines.
+    draw: Literal["sample", "median"] = "sample"
     # Return that the return-conditioned baseline is asked for, in [0, 1].
     target_return: float = 1.0
 
@@ -49,6 +53,15 @@ class ActingConfig:
         if self.rule not in rules:
             raise unknown("acting rule", self.rule, rules)
         require(self.candidates >= 1, "--acting.candidates must be at least 1.")
+        require(
+            self.draw in ("sample", "median"),
+            f"--acting.draw {self.draw}: there are sample and median.",
+        )
+        require(
+            self.candidates == 1 or self.draw == "sample",
+            "--acting.draw median gives one decision, and --acting.candidates draws several: leave "
+            "one of the two out.",
+        )
         require(self.k >= 0, "--acting.k must not be negative.")
         require(self.temperature >= 0, "--acting.temperature must not be negative.")
         require(0 <= self.min_p <= 1, "--acting.min-p must lie in [0, 1].")

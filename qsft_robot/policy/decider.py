@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from qsft_robot.algorithms.acting import Distributions, acting_log_probs, choose
+from qsft_robot.algorithms.acting import Distributions, acting_log_probs, below, choose, median
 from qsft_robot.algorithms.log_probs import legal_log_softmax
 from qsft_robot.algorithms.networks import PolicyNetworks
 from qsft_robot.config.acting import ActingConfig
@@ -91,6 +91,8 @@ class Decider:
                 finite.append(torch.isfinite(value))
             if i == 0 and value is not None and self.has_value:
                 state_value.append(value)
+            if self.acting.draw == "median":
+                return median(log_probs, temperature)
             return choose(log_probs, temperature, noise[:, i])
 
         ids = decide_together(self.trunks, contexts, legal, pick, self.ends)
@@ -130,6 +132,11 @@ class Decider:
             gaps = []
             for config in moved:
                 scores, _ = self._log_probs(config, outputs, allowed)
+                if temperature > 0 and acting.draw == "median":
+                    up_to = below(scores / temperature).gather(-1, token)[:, 0]
+                    own = torch.softmax(scores.float() / temperature, -1).gather(-1, token)[:, 0]
+                    gaps.append((0.5 - up_to).clamp(min=0) + (up_to - own - 0.5).clamp(min=0))
+                    continue
                 if temperature > 0:
                     scores = scores + temperature * noise[:, i]
                 gaps.append(scores.amax(-1) - scores.gather(-1, token)[:, 0])

@@ -242,6 +242,13 @@ class TokenPolicy:
                 f"acting execute={self.acting.execute}: a decision of this policy has "
                 f"{self.tokenizer.horizon} actions."
             )
+        if self.acting.draw == "median" and isinstance(
+            self.tokenizer, SequenceTokenizer | TextTokenizer
+        ):
+            raise ValueError(
+                f"acting draw=median: ids of {self.tokenizer.to_json()['kind']} tokens are in no "
+                "order that an action has; use draw=sample."
+            )
         if self.acting.runs_behavior and has.behavior is None:
             raise ValueError(
                 f"acting rule {rule} with k = {self.acting.k} needs the behavior network, which "

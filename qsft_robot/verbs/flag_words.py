@@ -74,7 +74,7 @@ def acting_changes(words: Sequence[str]) -> dict[str, Any]:
     for name, value in _pairs(words, "--acting").items():
         if name not in known:
             raise unknown("acting setting", name, known)
-        number = value if name == "rule" else _number(value, f"--acting {name}")
+        number = value if isinstance(known[name], str) else _number(value, f"--acting {name}")
         whole = isinstance(known[name], int) or name == "execute"
         if whole and number != int(number):
             raise ValueError(f"--acting {name}={value}: give a whole number.")

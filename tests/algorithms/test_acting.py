@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from qsft_robot.algorithms.acting import Distributions, acting_log_probs, choose, cut
+from qsft_robot.algorithms.acting import Distributions, acting_log_probs, choose, cut, median
 from qsft_robot.algorithms.log_probs import ILLEGAL, legal_log_softmax
 from qsft_robot.config.acting import ActingConfig
 
@@ -160,3 +160,29 @@ def test_choices_have_the_tempered_distribution(temperature):
     share = torch.bincount(ids, minlength=3) / count
     expected = (log_probs / temperature).softmax(-1)
     torch.testing.assert_close(share, expected, rtol=0, atol=0.015)
+
+
+def test_the_median_is_the_bin_in_which_half_of_the_draws_lie_at_or_below():
+    # Noise around .3 that the limits of the arm cut off: the mode stands at a limit.
+    noisy = (0.3 + 1.5 * torch.randn(100_000, generator=torch.Generator().manual_seed(0))).clip(
+        -1, 1
+    )
+    bins = torch.linspace(-1, 1, 33)
+    counts = torch.bincount(torch.bucketize(noisy, bins[1:-1]), minlength=32)
+    log_probs = (counts / counts.sum()).log()[None]
+    for exported in (1.0, torch.tensor(1.0)):
+        (token,) = median(log_probs, exported)
+        assert bins[token] <= noisy.median() <= bins[token + 1]
+    assert log_probs.argmax() in (0, 31)
+    for exported in (0.0, torch.tensor(0.0)):
+        assert torch.equal(median(log_probs, exported), log_probs.argmax(-1))
+
+
+def test_the_median_is_never_illegal_and_turns_with_the_order(legal, log_policy):
+    log_probs = act(plain(), legal, None, log_policy)
+    ids = median(log_probs, 1.0)
+    assert legal.gather(1, ids[:, None]).all()
+    # From the other end the same token, where no edge of one lies at the half.
+    assert torch.equal(V - 1 - median(log_probs.flip(-1), 1.0), ids)
+    even = torch.full((1, 4), 0.25).log()
+    assert median(even, 1.0).tolist() == [1]

@@ -35,7 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "return-conditioned": {
         "method": "return_conditioned", "parts": ["behavior"],
-        "acting": {"rule": "behavior", "support": 0.0, "min_p": 0.0},
+        "acting": {"rule": "behavior", "support": 0.0, "min_p": 0.0, "draw": "median"},
     },
     "chunks that a critic chooses": {
         "horizon": 3, "history": 2, "parts": ["value", "void", "critic"],

@@ -57,6 +57,9 @@ def test_a_code_goes_all_the_way(kind, config, observations, logs, tmp_path):
         export_policy(run / "checkpoint", run / "policy", onnx=True)
     torch_policy, graphs = load_policy(run / "policy"), load_onnx_policy(run / "policy")
     assert torch_policy.decider.ends == (kind == "fast")
+    if kind == "fast":
+        with pytest.raises(ValueError, match="fast tokens are in no order"):
+            torch_policy.with_acting(draw="median")
     untiring = load_policy(run / "policy")
     untiring.decider.ends = False
     told = json.loads((run / "policy" / "policy.json").read_text())["onnx"]["parity"]

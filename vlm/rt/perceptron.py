@@ -29,6 +29,8 @@ class PerceptronModel(ContextReader):
         self.joined = nn.Linear(config.context_length * c, c)
         self.gains = nn.Parameter(torch.randn(n, c))
         self.positions = nn.Parameter(torch.randn(n, c) * 0.5)
+        # The tokens before tell a log from all others: what reads them whole learns it by heart.
+        self.forgotten = nn.Dropout(config.dropout)
         inner = round(config.mlp_ratio * c)
         # Rows of the tokens are n times those of the contexts: the depth stands before them.
         self.context_blocks = nn.Sequential(
@@ -58,7 +60,7 @@ class PerceptronModel(ContextReader):
         `frame_mask` is False have no effect.
         """
         context = self._joined(features, state, frame_mask, text_ids, returns, words)
-        before = self.action_embedding(action_ids[:, :-1]) * self.gains[:-1]
+        before = self.forgotten(self.action_embedding(action_ids[:, :-1]) * self.gains[:-1])
         prefixes = F.pad(before.cumsum(1), (0, 0, 1, 0))
         return self.output(context[:, None] + prefixes + self.positions)
 
