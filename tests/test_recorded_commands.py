@@ -45,3 +45,35 @@ def test_the_studies_flags_of_train_are_understood() -> None:
         assert config.out == Path("b")
     for words in {setting.encoder for setting in study.SETTINGS if setting.encoder}:
         assert train_config(shlex.split(words)).method == "sft"
+
+
+def test_development_plays_other_games_than_test_rows(tmp_path: Path) -> None:
+    study = script("run_language_study")
+    asked = []
+
+    class Told(study.Study):
+        def logs(self, setting, seed):
+            return tmp_path
+
+        def train(self, setting, method, words, seed, extra):
+            return tmp_path
+
+        def evaluate(self, setting, run, name, flags=""):
+            asked.append(flags)
+            raise LookupError  # no row is made here
+
+    for first in ("0", "101"):
+        words = ["games/wordle:tenth closed", "--methods", "sft", "--seeds", "1"]
+        options = study.options_of([*words, "--first-seed", first])
+        with pytest.raises(LookupError):
+            next(study.rows(Told(tmp_path, 1), options.chosen[0], options))
+    assert asked == ["", " --seed 5000"]
+
+
+def test_the_language_studys_flags_of_train_are_understood() -> None:
+    study = script("run_language_study")
+    for setting in study.SETTINGS:
+        for words in study.METHODS.values():
+            config = train_config(shlex.split(f"{setting.train} {words} --data.path a --out b"))
+            assert config.data.return_low == -6
+            assert config.tokenizer.closed == ("closed" in setting.name)
