@@ -25,6 +25,7 @@ from qsft_robot.training.feature_cache import on_tower_features
 from qsft_robot.training.metrics import MetricsLog
 from qsft_robot.training.plan import BEHAVIOR, StagePlan
 from qsft_robot.training.run_model import build_run_model
+from qsft_robot.training.tracking import open_tracker
 from qsft_robot.training.train import run_stage
 from qsft_robot.types import Episode
 
@@ -96,7 +97,9 @@ def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]
     )
     say(f"features of {tower}, once a frame")
     stages = build_stages(config)
-    log = MetricsLog(folder, [(BEHAVIOR, config.optim.behavior_steps)])
+    log = MetricsLog(
+        folder, [(BEHAVIOR, config.optim.behavior_steps)], open_tracker("tensorboard", folder, {})
+    )
 
     def train(name: str, count: int) -> None:
         short = replace(config, optim=replace(config.optim, behavior_steps=count, value_steps=1))

@@ -22,6 +22,7 @@ from qsft_robot.token_data.run_data import read_run_data
 from qsft_robot.training.feature_cache import on_features
 from qsft_robot.training.metrics import MetricsLog
 from qsft_robot.training.plan import BEHAVIOR, VALUE, StagePlan
+from qsft_robot.training.tracking import open_tracker
 from qsft_robot.training.train import run_stage
 from qsft_robot.types import Episode
 
@@ -113,7 +114,9 @@ def rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Row]
         )
         lams = (0.9,) if pixels else (1.0, 0.9)
         sft, values = build_stages(config, pixels, lams)
-        log = MetricsLog(folder, [(BEHAVIOR, updates), (VALUE, updates)])
+        log = MetricsLog(
+            folder, [(BEHAVIOR, updates), (VALUE, updates)], open_tracker("tensorboard", folder, {})
+        )
 
         def sft_ms(sft=sft, config=config, log=log) -> float:
             return 1e3 / updates * seconds_of(lambda: _run(BEHAVIOR, sft, config, log))

@@ -138,6 +138,9 @@ class TrainConfig:
     features_from: Path | None = None
     # Updates between two lines of metrics.
     log_every: int = 50
+    # Where curves are shown beside metrics.jsonl: tensorboard (in the run folder), trackio (on this
+    # machine: `trackio show`) or wandb (its own account and settings).
+    track: Literal["tensorboard", "trackio", "wandb"] = "tensorboard"
     # Updates between two checkpoints (the last one of each stage is always written).
     checkpoint_every: int = 1000
 

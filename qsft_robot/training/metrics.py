@@ -1,4 +1,4 @@
-"""Metrics of training: metrics.jsonl, TensorBoard and one progress line."""
+"""Metrics of training: metrics.jsonl, a tracker of curves, and one progress line."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from qsft_robot.files import atomic_file, read_text
 from qsft_robot.json_kinds import is_number
+from qsft_robot.training.tracking import Tracker
 
 NAME = "metrics.jsonl"
 # Without a terminal to rewrite, a progress line is printed this often (seconds).
@@ -26,10 +26,14 @@ class MetricsLog:
     """Averages metrics between two lines, writes them, and shows where training stands."""
 
     def __init__(
-        self, run: Path, plan: Sequence[tuple[str, int]], resume_at: int | None = None
+        self,
+        run: Path,
+        plan: Sequence[tuple[str, int]],
+        tracker: Tracker,
+        resume_at: int | None = None,
     ) -> None:
         """`plan` lists (stage, updates). `resume_at` is the number of updates kept: later lines
-        of an interrupted run are dropped."""
+        of an interrupted run are dropped. `tracker` gets every line, and is closed at the end."""
         self.path = run / NAME
         self.before = {}
         total = 0
@@ -42,7 +46,7 @@ class MetricsLog:
         else:
             keep_until(self.path, resume_at)
         self.file = self.path.open("a")
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=resume_at)
+        self.tracker = tracker
         self.sums: dict[str, float] = defaultdict(float)
         self.count, self.shown = 0, 0.0
 
@@ -68,9 +72,8 @@ class MetricsLog:
         row["time/samples_per_s"] = samples / (row["time/data_s"] + row["time/update_s"])
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
-        for name, value in row.items():
-            if name not in ("step", "stage", "update"):
-                self.board.add_scalar(name, value, step)
+        numbers = {k: x for k, x in row.items() if k not in ("step", "stage", "update")}
+        self.tracker.add(step, numbers)
         self.sums.clear()
         self.count = 0
         self._show(row)
@@ -90,7 +93,7 @@ class MetricsLog:
         if sys.stderr.isatty():
             print(file=sys.stderr)
         self.file.close()
-        self.board.close()
+        self.tracker.close()
 
     def _show(self, row: Mapping[str, Any]) -> None:
         now = time.monotonic()

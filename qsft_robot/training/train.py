@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ from qsft_robot.training.run_model import (
     word_scheme_of,
 )
 from qsft_robot.training.stages import build_stage
+from qsft_robot.training.tracking import check_tracker, open_tracker
 from qsft_robot.trust import NOTHING, Trust
 
 
@@ -109,6 +110,7 @@ def _run_stages(
             f"{run} holds a run already: go on with --resume, choose another --out, or remove it."
         )
     check_replaceable(run / "policy")
+    check_tracker(config.track)
     workers.wait()  # the first process will write the run folder that all have just looked for
     torch.manual_seed(config.seed)
     was = read_description(checkpoint) if resume else None
@@ -150,21 +152,26 @@ def _run_stages(
         assert config.behavior_from is not None
         take_behavior(config.behavior_from, description, networks)
     plan = [(stage.name, stage.steps) for stage in plans]
-    log = MetricsLog(run, plan, resume_at) if workers.is_main else NoLog()
-    for each in plans:
-        if each.action in ("take", "done"):
-            continue
-        resumed = saved if each.action == "resume" else None
-        with nullcontext() if resumed is None else described_by(checkpoint):
-            stage = build_stage(each.name, config, networks, data, resumed is not None, checkpoint)
-        last = each.steps if stop_after is None else min(each.steps, stop_after - each.before)
-        keep = _saver(checkpoint, config, description, networks, each)
-        run_stage(each, stage, config, last, log, keep, resumed)
-        if config.optim.shard:
-            make_whole(networks)
-        if last < each.steps:
-            return False
-    log.close()
+    log: MetricsLog | NoLog = NoLog()
+    if workers.is_main:
+        tracker = open_tracker(config.track, run, to_json(config), resume_at)
+        log = MetricsLog(run, plan, tracker, resume_at)
+    with closing(log):  # also where training is interrupted
+        for each in plans:
+            if each.action in ("take", "done"):
+                continue
+            resumed = saved if each.action == "resume" else None
+            with nullcontext() if resumed is None else described_by(checkpoint):
+                stage = build_stage(
+                    each.name, config, networks, data, resumed is not None, checkpoint
+                )
+            last = each.steps if stop_after is None else min(each.steps, stop_after - each.before)
+            keep = _saver(checkpoint, config, description, networks, each)
+            run_stage(each, stage, config, last, log, keep, resumed)
+            if config.optim.shard:
+                make_whole(networks)
+            if last < each.steps:
+                return False
     write_calibration(run / "calibration.json", networks, data, config)
     return True
 
