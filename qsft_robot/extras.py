@@ -16,7 +16,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "PIL", "safetensors", "tensorboard", "timm", "tokenizers", "torch", "torchvision",
     ),
     "onnx": ("onnx", "onnxscript"),
-    "vlm": ("accelerate", "num2words", "open_clip", "peft", "tokenizers", "transformers"),
+    "vlm": ("accelerate", "gguf", "num2words", "open_clip", "peft", "tokenizers", "transformers"),
     "lerobot": ("av", "pyarrow"),
     "robosuite": ("robosuite",),
     "alfworld": ("alfworld", "textworld"),
