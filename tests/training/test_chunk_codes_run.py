@@ -30,7 +30,10 @@ SETTINGS = {
 }
 CHUNKS = {"tokenizer__horizon": 6, "data__short_logs": "drop"}
 # Every place of a decision is a part of the exported graph: few keep the export short.
-FEW = {"fast": {"tokenizer__max_tokens": 5}, "spline": {"tokenizer__points": 2}}
+FEW = {
+    "fast": {"tokenizer__max_tokens": 5},
+    "spline": {"tokenizer__points": 2, "model__name": "perceptron"},
+}
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
