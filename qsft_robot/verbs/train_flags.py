@@ -28,6 +28,9 @@ def train_config(arguments: Sequence[str]) -> TrainConfig:
     config = _parsed(arguments, start)
     if names:
         return config
+    # A missing package is said before the logs are read, which would be in vain.
+    import qsft_robot.training.train  # noqa: F401
+
     sizes = sizes_of(config)
     model_named = any(word.split("=")[0] == "--model.name" for word in arguments)
     found = settings_by_logs(config, sizes, model_named)
