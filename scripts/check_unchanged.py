@@ -110,8 +110,11 @@ def cli(words: str, *more: str | Path) -> str:
 @cache
 def spelled() -> dict[str, str]:
     """The words of SPELLINGS as the measured version writes them."""
-    known = re.findall(r"[\w.-]+", cli("train --help"))
-    return {name: next(x for x in each if x in known) for name, each in SPELLINGS.items()}
+    told = cli("train --help")
+    known = re.findall(r"[\w.-]+", told)
+    found = {name: next(x for x in each if x in known) for name, each in SPELLINGS.items()}
+    # Later versions take settings by the logs, unless this preset is named.
+    return {**found, "fixed": "--preset fixed" if "--preset fixed" in told else ""}
 
 
 def make_logs() -> dict[str, str]:
@@ -209,7 +212,7 @@ def train(kind: str, method: str, flags: str, folder: str = "runs") -> Path:
     data, reads, model = INPUTS[kind]
     out = Path(folder, kind.replace(" ", "_"), method.replace(" ", "_"))
     keys = " ".join(" ".join((flag, *each)) for flag, each in reads.items())
-    words = f"{METHODS[method]} --data.path {data} {keys} {model} {flags}"
+    words = f"{{fixed}} {METHODS[method]} --data.path {data} {keys} {model} {flags}"
     cli(f"train {words.format(**spelled())} --out", out)
     return out
 
