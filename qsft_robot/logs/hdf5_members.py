@@ -75,27 +75,28 @@ def member(group: h5py.Group, name: str, depth: int = 0) -> Member | None:
 
 def _linked(group: h5py.Group, part: str, depth: int) -> Member | None:
     link = group.get(part, getlink=True)
-    where = inside(group, part)
     if link is None:
         return None
     if isinstance(link, h5py.ExternalLink):
         target = f"{link.path} of the file {link.filename}"
-        check_link(where, group.file.filename, link.filename)
+        check_link(inside(group, part), group.file.filename, link.filename)
     elif isinstance(link, h5py.SoftLink):
         target = str(link.path)
         if depth >= _DEEPEST:
-            raise ValueError(f"{where}: its links lead in a circle ({target}).")
+            raise ValueError(f"{inside(group, part)}: its links lead in a circle ({target}).")
         # Walked by hand: a link on the way may lead to what must not be opened.
         start = group.file if target.startswith("/") else group
         if member(start, target, depth + 1) is None:
-            raise ValueError(f"{where}: a link to {target}, where nothing is. {_MEND}")
+            raise ValueError(
+                f"{inside(group, part)}: a link to {target}, where nothing is. {_MEND}"
+            )
     else:
         target = ""
     try:
         found = group[part]
     except Exception as error:  # KeyError, OSError, RuntimeError: it differs by link and damage
         said = f"a link to {target}, which can't be opened" if target else "can't be opened"
-        raise ValueError(f"{where}: {said} ({_reason(error)}). {_MEND}") from error
+        raise ValueError(f"{inside(group, part)}: {said} ({_reason(error)}). {_MEND}") from error
     if isinstance(found, h5py.Dataset):
         check_array(found)
     return found if isinstance(found, Member) else None

@@ -53,9 +53,12 @@ def check_link(where: str, file: str, name: str) -> Path:
 
 def check_array(array: h5py.Dataset, depth: int = 0) -> None:
     """ValueError where rows of an array lie in a file that is not read; as `check_link`."""
+    elsewhere = array.external or ()
+    if not elsewhere and not array.is_virtual:
+        return  # before the names, which take longer: each of many thousands of arrays comes by
     where = f"{array.file.filename}: {(array.name or '')[1:]}"
     folder = Path(array.file.filename).absolute().parent
-    for name, *_ in array.external or ():
+    for name, *_ in elsewhere:
         _checked(where, folder, name, [Path(name)])  # HDF5 looks in the current directory alone
     if not array.is_virtual:
         return

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import h5py
+
 from qsft_robot.config.train import TrainConfig
-from qsft_robot.logs.checks import check_demo, demo_group, open_demonstrations, select_demos
+from qsft_robot.logs.checks import demo_group, open_demonstrations, select_demos
+from qsft_robot.logs.hdf5_members import member
 
 # A preset of this name takes nothing from the logs: the settings that `train --help` lists.
 FIXED = "fixed"
@@ -36,13 +39,20 @@ class LogSizes:
 
 
 def sizes_of(config: TrainConfig) -> LogSizes:
-    """The logs that the config picks, counted without reading them; ValueError for a bad file."""
+    """The logs that the config picks, counted without reading or checking them, which training
+    does; ValueError where the file holds none of them."""
     data = config.data
     with open_demonstrations(data.path) as file:
         away = set(select_demos(file, data.valid_key)) if data.valid_key else set()
         names = [name for name in select_demos(file, data.filter_key) if name not in away]
-        lengths = [check_demo(demo_group(file, name)) for name in names[: data.max_episodes]]
+        lengths = [_length(demo_group(file, name)) for name in names[: data.max_episodes]]
     return LogSizes(len(lengths), sum(lengths), max(lengths, default=0))
+
+
+def _length(demo: h5py.Group) -> int:
+    actions = member(demo, "actions")
+    shape = actions.shape if isinstance(actions, h5py.Dataset) else None
+    return int(shape[0]) if shape else 0
 
 
 def settings_by_logs(
