@@ -128,7 +128,7 @@ def config_of(preset: str, folder: Path, base: Path, **changes: Any) -> TrainCon
         "optim.behavior_steps": 1, "optim.value_steps": 1,
     }  # fmt: skip
     if config.tokenizer.kind != "commands":
-        settings |= {"tokenizer.horizon": 4, "tokenizer.n_bins": 8, "acting.execute": 2}
+        settings |= {"tokenizer.horizon": 2, "tokenizer.n_bins": 8, "acting.execute": 2}
     if preset == "tabletop/vlm":
         settings |= {"model.pretrained": str(base)}
     else:

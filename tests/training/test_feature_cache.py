@@ -121,7 +121,7 @@ def test_a_run_with_a_tower_resumes_exports_and_acts_without_its_source(
     found = actions(setting.out / "checkpoint", pixel_observations)
     assert np.isfinite(found).all()
     np.testing.assert_array_equal(actions(policy, pixel_observations), found)
-    described = resumed[0]["model"]["config"]
+    described = resumed[0].model["config"]
     assert described["image_tower"]["weights"] != described["text_tower"]["weights"]
 
 
