@@ -82,11 +82,7 @@ class ReturnRange:
 
     def _recur(self, rewards: np.ndarray, terminated: bool, bootstrap: float) -> np.ndarray:
         terms = self.reward_terms(rewards, terminated)
-        w = np.empty_like(terms)
-        after = 0.0 if terminated else bootstrap
-        for t in range(len(terms) - 1, -1, -1):
-            after = w[t] = terms[t] + self.discount * after
-        return w
+        return discounted(terms, self.discount, 0.0 if terminated else bootstrap)
 
     def _refuse(self, where: str, least: np.ndarray, most: np.ndarray) -> None:
         excess = np.maximum(-most, least - 1)
@@ -99,3 +95,13 @@ class ReturnRange:
                 "(--data.return-low, --data.return-high), or pass --data.success-reward to "
                 "pay 1 once, at the first success."
             )
+
+
+def discounted(
+    terms: Float64[np.ndarray, " t"], discount: float, after: float = 0.0
+) -> Float64[np.ndarray, " t"]:
+    """Discounted sums from each step to the end, behind which `after` stands."""
+    sums = np.empty_like(terms)
+    for t in range(len(terms) - 1, -1, -1):
+        after = sums[t] = terms[t] + discount * after
+    return sums

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from run_study import ROOT, Setting, Study, behaviors
+from run_study import Setting, Study, behaviors, parsed, run_all, study_parser
 
-from qsft_robot.report.study_rows import MEAN_RETURN, merge_rows, result_row, row_text
+from qsft_robot.report.study_rows import MEAN_RETURN, result_row
 
 SCRIPT = Path(__file__).resolve()
-RESULTS = ROOT / "docs" / "results.json"
 # Settings are chosen on seeds from here on, and on these episodes (docs/protocol.md).
 DEVELOPMENT_SEED, DEVELOPMENT_EPISODES = 101, 5000
 # Games of the data of a setting's name.
@@ -68,37 +66,20 @@ def rows(study: Study, setting: Setting, options: argparse.Namespace) -> Iterato
 
 def options_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of a command line; sys.argv's where `words` is None."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("settings", nargs="+", help="task:setting, or its beginning")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--train", default="", help="further words for every `train`")
+    parser = study_parser(__doc__, list(METHODS), "language")
     parser.add_argument("--evaluate", default="", help="further words for every `evaluate`")
     parser.add_argument("--name", default="policy", help="name of the evaluations")
-    parser.add_argument("--processes", type=int, default=2, help="seeds side by side, a core each")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "language")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    options = parser.parse_args(words)
-    options.chosen = [
-        s for name, s in SETTING_NAMES.items() if any(name.startswith(x) for x in options.settings)
-    ]
-    if not options.chosen:
-        parser.error(
-            f"no setting matches {options.settings}; there are: {', '.join(SETTING_NAMES)}"
-        )
-    return options
+    return parsed(parser, words, SETTING_NAMES, begins)
+
+
+def begins(name: str, words: Sequence[str]) -> bool:
+    """Whether a setting's name begins with one of the words."""
+    return name.startswith(tuple(words))
 
 
 def main() -> None:
     """Run the chosen settings and put their rows into the file of results."""
-    options = options_of()
-    study = Study(options.out.resolve(), options.seeds)
-    began = time.monotonic()
-    for setting in options.chosen:
-        for row in rows(study, setting, options):
-            merge_rows(options.results, [row])
-            print(f"{time.monotonic() - began:6.0f} s  {row_text(row)}", flush=True)
+    run_all(options_of(), rows)
 
 
 if __name__ == "__main__":

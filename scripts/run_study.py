@@ -6,7 +6,7 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -343,40 +343,57 @@ def asked_for(name: str, words: Sequence[str]) -> bool:
 SETTING_NAMES = {f"{s.task}:{s.observations}:{s.name}": s for s in SETTINGS}
 
 
-def chosen_settings(words: Sequence[str]) -> list[Setting]:
-    """The settings that one of the words names, or the beginning of their names."""
-    return [s for name, s in SETTING_NAMES.items() if asked_for(name, words)]
+def study_parser(about: str | None, methods: Sequence[str], out: str) -> argparse.ArgumentParser:
+    """The options of every study; runs go to runs/<out>."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("settings", nargs="+", help="the name of a setting, or its beginning")
+    parser.add_argument("--methods", nargs="+", default=list(methods), choices=list(methods))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--train", default="", help="further words for every `train`")
+    parser.add_argument("--processes", type=int, default=2, help="seeds side by side, a core each")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / out)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    return parser
+
+
+def parsed(
+    parser: argparse.ArgumentParser,
+    words: Sequence[str] | None,
+    settings: Mapping[str, Setting],
+    is_asked: Callable[[str, Sequence[str]], bool],
+) -> argparse.Namespace:
+    """The options of a command line with the settings that it names as `chosen`."""
+    options = parser.parse_args(words)
+    options.chosen = [s for name, s in settings.items() if is_asked(name, options.settings)]
+    if not options.chosen:
+        parser.error(f"no setting matches {options.settings}; there are: {', '.join(settings)}")
+    return options
+
+
+def run_all(
+    options: argparse.Namespace,
+    rows: Callable[[Study, Setting, argparse.Namespace], Iterator[dict[str, Any]]],
+) -> None:
+    """Run the chosen settings and put their rows into the file of results as they come."""
+    study = Study(options.out.resolve(), options.seeds)
+    began = time.monotonic()
+    for setting in options.chosen:
+        for row in rows(study, setting, options):
+            merge_rows(options.results, [row])
+            print(f"{time.monotonic() - began:6.0f} s  {row_text(row)}", flush=True)
 
 
 def options_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of a command line; sys.argv's where `words` is None."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("settings", nargs="+", help="task:observations:setting, or part of it")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser = study_parser(__doc__, list(METHODS), "study")
     parser.add_argument("--sweep", action="store_true", help="lambda, backup, balance, k, support")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--train", default="", help="further words for every `train`")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "study")
-    options = parser.parse_args(words)
-    options.chosen = chosen_settings(options.settings)
-    if not options.chosen:
-        parser.error(
-            f"no setting matches {options.settings}; there are: {', '.join(SETTING_NAMES)}"
-        )
-    return options
+    return parsed(parser, words, SETTING_NAMES, asked_for)
 
 
 def main() -> None:
     """Run the chosen settings and write docs/results.json."""
-    options = options_of()
-    study = Study(options.out.resolve(), options.seeds)
-    began = time.monotonic()
-    for setting in options.chosen:
-        for row in jobs(study, setting, options):
-            merge_rows(RESULTS, [row])
-            print(f"{time.monotonic() - began:6.0f} s  {row_text(row)}", flush=True)
+    run_all(options_of(), jobs)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -13,7 +12,7 @@ from qsft_robot.compare.recorded import Recorded
 from qsft_robot.compare.verdict import verdict
 from qsft_robot.files import atomic_file, contained, inside
 from qsft_robot.report.plots import Bar, success_bars
-from qsft_robot.report.report import page_head
+from qsft_robot.report.report import page_head, video_figure
 
 # Bytes of mp4 in one page: it has to open from a mail.
 VIDEO_BUDGET = 12_000_000
@@ -55,24 +54,13 @@ def _page(compared: Comparison, pairs: Sequence[tuple[Filmed, Filmed]]) -> Itera
         yield "<code>qsft-robot evaluate RUN --videos 50</code></p>"
     for pair in pairs:
         yield '<div class="grid videos">'
-        for mark, filmed in zip(("first", "second"), pair, strict=True):
-            yield _video(mark, *filmed)
+        for mark, (run, episode, file) in zip(("first", "second"), pair, strict=True):
+            caption = f"{mark}, seed {episode['seed']}: {_outcome(run, episode)}"
+            yield video_figure(file, episode, caption)
         yield "</div>"
     yield "<h2>Every episode that differs</h2>"
     yield from _table(compared, compared.differing())
     yield "</body>\n</html>\n"
-
-
-def _video(mark: str, run: Recorded, episode: dict[str, Any], path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    caption = f"{mark}, seed {episode['seed']}: {_outcome(run, episode)}"
-    instruction = str(episode.get("instruction") or "")
-    return (
-        '<figure><video controls autoplay muted loop playsinline preload="metadata" '
-        f'src="data:video/mp4;base64,{data}"></video><figcaption>'
-        + (f"“{escape(instruction)}”<br>" if instruction else "")
-        + f"{escape(caption)}</figcaption></figure>"
-    )
 
 
 def _outcome(run: Recorded, episode: dict[str, Any]) -> str:

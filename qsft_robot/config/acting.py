@@ -59,8 +59,8 @@ class ActingConfig:
         )
         require(
             self.candidates == 1 or self.draw == "sample",
-            "--acting.draw median gives one decision, and --acting.candidates draws several: leave "
-            "one of the two out.",
+            "--acting.draw median gives one decision, and --acting.candidates draws several: use "
+            "--acting.draw sample with them.",
         )
         require(self.k >= 0, "--acting.k must not be negative.")
         require(self.temperature >= 0, "--acting.temperature must not be negative.")

@@ -11,7 +11,7 @@ import numpy as np
 from qsft_robot.logs.checks import ANY_SCALE
 from qsft_robot.logs.reader import iter_episodes, read_masks
 from qsft_robot.policy.description import LoadedPolicy
-from qsft_robot.returns import ReturnRange
+from qsft_robot.returns import ReturnRange, discounted
 from qsft_robot.rollouts.value_ranking import trained_on, values_of
 from qsft_robot.types import Episode
 
@@ -101,12 +101,12 @@ def _labels(
     after = 0.0 if paid.terminated else float(value[end])
     ahead = np.minimum(steps, end - np.arange(end))
     arrived = np.arange(end) + ahead
-    # What remains at the end of the log stands at index `end`.
     next_value = np.append(value[:end], after)[arrived]
     power = discount ** ahead.astype(float)
-    remaining = _discounted(terms, discount)
+    # What remains at the end of the log is nothing, and stands at index `end`.
+    remaining = np.append(discounted(terms, discount), 0.0)
     reward_sum = remaining[:end] - power * remaining[arrived]
-    raw = _discounted(paid.rewards.astype(np.float64), discount)
+    raw = np.append(discounted(paid.rewards.astype(np.float64), discount), 0.0)
     found = {
         "advantage": reward_sum + power * next_value - value[:end],
         "returns": remaining[:end] + discount ** (end - np.arange(end)) * after,
@@ -119,11 +119,3 @@ def _labels(
     rest = len(value) - 1 - end
     padded = {key: np.append(x, np.zeros(rest, x.dtype)) for key, x in found.items()}
     return FrameLabels(name, value=value[:-1], held_out=held_out, **padded)
-
-
-def _discounted(rewards: np.ndarray, discount: float) -> np.ndarray:
-    """Discounted sums from each step to the end, [t + 1], the last one 0."""
-    sums = np.zeros(len(rewards) + 1)
-    for t in range(len(rewards) - 1, -1, -1):
-        sums[t] = rewards[t] + discount * sums[t + 1]
-    return sums

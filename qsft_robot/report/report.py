@@ -274,20 +274,25 @@ def _rollouts(run: Run) -> Iterator[str]:
         return
     yield '<div class="grid videos">'
     for evaluation, episode, path in chosen:
-        data = base64.b64encode(path.read_bytes()).decode()
         told = episode.get("success_any")
         outcome = _OUTCOMES[told] if isinstance(told, bool) else "not told"
         caption = f"{evaluation.name}, seed {episode.get('seed')}: {outcome}"
         if is_number(episode.get("value_at_start")):
             caption += f", V at the start {episode['value_at_start']:.2f}"
-        instruction = str(episode.get("instruction") or "")
-        yield (
-            '<figure><video controls autoplay muted loop playsinline preload="metadata" '
-            f'src="data:video/mp4;base64,{data}"></video><figcaption>'
-            + (f"“{escape(instruction)}”<br>" if instruction else "")
-            + f"{escape(caption)}</figcaption></figure>"
-        )
+        yield video_figure(path, episode, caption)
     yield "</div>"
+
+
+def video_figure(path: Path, episode: Mapping[str, Any], caption: str) -> str:
+    """An mp4 inside of the page, with the episode's instruction and a caption under it."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    instruction = str(episode.get("instruction") or "")
+    return (
+        '<figure><video controls autoplay muted loop playsinline preload="metadata" '
+        f'src="data:video/mp4;base64,{data}"></video><figcaption>'
+        + (f"“{escape(instruction)}”<br>" if instruction else "")
+        + f"{escape(caption)}</figcaption></figure>"
+    )
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

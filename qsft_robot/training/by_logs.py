@@ -7,9 +7,11 @@ from typing import Any
 
 import h5py
 
+from qsft_robot.config.tokenizer import TokenizerConfig
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.logs.checks import demo_group, open_demonstrations, select_demos
 from qsft_robot.logs.hdf5_members import member
+from qsft_robot.token_data.tokenizer_file import read_tokenizer
 
 # A preset of this name takes nothing from the logs: the settings that `train --help` lists.
 FIXED = "fixed"
@@ -55,6 +57,12 @@ def _length(demo: h5py.Group) -> int:
     return int(shape[0]) if shape else 0
 
 
+def _kind(tokenizer: TokenizerConfig) -> str:
+    if tokenizer.from_file is None:
+        return tokenizer.kind
+    return read_tokenizer(tokenizer.from_file)[0].to_json()["kind"]
+
+
 def settings_by_logs(
     config: TrainConfig, sizes: LogSizes, model_named: bool = False
 ) -> dict[str, Any]:
@@ -71,6 +79,8 @@ def settings_by_logs(
     texts = data.text_keys or config.tokenizer.kind == "commands"
     if data.cameras or texts or model.pretrained is not None or model_named:
         return found
+    # A critic chooses among decisions that are drawn.
+    median = config.acting.candidates == 1 and _kind(config.tokenizer) in _ORDERED
     updates = round(_PASSES * sizes.steps / config.optim.batch_size)
     updates = min(max(updates, _FEWEST_UPDATES), _MOST_UPDATES)
     return found | {
@@ -82,5 +92,5 @@ def settings_by_logs(
         "optim.value_steps": updates - round(_BEHAVIOR * updates),
         "optim.learning_rate": 2e-3,
         "optim.value_learning_rate": 2e-3,
-        **(_MEDIAN if config.tokenizer.kind in _ORDERED else {}),
+        **(_MEDIAN if median else {}),
     }

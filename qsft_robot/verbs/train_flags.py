@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,10 +37,12 @@ def train_config(arguments: Sequence[str]) -> TrainConfig:
     found = settings_by_logs(config, sizes, model_named)
     config = _parsed(arguments, with_settings(start, found))
     told = ", ".join(f"{name} {value}" for name, value in found.items())
-    say(
-        f"by the logs ({sizes}): {told}. A flag changes one of these; --preset {FIXED} takes none.",
-        sys.stderr,
-    )
+    if os.environ.get("RANK", "0") == "0":  # of several processes one says it
+        say(
+            f"by the logs ({sizes}): {told}. A flag changes one of these; --preset {FIXED} takes "
+            "none.",
+            sys.stderr,
+        )
     return config
 
 

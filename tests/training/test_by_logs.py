@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from qsft_robot.cli import main
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.presets.look_up import with_settings
 from qsft_robot.training.by_logs import LogSizes, settings_by_logs, sizes_of
@@ -62,6 +63,20 @@ def test_flags_come_before_the_logs_and_a_preset_takes_their_place(logs, capsys)
     assert (fixed.model, fixed.optim) == (TrainConfig().model, TrainConfig().optim)
     named = train_config((*words, "--model.name", "rt_tiny"))
     assert (named.optim, named.discount) == (TrainConfig().optim, config.discount)
+
+
+def test_the_median_is_taken_only_of_ordered_tokens_of_which_one_is_drawn(logs, tmp_path):
+    words = ("--data.path", str(logs))
+    assert train_config(words).acting.draw == "median"
+    several = ("--critic.updates", "5", "--acting.candidates", "4")
+    assert train_config((*words, *several)).acting.draw == "sample"
+    assert train_config((*words, "--tokenizer.kind", "fast")).acting.draw == "sample"
+    # The file's kind counts, not that of the flag that it stands in for.
+    for kind, draw in (("fast", "sample"), ("spline", "median")):
+        code = tmp_path / f"{kind}.json"
+        fit = [str(logs), "--kind", kind, "--horizon", "6", "--short-logs", "drop"]
+        assert main(["fit-tokenizer", *fit, "--out", str(code)]) == 0
+        assert train_config((*words, "--tokenizer.from", str(code))).acting.draw == draw
 
 
 def test_logs_that_are_held_out_or_not_picked_do_not_count(logs):

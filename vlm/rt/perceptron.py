@@ -59,7 +59,8 @@ class PerceptronModel(ContextReader):
         `action_ids[:, n - 1]` is never an input. The newest frame is the last; frames whose
         `frame_mask` is False have no effect.
         """
-        context = self._joined(features, state, frame_mask, text_ids, returns, words)
+        tokens, _ = self._context(features, state, frame_mask, text_ids, returns, words)
+        context = self._joined(tokens)
         before = self.forgotten(self.action_embedding(action_ids[:, :-1]) * self.gains[:-1])
         prefixes = F.pad(before.cumsum(1), (0, 0, 1, 0))
         return self.output(context[:, None] + prefixes + self.positions)
@@ -75,8 +76,8 @@ class PerceptronModel(ContextReader):
         words: Int64[Tensor, "b j w"] | None = None,
     ) -> tuple[ModelOutput, PrefixSum]:
         """Read the context: the output for action token 0 (n = 1), and what `decode` extends."""
-        context = self._joined(features, state, frame_mask, text_ids, returns, words)
-        cache = PrefixSum(self, context, 0)
+        tokens, _ = self._context(features, state, frame_mask, text_ids, returns, words)
+        cache = PrefixSum(self, self._joined(tokens), 0)
         return cache.output(), cache
 
     def output(self, x: Float[Tensor, "b n c"]) -> ModelOutput:
@@ -84,17 +85,8 @@ class PerceptronModel(ContextReader):
         hidden = self.norm(self.token_block(x))
         return ModelOutput(hidden, self.head(hidden))
 
-    def _joined(
-        self,
-        features: Tensor | None,
-        state: Tensor | None,
-        frame_mask: Tensor,
-        text_ids: Tensor,
-        returns: Tensor | None,
-        words: Tensor | None,
-    ) -> Tensor:
-        """The context as one vector [b, c]."""
-        tokens, _ = self._context(features, state, frame_mask, text_ids, returns, words)
+    def _joined(self, tokens: Float[Tensor, "b t c"]) -> Float[Tensor, "b c"]:
+        """Context tokens as one vector."""
         return self.context_blocks(self.joined(tokens.flatten(1)))
 
 
