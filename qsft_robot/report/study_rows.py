@@ -55,14 +55,14 @@ def result_row(
     successes = sum(round(s["success_rate"] * s["n"]) for s in summaries)
     rate = wilson(successes, n)
     by_seed = [round(s["success_rate"] * s["n"]) for s in summaries]
-    seed_interval_ = seed_interval(by_seed, [s["n"] for s in summaries])
+    seed_low, seed_high = seed_interval(by_seed, [s["n"] for s in summaries])
     told = {
         "metric": SUCCESS_RATE,
         "value": round(rate.rate, 4),
         "low": round(rate.low, 4),
         "high": round(rate.high, 4),
-        "seed_low": round(seed_interval_[0], 4),
-        "seed_high": round(seed_interval_[1], 4),
+        "seed_low": round(seed_low, 4),
+        "seed_high": round(seed_high, 4),
         "by_seed": [round(s["success_rate"], 4) for s in summaries],
     }
     if metric == MEAN_RETURN:
