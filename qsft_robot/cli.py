@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from difflib import get_close_matches
 from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any, Literal
 
 import tyro
@@ -115,7 +117,7 @@ def evaluate(
         env_success_key: What tells success beside success and is_success: a key of the steps' info
             (dots lead into it), an attribute or a method of the environment.
         env_keys: Policy's observation keys by the environment's, e.g. state=agent.qpos.
-        acting: Changes of the acting rule, e.g. k=4 min_p=0.1.
+        acting: Changes of train's --acting settings, e.g. k=4 min_p=0.1.
         workers: Simulator processes.
         envs_per_worker: Episodes that one process runs side by side.
         videos: Number of episodes to film.
@@ -129,7 +131,7 @@ def evaluate(
         threads: Threads of the policy's arithmetic.
         strict_versions: Refuse a simulator of other versions than the logs' instead of a note.
         trust_remote_code: Run code that a pretrained model in the folder brings along. Only for
-            makers that you trust.
+            publishers that you trust.
         allow_downloads: Fetch a model that the folder names from the hub, where it is not here yet.
         import_env: Modules that the simulator's name in the logs may have imported, which runs
             their code.
@@ -241,19 +243,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     # As qsft_robot.policy.onnx_session does, for other libraries that import onnxruntime first.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    if not words or words[0] in ("-h", "--help"):
-        print(_usage())
-        return 0
-    if words[0] in ("-V", "--version"):
-        print(f"qsft-robot {version('qsft-robot')}")
-        return 0
-    verb, rest = words[0], words[1:]
-    if verb not in VERBS:
-        near = get_close_matches(verb, VERBS, n=1)
-        guess = f" Did you mean {near[0]!r}?" if near else ""
-        say(f"error: no verb {verb!r}.{guess}\n\n{_usage()}", sys.stderr)
-        return 2
+    verb, *rest = words or ["--help"]
     try:
+        if verb in ("-h", "--help"):
+            print(_usage(), flush=True)
+            return 0
+        if verb in ("-V", "--version"):
+            print(f"qsft-robot {version('qsft-robot')}", flush=True)
+            return 0
+        if verb not in VERBS:
+            near = get_close_matches(verb, VERBS, n=1)
+            guess = f" Did you mean {near[0]!r}?" if near else ""
+            say(f"error: no verb {verb!r}.{guess}\n\n{_usage()}", sys.stderr)
+            return 2
         with _warnings_as_notes():
             if verb == "train":
                 result = None
@@ -315,7 +317,15 @@ def _warnings_as_notes() -> Iterator[None]:
 
 
 def _usage() -> str:
-    lines = [f"  {verb:<10} {(f.__doc__ or '').splitlines()[0]}" for verb, f in VERBS.items()]
+    wide, room = max(map(len, VERBS)), max(60, get_terminal_size().columns)
+    lines = [
+        textwrap.fill(
+            f"  {verb:<{wide}}  {(f.__doc__ or '').splitlines()[0]}",
+            room,
+            subsequent_indent=" " * (wide + 4),
+        )
+        for verb, f in VERBS.items()
+    ]
     return "\n".join(
         [
             "usage: qsft-robot <verb> [flags]",

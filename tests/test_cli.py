@@ -291,10 +291,11 @@ def test_the_run_keeps_its_settings_as_json(ran):
     assert cli.EVALUATION_SEED == 100_000
 
 
-def test_output_that_nobody_reads_any_more_is_no_error():
+@pytest.mark.parametrize("given", [[], ["--version"], ["inspect", "--help"]])
+def test_output_that_nobody_reads_any_more_is_no_error(given):
     read, write = os.pipe()
     os.close(read)
-    words = [sys.executable, "-m", "qsft_robot.cli", "inspect", "--help"]
+    words = [sys.executable, "-m", "qsft_robot.cli", *given]
     try:
         done = subprocess.run(words, stdout=write, stderr=subprocess.PIPE, check=False)
     finally:

@@ -16,9 +16,9 @@ class CriticConfig:
     updates: int = 0
     # Perceptrons for Q and V, each with a trunk of its own.
     members: int = 2
-    # Their inner width.
+    # Inner width of these perceptrons.
     width: int = 256
-    # Their dropout.
+    # Dropout of these perceptrons.
     dropout: float = 0.1
     # How the members' Q become one number: the smallest, or the mean.
     combine: Literal["min", "mean"] = "min"
@@ -29,7 +29,7 @@ class CriticConfig:
     expectile: float = 0.7
     # Step of the slow copy of Q, which targets and V are read from, at each update.
     ema_rate: float = 0.005
-    # Peak learning rate.
+    # Peak learning rate of the critic's stage.
     learning_rate: float = 5e-4
 
     def __post_init__(self) -> None:

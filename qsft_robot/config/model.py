@@ -61,7 +61,7 @@ class ModelConfig:
     # Our image encoder reads images so many times smaller than they are (means over squares): 2 is
     # four times as fast.
     image_shrink: int = 1
-    # Train pretrained towers too. False leaves them as they are, and computes their image features
+    # Train pretrained towers too. Off: they stay as they are, and their image features are computed
     # once per frame.
     fine_tune_towers: bool = False
     # Shift training images by up to so many pixels (replicated edges). 0: off.
@@ -71,9 +71,9 @@ class ModelConfig:
     auxiliary_weight: float = 3.0
     # Dropout in the decoder while training.
     dropout: float = 0.1
-    # Run the value stage on the behavior's image features, computed once per frame. False trains
-    # the image encoder in the value stage too. A pretrained image encoder is left as it is in both
-    # stages, and its features are computed once; False trains it in both.
+    # Run the value stage on the behavior's image features, computed once per frame; switched off,
+    # that stage trains the image encoder too. A pretrained image encoder is left as it is in both
+    # stages, and its features are computed once; switched off, both train it.
     frozen_features: bool = True
 
     def __post_init__(self) -> None:

@@ -54,7 +54,7 @@ def relabel(
     failure: tuple[str, ...] = (),
     failure_end: Literal["terminal", "truncated"] = "terminal",
 ) -> None:
-    """Say anew which logs succeeded: success, rewards and ends of named logs.
+    """Change which logs count as successes: rewrites their success, rewards and ends.
 
     Args:
         file: HDF5 file in robomimic's schema.

@@ -75,14 +75,14 @@ def collect(
         workers: Processes.
         policy: Run folder or exported policy that acts instead of the expert: its own episodes, to
             train on with the earlier logs (`qsft-robot merge`).
-        acting: Changes of the policy's acting rule, e.g. min_p=0.1 to explore more.
+        acting: Changes of train's --acting settings, e.g. min_p=0.1 to explore more.
         compress_images: Without loss (gzip); every reader of HDF5 reads them as before, single rows
             more slowly.
         device: Where the policy runs: auto (cuda, mps or cpu, the first that is here), cuda:1, ...
         strict_versions: Refuse a simulator of other versions than that of the --policy's logs
             instead of a note.
         trust_remote_code: Run code that a pretrained model of the policy brings along. Only for
-            makers that you trust.
+            publishers that you trust.
         allow_downloads: Fetch a model that the folder names from the hub, where it is not here yet.
     """
     from qsft_robot.parts.simulators import has_cameras
@@ -226,7 +226,7 @@ def generate(
     take about 20 minutes on two cores.
 
     Args:
-        world: alfworld.
+        world: alfworld, the one text world whose games can be generated.
         out: Folder of the split folders; $ALFWORLD_DATA/generated when not given (without that
             variable ~/.cache/alfworld/generated).
         train: Games of split train, of all six task types evenly (rounded up to a multiple of 6).

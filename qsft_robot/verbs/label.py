@@ -36,7 +36,7 @@ def label(
         lerobot: LeRobot data set that was made of these logs (or that they were made of), which
             gets sarm_progress.parquet for --sample_weighting.type=rabc, or a .parquet file.
         rlinf: LeRobot data set that gets meta/advantages_<tag>.parquet, as RLinf's RECAP reads it.
-        tag: Name in that file's name.
+        tag: The <tag> in the name of that file.
         positive: Share of frames whose advantage is true there.
         also: More policies: logs are judged by those that were trained on another mask.
         steps: Frames that an advantage looks ahead.

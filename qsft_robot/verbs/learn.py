@@ -30,14 +30,14 @@ def export(
     Args:
         run: Run folder (or its checkpoint folder).
         out: Folder to write; <run>/policy when not given.
-        acting: Changes of the acting rule, e.g. k=4 min_p=0.1; k=1 exports one network.
+        acting: Changes of train's --acting settings, e.g. k=4 min_p=0.1; k=1 exports one network.
         onnx: Add graphs that run without torch, checked against the policy on recorded
             observations; where they can't be made, the reason is printed.
         lerobot: Add the files by which LeRobot finds the folder (--policy.path, with the plugin
             lerobot_policy_qsft).
         data: Data file for that check; the one that the run was trained on when not given.
         trust_remote_code: Run code that a pretrained model in the folder brings along. Only for
-            makers that you trust.
+            publishers that you trust.
         allow_downloads: Fetch a model that the folder names from the hub, where it is not here yet.
     """
     from qsft_robot.export.export import export_policy

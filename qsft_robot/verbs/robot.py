@@ -50,7 +50,7 @@ class RunOptions:
     robot_from: str | None = None
     # Its arguments, e.g. port=/dev/ttyACM0; for lerobot also type=so101_follower.
     robot_settings: tuple[str, ...] = ()
-    # Changes of the acting rule, e.g. k=4 min_p=0.1.
+    # Changes of train's --acting settings, e.g. k=4 min_p=0.1.
     acting: tuple[str, ...] = ()
     # Differences that the start-up check may pass: rate, range, units, state; frozen: a sensor that
     # never changes.
@@ -94,7 +94,8 @@ class RunOptions:
     device: str = "auto"
     # Refuse a simulator of other versions than that of the policy's logs instead of a note.
     strict_versions: bool = False
-    # Run code that a pretrained model in the folder brings along. Only for makers that you trust.
+    # Run code that a pretrained model in the folder brings along. Only for publishers that you
+    # trust.
     trust_remote_code: bool = False
     # Fetch a model that the folder names from the hub, where it is not here yet.
     allow_downloads: bool = False

@@ -52,7 +52,7 @@ def serve(
         token_in_clear: Listen off loopback without TLS, where clients send the token in clear text.
         certificate: PEM certificate chain; with --key the server speaks TLS (wss://).
         key: PEM key of the certificate, unencrypted.
-        acting: Changes of the acting rule, e.g. k=4 min_p=0.1.
+        acting: Changes of train's --acting settings, e.g. k=4 min_p=0.1.
         refuse_far: Refuse readings far from the logs' range, instead of counting and saying them.
         max_batch: Requests that are decided together, at most.
         window_ms: How long the first request of a batch waits for others.
@@ -62,7 +62,7 @@ def serve(
         device: Where the policy runs: auto (cuda, mps or cpu, the first that is here), cuda:1, ...
         threads: Threads of the policy's arithmetic.
         trust_remote_code: Run code that a pretrained model in the folder brings along. Only for
-            makers that you trust.
+            publishers that you trust.
         allow_downloads: Fetch a model that the folder names from the hub, where it is not here yet.
     """
     from qsft_robot.server.config import ServerConfig, bind

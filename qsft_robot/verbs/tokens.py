@@ -49,7 +49,7 @@ def fit_tokenizer(
         action_high: See --action-low.
         short_logs: Logs that are shorter than a chunk: refuse, keep (they repeat their last
             action), or drop them.
-        plot: Draw a chunk and what comes back.
+        plot: Draw a chunk and what its tokens decode to, beside --out (.png).
     """
     import numpy as np
     from rich.console import Console
