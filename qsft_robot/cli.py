@@ -35,6 +35,7 @@ from qsft_robot.verbs.flag_words import (
     imports_of,
     read_as,
     say_device,
+    say_upside_down,
     use_threads,
 )
 from qsft_robot.verbs.flat import import_npz
@@ -136,7 +137,6 @@ def evaluate(
         import_env: Modules that the simulator's name in the logs may have imported, which runs
             their code.
     """
-    from qsft_robot.logs.image_convention import ENTRY, upside_down_note
     from qsft_robot.parts.simulators import showing
     from qsft_robot.policy.open import open_policy
     from qsft_robot.rollouts.evaluate import evaluate as measure
@@ -153,7 +153,7 @@ def evaluate(
     env_args = dict(policy.description.env_args)
     if env is not None:
         env_args = env_of_recipe(env, policy.description)
-    if not env_args:
+    if "env_name" not in env_args:
         raise ValueError(
             f"{run}: the policy's logs name no simulator (no env_args in "
             f"{policy.description.data.file}); name one with --env, or drive a robot with "
@@ -161,9 +161,7 @@ def evaluate(
         )
     if env is None:
         compare_with_installed(recorded_versions(env_args), f"the logs of {run}", strict_versions)
-    told = policy.description.env_args
-    if policy.description.cameras and (note := upside_down_note(told.get(ENTRY))):
-        say(f"note: in the logs of {printable(run)} {note}", sys.stderr)
+    say_upside_down(str(run), policy.description)
     use_threads(threads)
     say_device(device, policy)
     executed = execute_steps or policy.description.acting.execute

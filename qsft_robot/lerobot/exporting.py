@@ -40,11 +40,15 @@ from qsft_robot.lerobot.stats import JoinedStatistics, image_statistics, row_sta
 from qsft_robot.lerobot.video import CameraVideos, encode_png
 from qsft_robot.logs.checks import (
     ANY_SCALE,
+    demo_group,
     env_args_of,
     open_demonstrations,
     select_demos,
 )
 from qsft_robot.logs.ends import OUTCOME, UNTOLD, untold_note
+from qsft_robot.logs.hdf5_members import arrays
+from qsft_robot.logs.image_convention import ENTRY, image_convention, upside_down_note
+from qsft_robot.logs.images import is_camera
 from qsft_robot.logs.reader import iter_episodes, read_masks
 from qsft_robot.names import no_such
 from qsft_robot.types import Episode, is_image
@@ -113,7 +117,14 @@ def export_lerobot(
 
 def _look_at(path: Path, filter_key: str | None) -> tuple[dict[str, Any], list[str]]:
     with open_demonstrations(path) as file:
-        return env_args_of(file), select_demos(file, filter_key)
+        env_args, names = env_args_of(file), select_demos(file, filter_key)
+        convention = image_convention(file, env_args)
+        with_images = any(map(is_camera, arrays(demo_group(file, names[0]), "obs").values()))
+    if convention is None or not with_images:
+        return env_args, names
+    if note := upside_down_note(convention):
+        warnings.warn(f"{path}: {note}", stacklevel=3)
+    return {**env_args, ENTRY: convention}, names
 
 
 def _rate(path: Path, env_args: Mapping[str, Any]) -> float:

@@ -15,7 +15,8 @@ import h5py
 from qsft_robot.logs.hdf5_members import attribute, member
 
 ATTRIBUTE, ENTRY = "macros_image_convention", "image_convention"
-_BOTTOM_FIRST = "opengl"
+# Bottom row first.
+OPENGL = "opengl"
 
 
 def image_convention(file: h5py.File, env_args: Mapping[str, Any]) -> str | None:
@@ -27,7 +28,7 @@ def image_convention(file: h5py.File, env_args: Mapping[str, Any]) -> str | None
 
 def upside_down_note(convention: str | None) -> str | None:
     """The note on images whose first row is the bottom; None where nothing tells that."""
-    if convention != _BOTTOM_FIRST:
+    if convention != OPENGL:
         return None
     return (
         "the images are upside down (image convention opengl: the first row is the bottom), where "

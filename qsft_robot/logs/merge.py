@@ -27,6 +27,7 @@ from qsft_robot.logs.checks import (
 from qsft_robot.logs.copying import copy_log
 from qsft_robot.logs.ends import is_untold, marks_of, untold_note
 from qsft_robot.logs.hdf5_members import arrays, attribute, kind_of
+from qsft_robot.logs.image_convention import OPENGL, image_convention, upside_down_note
 from qsft_robot.logs.images import images_in
 from qsft_robot.logs.writer import write_error
 from qsft_robot.printed_text import printable
@@ -57,6 +58,8 @@ class _Source:
     action_dim: int
     # Logs of which nobody told whether they succeeded.
     untold: int
+    # Whether the file says that its images stand on their heads.
+    upside_down: bool
 
 
 def merge_files(
@@ -97,6 +100,8 @@ def merge_files(
     if untold := sum(source.untold for source in sources):
         of = sum(len(source.names) for source in sources)
         warnings.warn(f"{out}: {untold_note(untold, of)}", stacklevel=2)
+    if note := _image_note(sources, out, keys):
+        warnings.warn(note, stacklevel=2)
     try:
         with atomic_file(out) as temporary, h5py.File(temporary, "w") as merged:
             _copy_all(sources, merged, keys, env_args, source_masks, tell)
@@ -138,7 +143,8 @@ def _look_through(path: Path, common_keys: bool) -> _Source:
                 )
         told = {n: attribute(file["data"], n) for n in file["data"].attrs if n not in _OWN}
         masks, env_args = masks_of(file), env_args_of(file)
-        return _Source(path, names, masks, env_args, keys or {}, told, action_dim, untold)
+        turned = upside_down_note(image_convention(file, env_args)) is not None
+        return _Source(path, names, masks, env_args, keys or {}, told, action_dim, untold, turned)
 
 
 def _action_dim(demo: h5py.Group) -> int:
@@ -245,6 +251,29 @@ def _agreed_keys(sources: Sequence[_Source], common: bool) -> list[str] | None:
                 "files share with --common-keys, or convert a file."
             )
     return None
+
+
+def _image_note(sources: Sequence[_Source], out: Path, keys: list[str] | None) -> str | None:
+    """The note on images that stand on their heads, in all of the files or in some."""
+    with_images = [
+        source
+        for source in sources
+        if any(
+            kind == "images" and (keys is None or key in keys)
+            for key, (kind, _) in source.keys.items()
+        )
+    ]
+    turned = [source for source in with_images if source.upside_down]
+    upright = next((source for source in with_images if not source.upside_down), None)
+    if not turned:
+        return None
+    if upright is None:
+        return f"{out}: {upside_down_note(OPENGL)}"
+    return (
+        f"{turned[0].path} says that its images are upside down (image convention {OPENGL}), "
+        f"{upright.path} does not: in {out} some logs would stand on their heads. Turn the rows of "
+        "one file's images before merging."
+    )
 
 
 def _said(kind: tuple[str, tuple[int, ...]] | None) -> str:

@@ -1,9 +1,11 @@
-"""The bytes of an ONNX graph that carries all of its weights, checked without the package onnx."""
+"""The bytes of an ONNX graph with all of its weights, finite, checked without the package onnx."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from qsft_robot.files import regular_file
 
@@ -22,6 +24,11 @@ _HOLD: dict[str, dict[int, str]] = {
 }  # fmt: skip
 # Of a tensor: names of the file that holds its numbers, and whether they lie there.
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+# Its kind of numbers, its name, and where the numbers stand: packed by kind, or as raw bytes.
+_DATA_TYPE, _NAME, _FLOATS, _DOUBLES, _RAW = 2, 8, 4, 10, 9
+# Kinds of floating point numbers; bfloat16 is the upper half of a float32.
+_FLOAT_TYPES = {1: "<f4", 10: "<f2", 11: "<f8", 16: "<u2"}
+_BFLOAT16 = 16
 # A graph in a node in a graph ...: deeper is made to exhaust the stack.
 _DEEPEST = 64
 
@@ -29,13 +36,14 @@ _DEEPEST = 64
 def read_graph(path: Path) -> bytes:
     """The bytes of an ONNX file.
 
-    ValueError when it is none, or when one of its tensors lies in another file: onnxruntime would
-    read that from the current directory, or from wherever the name leads.
+    ValueError when it is none, when one of its tensors lies in another file (onnxruntime would
+    read that from the current directory, or from wherever the name leads), or holds NaN or Inf.
     """
     data = regular_file(path).read_bytes()
     try:
         kinds = [field for field, _ in _fields(memoryview(data))]
-        external = 7 not in kinds or _names_a_file(memoryview(data), "model", 0)
+        tensors = list(_tensors(memoryview(data), "model", 0)) if 7 in kinds else []
+        external, broken = any(map(_names_a_file, tensors)), non_finite(tensors)
     except (IndexError, ValueError) as error:
         raise ValueError(f"{path}: not an ONNX graph, or cut ({error}).") from error
     if 7 not in kinds:
@@ -45,7 +53,38 @@ def read_graph(path: Path) -> bytes:
             f"{path}: some of its weights lie in another file (external data), which is not read: "
             "a policy's graph carries its own. Export the policy again (qsft-robot export RUN)."
         )
+    if broken is not None:
+        raise ValueError(
+            f"{path}: {broken} holds NaN or Inf, so the training broke down or the file was "
+            "changed; export an earlier checkpoint, or train again."
+        )
     return data
+
+
+def non_finite(tensors: Iterable[memoryview]) -> str | None:
+    """The name of the first tensor with NaN or Inf; None where there is none.
+
+    A constant of one number, or one of zeros and -Inf alone, is a mask's: a graph that is sound has
+    such, and the finite numbers of a decision are looked at all the same.
+    """
+    for tensor in tensors:
+        fields = list(_fields(tensor))
+        kind = next((value for field, value in fields if field == _DATA_TYPE), 0)
+        if kind not in _FLOAT_TYPES:
+            continue
+        there = (_RAW, _FLOATS, _DOUBLES)
+        data = b"".join(bytes(x) for f, x in fields if f in there and isinstance(x, memoryview))
+        if len(data) % np.dtype(_FLOAT_TYPES[kind]).itemsize:
+            raise ValueError("a tensor with a part of a number")
+        numbers = np.frombuffer(data, _FLOAT_TYPES[kind])
+        if kind == _BFLOAT16:
+            numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
+        if numbers.size < 2 or np.isfinite(numbers).all():
+            continue
+        if not np.isin(numbers, [0, -np.inf]).all():
+            name = next((x for f, x in fields if f == _NAME and isinstance(x, memoryview)), b"")
+            return bytes(name).decode(errors="backslashreplace") or "a constant"
+    return None
 
 
 def with_scores(data: bytes) -> tuple[bytes, list[str]]:
@@ -81,17 +120,21 @@ def _field(number: int, value: bytes) -> bytes:
     return bytes([*said, size]) + value
 
 
-def _names_a_file(message: memoryview, kind: str, depth: int) -> bool:
+def _tensors(message: memoryview, kind: str, depth: int) -> Iterator[memoryview]:
+    """Every tensor in a message, wherever it stands."""
     if depth > _DEEPEST:
         raise ValueError("graphs nested too deep")
+    if kind == "tensor":
+        yield message
     holds = _HOLD[kind]
     for field, value in _fields(message):
-        if kind == "tensor" and field in (_EXTERNAL_DATA, _DATA_LOCATION) and value != 0:
-            return True
         inner = holds.get(field)
-        if inner and isinstance(value, memoryview) and _names_a_file(value, inner, depth + 1):
-            return True
-    return False
+        if inner and isinstance(value, memoryview):
+            yield from _tensors(value, inner, depth + 1)
+
+
+def _names_a_file(tensor: memoryview) -> bool:
+    return any(f in (_EXTERNAL_DATA, _DATA_LOCATION) and x != 0 for f, x in _fields(tensor))
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,18 @@ class ReplayRobot:
 
     def connect(self) -> None:
         """Open the file and read its first log."""
-        from qsft_robot.logs.checks import open_demonstrations, select_demos
+        from qsft_robot.logs.checks import env_args_of, open_demonstrations, select_demos
+        from qsft_robot.logs.image_convention import image_convention, upside_down_note
 
         with open_demonstrations(self.path) as file:
             self.demos = list(select_demos(file, self._filter_key))
+            note = upside_down_note(image_convention(file, env_args_of(file)))
         env_args = read_env_args(self.path)
         hz = env_args.get("env_kwargs", {}).get("control_freq", env_args.get("control_hz"))
         self._load(self.demos[0])
         first, d = self._row(0), self._episode.actions.shape[1]
+        if note and first.images:
+            warnings.warn(f"{self.path}: {note}", stacklevel=2)
         self._spec = RobotSpec(
             name=f"recording {self.path.name}",
             cameras=image_sizes(first),

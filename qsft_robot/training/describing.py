@@ -20,7 +20,7 @@ def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> Polic
     with open_demonstrations(config.data.path) as file:
         env_args = env_args_of(file)  # logs of a robot of one's own may have none
         convention = image_convention(file, env_args) if config.data.cameras else None
-    if env_args and convention is not None:
+    if convention is not None:
         env_args = {**env_args, IMAGE_CONVENTION: convention}
     low, high, ranges = data.norm_stats.action_low, data.norm_stats.action_high, data.ranges
     kwargs = env_args.get("env_kwargs") or {}

@@ -20,6 +20,7 @@ from qsft_robot.verbs.flag_words import (
     named_env,
     read_as,
     say_device,
+    say_upside_down,
     shares,
     use_threads,
 )
@@ -176,6 +177,7 @@ def _open_policy(
     if trained_in.get("env_name") == chosen.env_name:
         what = f"the logs that {folder} learned from"
         compare_with_installed(recorded_versions(trained_in), what, strict_versions)
+    say_upside_down(str(folder), policy.description)
     use_threads(1)  # beside the simulators
     say_device(device, policy)
     return policy

@@ -10,6 +10,7 @@ from typing import Any
 
 from qsft_robot.config.acting import ActingConfig
 from qsft_robot.hardware import choose_device
+from qsft_robot.logs.image_convention import ENTRY, upside_down_note
 from qsft_robot.names import unknown
 from qsft_robot.parts.simulators import (
     GYMNASIUM_PREFIX,
@@ -19,7 +20,7 @@ from qsft_robot.parts.simulators import (
 )
 from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.presets.look_up import RECIPES, find_recipe
-from qsft_robot.printed_text import say
+from qsft_robot.printed_text import printable, say
 
 
 def _number(word: str, flag: str) -> float:
@@ -128,6 +129,13 @@ def say_device(asked: str, policy: Any) -> None:
         say("device: cpu (its ONNX graphs)", sys.stderr)
     else:
         say(f"device: {policy.device} ({choose_device(asked)[1]})", sys.stderr)
+
+
+def say_upside_down(name: str, description: PolicyDescription) -> None:
+    """Say that a policy learned from images that stand on their heads, where its logs tell that."""
+    told = upside_down_note(description.env_args.get(ENTRY))
+    if description.cameras and told:
+        say(f"note: in the logs of {printable(name)} {told}", sys.stderr)
 
 
 def use_threads(count: int) -> None:

@@ -40,8 +40,14 @@ class RunOptions:
     control_hz: float | None = None
     # Task in words, where the robot does not name one.
     instruction: str | None = None
-    # Recipe that names another environment than the policy's logs.
+    # Another environment than the one the logs came from: a recipe, a simulator's name, or
+    # gymnasium:<module>:<id>, whose module is imported, which runs its code.
     env: str | None = None
+    # What tells success there, beside success and is_success: a key of the steps' info (dots lead
+    # into it), an attribute or a method of the environment.
+    env_success_key: str | None = None
+    # Policy's observation keys by the environment's, e.g. state=agent.qpos.
+    env_keys: tuple[str, ...] = ()
     # Recording for --robot replay.
     log: Path | None = None
     # Only the logs of this mask of the recording.
@@ -150,7 +156,7 @@ def _policy(options: RunOptions) -> tuple[Policy, PolicyDescription]:
     """The policy that is named, its description, and a line on where it runs."""
     from qsft_robot.policy.folder import PolicySpec
     from qsft_robot.robots.choose import open_local_or_remote
-    from qsft_robot.verbs.flag_words import acting_changes, say_device
+    from qsft_robot.verbs.flag_words import acting_changes, say_device, say_upside_down
     from qsft_robot.versions import compare_with_installed, recorded_versions
 
     token, served = None, options.policy.startswith(SERVED)
@@ -170,6 +176,7 @@ def _policy(options: RunOptions) -> tuple[Policy, PolicyDescription]:
     )
     if not served:
         say_device(options.device, loaded)
+    say_upside_down(options.policy, description)
     PolicySpec.of(description)  # ValueError for one that acts by text
     if options.robot in ("mujoco", "robosuite", "env") and options.env is None:
         recorded = recorded_versions(description.env_args)
@@ -222,14 +229,20 @@ def _settings(options: RunOptions, description: PolicyDescription) -> RunSetting
 
 def _robot(options: RunOptions, description: PolicyDescription, control_hz: float) -> Robot:
     from qsft_robot.robots.choose import open_robot
-    from qsft_robot.verbs.flag_words import env_of_recipe, imports_of
+    from qsft_robot.verbs.flag_words import env_of_recipe, imports_of, read_as
 
-    env = options.env
+    env, told = options.env, (options.env_success_key, options.env_keys)
+    if any(told) and options.robot not in ("robosuite", "env"):
+        raise ValueError(
+            f"--env-success-key and --env-keys are for --robot env and robosuite; --robot "
+            f"{options.robot} is no environment."
+        )
+    env_args = description.env_args if env is None else env_of_recipe(env, description)
     return open_robot(
         options.robot,
         description,
         control_hz,
-        env=None if env is None else env_of_recipe(env, description),
+        env=read_as(env_args, *told),
         log=options.log,
         filter_key=options.filter_key,
         source=options.robot_from,

@@ -129,6 +129,21 @@ def test_a_policy_collects_there_and_the_logs_say_how_they_were_read(run, tmp_pa
     assert main(replay) == 0
 
 
+def test_the_control_loop_drives_it_by_the_same_words(run, tmp_path, capsys):
+    words = ["run", str(run / "policy"), "--env", NESTED, *KEYS, "--device", "cpu"]
+    words += ["--control-hz", "20", "--seconds", "2", "--out", str(tmp_path / "robot")]
+    words += ["--limits-off", "change"]  # in each of the logs the first number stays as it is
+    told = ["--env-success-key", "arrived"]
+    assert main([*words, "--robot", "env", *told]) == 0
+    (log,) = iter_episodes(tmp_path / "robot" / "logs.hdf5")
+    assert log.success
+    assert set(log.observations) == {"position", "clock.0"}
+    assert read_env_args(tmp_path / "robot" / "logs.hdf5")["success_key"] == "arrived"
+    capsys.readouterr()
+    assert main([*words, "--robot", "mujoco"]) == 2
+    assert "--env-keys are for --robot env and robosuite" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
