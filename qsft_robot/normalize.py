@@ -95,7 +95,7 @@ class NormStats:
     def describe(self) -> list[str]:
         """Warnings about these statistics, one sentence an entry."""
         return [
-            f"{key}: dimension{'s' * (len(d) > 1)} {', '.join(map(str, d))} of "
+            f"{key}: dimension{'s' * (len(d) > 1)} {_some(d)} of "
             f"{len(self.mean[key])} constant in the data, normalized to 0"
             for key, d in self.constant_dimensions.items()
         ]
@@ -174,3 +174,9 @@ class NormStats:
                 f"{len(self.action_low)} dimensions."
             )
         return np.asarray(actions, np.float32)
+
+
+def _some(dimensions: tuple[int, ...], most: int = 12) -> str:
+    """Numbers in words, the first of many (a one-hot board has hundreds)."""
+    listed = ", ".join(map(str, dimensions[:most]))
+    return listed + (f" and {len(dimensions) - most} more" * (len(dimensions) > most))

@@ -45,6 +45,8 @@ def best_return(env: Any) -> str:
     """The reference of a game, exact over all that may be hidden where that is possible."""
     if hasattr(env, "table") and hasattr(env.table, "best_return"):
         return f"the most informative word that fits has {env.table.best_return():.3f}"
+    if not hasattr(env, "knowledge"):
+        return "the reference is the expert's mean"
     if env.knowledge.unsure == "coin":
         return "with coins the reference is the expert's mean"
     return f"halving has {env.knowledge.best_return():.3f}"
@@ -61,7 +63,7 @@ def game(
         action = actor.act()
         observation, reward, terminated, truncated, _ = env.step(action)
         over = terminated or truncated
-        yield action, observation["feedback"], float(reward)
+        yield action, observation.get("feedback", observation.get("fen", "")), float(reward)
 
 
 def options_of(words: Sequence[str] | None = None) -> argparse.Namespace:

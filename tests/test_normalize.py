@@ -54,6 +54,15 @@ def test_a_constant_dimension_becomes_zero_and_says_so():
     assert stats.normalize("proprio", np.array([5.0, 77.0, 100.0]))[1] == 0
 
 
+def test_of_many_constant_dimensions_the_first_are_named():
+    std = np.zeros(384)
+    std[5] = 1.0
+    stats = NormStats({"board": np.zeros(384)}, {"board": std}, -np.ones(1), np.ones(1))
+    (said,) = stats.describe()
+    assert said.startswith("board: dimensions 0, 1, 2, 3, 4, 6, 7")
+    assert "and 371 more of 384 constant" in said
+
+
 def test_a_missing_statistic_is_an_error_that_lists_those_there():
     stats = NormStats.fit(episodes(), keys=["gripper"])
     with pytest.raises(ValueError, match=r"'proprio'.*gripper.*never passed on unnormalized"):

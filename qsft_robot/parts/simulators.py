@@ -36,6 +36,7 @@ SIMULATORS: dict[str, str] = {
     "ogbench": "sim.ogbench",
     "wordle": "sim.games.wordle",
     "twenty_questions": "sim.games.twenty_questions",
+    "chess_endgames": "sim.games.chess",
     **dict.fromkeys(ROBOSUITE_TASKS, "sim.robosuite"),
 }
 

@@ -49,7 +49,26 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.text_history": 20,
         "model.frame_text_length": 4,
     },
+    # Any characters of moves; --tokenizer.no-free leaves only the legal moves.
+    "games/chess_endgames": {
+        **_SHARED,
+        "data.state_keys": ("board",),
+        "discount": 0.97,
+    },
 }
+
+
+def _chess(opponent: str, said: str) -> Recipe:
+    # The noise is the share of moves drawn at random: 1 - p of LMRL-Gym's data policy.
+    return Recipe(
+        f"chess endgames: half of White's moves best, half any, against {said}",
+        "chess_endgames",
+        {"opponent": opponent},
+        (RecipePart(1.0, {"expert": 1.0}, 0.5),),
+        episodes=10_000,
+    )
+
+
 RECIPES: dict[str, Recipe] = {
     # The noise is the share of guesses drawn at random: 1 - p of LMRL-Gym's data policy.
     "games/wordle": Recipe(
@@ -67,4 +86,6 @@ RECIPES: dict[str, Recipe] = {
         (RecipePart(1.0, {"expert": 0.2, "category_first": 0.3, "random_question": 0.5}, 0.7),),
         episodes=20_000,
     ),
+    "games/chess_endgames": _chess("exact", "a lone king that holds out longest"),
+    "games/chess_endgames_stockfish": _chess("stockfish", "Stockfish (which has to be installed)"),
 }

@@ -97,5 +97,7 @@ class FrameText(nn.Module):
 
 def _bag(ids: Tensor, table: nn.Embedding) -> Tensor:
     """The sum of the embeddings of ids [..., w], without those of padding (0)."""
+    if not ids.shape[-1]:  # a command of one word has no pairs
+        return table.weight.new_zeros(*ids.shape[:-1], table.weight.shape[1])
     summed = F.embedding_bag(ids.flatten(0, -2), table.weight, mode="sum", padding_idx=0)
     return summed.view(*ids.shape[:-1], -1)
