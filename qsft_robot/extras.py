@@ -22,6 +22,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "alfworld": ("alfworld", "textworld"),
     "ogbench": ("ogbench", "dm_control"),
     "view": ("rerun",),
+    "webshop": ("bm25s",),
 }  # fmt: skip
 
 

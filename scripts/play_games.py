@@ -63,7 +63,8 @@ def game(
         action = actor.act()
         observation, reward, terminated, truncated, _ = env.step(action)
         over = terminated or truncated
-        yield action, observation.get("feedback", observation.get("fen", "")), float(reward)
+        said = next(observation[x] for x in ("feedback", "fen", "page") if x in observation)
+        yield action, said, float(reward)
 
 
 def options_of(words: Sequence[str] | None = None) -> argparse.Namespace:

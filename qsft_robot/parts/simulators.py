@@ -37,6 +37,7 @@ SIMULATORS: dict[str, str] = {
     "wordle": "sim.games.wordle",
     "twenty_questions": "sim.games.twenty_questions",
     "chess_endgames": "sim.games.chess",
+    "webshop": "sim.webshop",
     **dict.fromkeys(ROBOSUITE_TASKS, "sim.robosuite"),
 }
 
