@@ -94,4 +94,6 @@ class Memory:
         self.steps: History[tuple[str, list[str]]] = History(text_history, stride)
         self.words: History[np.ndarray] = History(text_history, stride)  # the same, as ids
         self.command = ""  # the last one
+        # Normalized actions of the last decision, [h, d], where the policy reads them.
+        self.actions: np.ndarray | None = None
         self.generator = np.random.default_rng(seed)

@@ -33,6 +33,9 @@ class Observation:
     # Control steps since the episode began, by which a policy with a history knows how far its
     # observations lie apart. None: as far as in its training.
     step: int | None = None
+    # Rewards of the episode so far, by which a policy that is asked for a return knows what is
+    # still to come. None: nobody tells.
+    paid: float | None = None
 
     @staticmethod
     def from_env(observation: Mapping[str, np.ndarray | str], instruction: str) -> Observation:

@@ -46,6 +46,12 @@ class Method:
     logs: Literal["all", "successful", "not_failed"] = "all"
     # Whether the policy is told the return that it is asked for.
     conditions_on_return: bool = False
+    # Model of its own, in place of the one that --model.name names.
+    model: str | None = None
+    # What it changes of the model settings' defaults.
+    model_settings: Mapping[str, Any] = field(default_factory=dict)
+    # Whether each frame also tells the actions before it and the return to go.
+    reads_past: bool = False
 
 
 METHODS: dict[str, Method] = {
@@ -111,6 +117,14 @@ METHODS: dict[str, Method] = {
         head="heads",
         rules=("advantage", "behavior"),
         acting={"rule": "advantage", "beta": 8.0},
+    ),
+    "lamo": Method(
+        "a Decision Transformer, on the layers of a language model or from scratch",
+        stage="qsft_robot.algorithms.decision_transformer:DecisionTransformerStage",
+        settings="lamo",
+        model="decision_transformer",
+        model_settings={"history": 20},
+        reads_past=True,
     ),
 }
 

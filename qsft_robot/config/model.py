@@ -7,6 +7,9 @@ from typing import Literal
 
 from qsft_robot.config.require import require
 
+# The trunk of a Decision Transformer that is no language model's.
+SCRATCH = "scratch"
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -33,6 +36,11 @@ class ModelConfig:
     state_as: Literal["token", "text"] = "token"
     # Tokens that the instruction may have in a pretrained model.
     text_length: int = 48
+    # Trunk of --method lamo: scratch, or a causal language model (a Hugging Face hub id, a local
+    # folder of one, or a GGUF file), on which --model.lora-rank puts adapters.
+    trunk: str = "scratch"
+    # Layers of that language model that are kept, from the first. None: all.
+    layers: int | None = None
     # Precision in which the frozen weights of a pretrained model are kept.
     dtype: Literal["float32", "bfloat16"] = "float32"
     # Run code that comes with the pretrained model. Only for publishers that you trust.
@@ -88,6 +96,12 @@ class ModelConfig:
         )
         require(self.random_shift >= 0, "--model.random-shift must not be negative.")
         require(self.auxiliary_weight >= 0, "--model.auxiliary-weight must not be negative.")
+        require(self.layers is None or self.layers >= 1, "--model.layers must be at least 1.")
+        require(
+            self.layers is None or self.trunk != SCRATCH,
+            "--model.layers keeps layers of a language model: name it with --model.trunk "
+            "(--model.depth is the size of a trunk from scratch).",
+        )
         require(self.lora_rank >= 0, "--model.lora-rank must not be negative.")
         require(0 <= self.lora_dropout < 1, "--model.lora-dropout must lie in [0, 1).")
         require(
@@ -101,7 +115,7 @@ class ModelConfig:
         if self.pretrained is None:
             for name in ("revision", "trust_remote_code"):
                 require(
-                    not getattr(self, name),
+                    not getattr(self, name) or (name == "revision" and self.trunk != SCRATCH),
                     f"--model.{name.replace('_', '-')} says something of a pretrained model: name "
                     "one with --model.pretrained.",
                 )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from qsft_robot.config.acting import ActingConfig
 from qsft_robot.config.critic import CriticConfig
 from qsft_robot.config.data import DataConfig
+from qsft_robot.config.lamo import LaMoConfig
 from qsft_robot.config.methods import (
     AdvantageConditionedConfig,
     AdvantageWeightedConfig,
@@ -20,7 +21,7 @@ from qsft_robot.config.methods import (
     TokenQConfig,
     find_method,
 )
-from qsft_robot.config.model import ModelConfig
+from qsft_robot.config.model import SCRATCH, ModelConfig
 from qsft_robot.config.require import require
 from qsft_robot.config.tokenizer import TokenizerConfig
 
@@ -88,7 +89,7 @@ class TrainConfig:
     out: Path = Path("runs/train")
     # qsft, or a baseline on the same batch, model and budget: sft, filtered_sft, nonfailing_sft,
     # filtered_sft_by_value, return_conditioned, advantage_weighted, advantage_conditioned, cql,
-    # q_transformer, ilql, or a method that an installed package registers.
+    # q_transformer, ilql, lamo, or a method that an installed package registers.
     method: str = "qsft"
     # Discount of one control step. Choose it so that discount ** (longest log) is at least .3.
     discount: float = 0.99
@@ -114,6 +115,8 @@ class TrainConfig:
     cql: CQLConfig = field(default_factory=CQLConfig)
     # Of --method q_transformer, Q-learning token by token with a floor.
     q_transformer: TokenQConfig = field(default_factory=TokenQConfig)
+    # Of --method lamo, a Decision Transformer.
+    lamo: LaMoConfig = field(default_factory=LaMoConfig)
     # Settings of a method from another package, e.g. temperature=0.5.
     method_settings: tuple[str, ...] = ()
     # The critic that chooses among candidates.
@@ -185,9 +188,11 @@ class TrainConfig:
             "--model.no-frozen-features to train it.",
         )
         require(
-            self.pretrained_weights == "all" or self.model.pretrained is not None,
+            self.pretrained_weights == "all"
+            or self.model.pretrained is not None
+            or self.model.trunk != SCRATCH,
             f"--pretrained-weights {self.pretrained_weights} says something of a pretrained model: "
-            "name one with --model.pretrained.",
+            "name one with --model.pretrained, or a trunk of --method lamo with --model.trunk.",
         )
         require(
             self.pretrained_weights != "none" or self.model.lora_rank == 0,
@@ -223,6 +228,7 @@ class TrainConfig:
             f"--acting.candidates {self.acting.candidates} need a critic that chooses among them: "
             "give --critic.updates.",
         )
+        self._check_own_model()
         rules = self.traits.rules
         require(
             self.acting.rule in rules,
@@ -235,6 +241,52 @@ class TrainConfig:
             f"--{self.traits.settings}.*",
         )
         self.settings  # noqa: B018 (refuses what can't be read)
+
+    def _check_own_model(self) -> None:
+        own, model = self.traits.model, self.model
+        if own is None:
+            require(
+                model.trunk == SCRATCH and model.name != "decision_transformer",
+                f"--model.trunk and the model decision_transformer are those of --method lamo, not "
+                f"of {self.method}.",
+            )
+            return
+        require(
+            model.pretrained is None,
+            f"--model.pretrained answers with words of its own; --method {self.method} takes a "
+            "language model as its trunk: name it with --model.trunk.",
+        )
+        require(
+            not self.data.text_keys and self.tokenizer.kind != "commands",
+            f"--method {self.method} reads states and images and answers with actions: not with "
+            "--data.text-keys or --tokenizer.kind commands.",
+        )
+        require(
+            not (self.data.auxiliary_keys or self.critic.updates or self.features_from),
+            f"--method {self.method} trains one network on its own loss: not with "
+            "--data.auxiliary-keys, --critic.updates or --features-from.",
+        )
+        if model.trunk == SCRATCH:
+            require(
+                self.lamo.text is None,
+                "--lamo.text keeps a language model's language: name one with --model.trunk.",
+            )
+            return
+        require(
+            model.width is None and model.depth is None,
+            f"--model.width and --model.depth are sizes of a trunk from scratch; --model.trunk "
+            f"{model.trunk} has its own (--model.layers keeps the first so many).",
+        )
+        require(
+            self.pretrained_weights != "body",
+            "--pretrained-weights body is for rows of action tokens, which a trunk has none of: "
+            "use all or none.",
+        )
+        require(
+            self.lamo.text is None or self.pretrained_weights == "all",
+            "--lamo.text keeps a language model's language, of which --pretrained-weights none "
+            "leaves nothing.",
+        )
 
     @property
     def traits(self) -> Method:

@@ -87,6 +87,9 @@ def measure(
                             for chosen in (ids, found)
                         ]
                         _raise(worst, "value", (q[0] - q[1]).clamp(min=0).cpu().numpy())
+                # Both go on from what the graphs chose.
+                taken = ours.tokenizer.decode(their_ids)
+                ours.remember([ours_memories[i] for i in rows], taken)
                 decoded = ours.tokenizer.decode(ids.cpu().numpy())
                 expected = ours.norm_stats.unnormalize_actions(decoded)
                 _raise(worst, "action", (np.abs(actions - expected) / span)[same])

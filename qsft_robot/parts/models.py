@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vlm.model import ActionModel
     from vlm.pretrained.model import PretrainedModel
 
-MODELS = ("perceptron", "rt_tiny", "rt_small", "rt_base", "pretrained")
+MODELS = ("perceptron", "decision_transformer", "rt_tiny", "rt_small", "rt_base", "pretrained")
 MODEL_KINDS = ("rt", "pretrained")
 
 
@@ -120,6 +120,13 @@ def carry_base(model: PretrainedModel, folder: Path, merged: bool) -> dict[str, 
         description["config"]["fingerprint"] = fingerprint
     description["config"]["base"] = folder.name
     return {**description, "inside": folder.name}
+
+
+def language_task(model: ActionModel, text: Path, length: int, count: int, device: str) -> Any:
+    """The auxiliary task of a Decision Transformer on a language model: passages of a text."""
+    from vlm.decision_transformer.language import LanguageTask
+
+    return LanguageTask(model, text, length, count, device)
 
 
 def save_processor(model: PretrainedModel, folder: Path) -> None:

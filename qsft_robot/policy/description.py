@@ -25,6 +25,7 @@ NUMBERS, WORDS = [float], [str]
 _RANGE = {"low": NUMBERS, "high": NUMBERS}
 _ENTRIES: dict[str, Any] = {
     "method": str,
+    "reads_past?": bool,
     "networks": WORDS,
     "model": {"kind": str, "config": {"width": int, "vocab_size": int, "history": int}},
     "tokenizer": {"kind": str},
@@ -103,6 +104,8 @@ class PolicyDescription:
 
     method: str
     conditions_on_return: bool = False
+    # Whether each frame also tells the actions before it and its return to go.
+    reads_past: bool = False
     # As `parts.models.load_model` and `parts.tokenizers.load_tokenizer` read them; these and the
     # names of the networks are empty where a server keeps them back.
     model: Mapping[str, Any]
@@ -179,8 +182,8 @@ class PolicyDescription:
                 f"{value['action']['horizon']} actions."
             )
         same = (
-            "method", "conditions_on_return", "shared_image_features", "seed", "versions", "critic",
-            "onnx", "policy_sha256",
+            "method", "conditions_on_return", "reads_past", "shared_image_features", "seed",
+            "versions", "critic", "onnx", "policy_sha256",
         )  # fmt: skip
         return cls(
             model=value.get("model", {}),
@@ -206,6 +209,7 @@ class PolicyDescription:
             "format": FORMAT,
             "method": self.method,
             "conditions_on_return": self.conditions_on_return,
+            "reads_past": self.reads_past or None,
             "model": dict(self.model),
             "tokenizer": dict(self.tokenizer),
             "norm_stats": self.norm_stats.to_json(),

@@ -11,6 +11,7 @@ import numpy as np
 
 from qsft_robot.context import Memory
 from qsft_robot.observations import MAX_TEXTS, check_observation, state_vector
+from qsft_robot.past import Past
 from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.folder import described_by, read_description
 from qsft_robot.policy.onnx_session import open_graph
@@ -57,6 +58,7 @@ class OnnxPolicy:
         self.norm_stats, self.acting = description.norm_stats, description.acting
         self.state_keys, self.cameras = description.state_keys, description.cameras
         config, self.history = description.model["config"], description.history
+        self._past = Past.of(description)
         self._text_length, self._text_buckets = config["text_length"], config.get("text_buckets")
         self._word_scheme = config.get("word_scheme", ASCII_WORDS)
         # A pretrained model's graphs list the instructions they know; else words are hashed.
@@ -131,6 +133,9 @@ class OnnxPolicy:
         finite = np.all(outputs.get(FINITE, True)) and all(np.isfinite(x).all() for x in seen)
         if broken or not finite:
             raise NotFinite("the graphs")
+        if self._past is not None:
+            for memory, chunk in zip(memories, outputs["actions"], strict=True):
+                memory.actions = self.norm_stats.normalize_actions(chunk)
         return outputs["actions"], outputs["token_ids"], outputs.get("value")
 
     def inputs(
@@ -143,6 +148,9 @@ class OnnxPolicy:
         text_ids = np.stack([self._text(o.instruction) for o in observations])
         for o, memory in zip(observations, memories, strict=True):
             row = state_vector(o.state, self.state_keys, self.norm_stats, 1)[0]
+            if self._past is not None:
+                past = self._past.of_decision(memory, o, self.acting.target_return)
+                row = np.concatenate([row, past])
             memory.states.push(row, o.step)
         if self._frame is not None:
             images = {

@@ -17,6 +17,7 @@ from qsft_robot.names import unknown
 from qsft_robot.observations import MAX_TEXTS, check_observation, state_vector
 from qsft_robot.parts.models import load_model
 from qsft_robot.parts.tokenizers import load_tokenizer
+from qsft_robot.past import Past
 from qsft_robot.policy.allocation import GIB, AllocationLimit, check_layers, check_numbers
 from qsft_robot.policy.checkpoint import read_policy_folder
 from qsft_robot.policy.decider import Decider
@@ -48,6 +49,7 @@ class TokenPolicy:
         self.cameras, self.history = description.cameras, description.history
         self.text_history: int = description.model["config"].get("text_history", 0)
         self._stride = description.action.history_stride
+        self._past = Past.of(description)
         self._commands = self.tokenizer if isinstance(self.tokenizer, TextTokenizer) else None
         self._needs = [*self.text_keys]
         if self._commands is not None and not self._commands.free:
@@ -104,11 +106,18 @@ class TokenPolicy:
                 Decision(command, None if values is None else float(values[i]))
                 for i, command in enumerate(decoded)
             ]
+        self.remember(memories, decoded)
         actions = self.norm_stats.unnormalize_actions(decoded)
         return [
             Decision(np.asarray(a, np.float32), None if values is None else float(values[i]))
             for i, a in enumerate(actions)
         ]
+
+    def remember(self, memories: Sequence[Memory], actions: np.ndarray) -> None:
+        """Keep the normalized actions [b, h, d] of a decision, where the next one reads them."""
+        if self._past is not None:
+            for memory, chunk in zip(memories, actions, strict=True):
+                memory.actions = chunk
 
     def legal(self, prefix: Tensor) -> Tensor:
         """The ids that may follow a prefix [b, i], bool [b, v], in any observation."""
@@ -164,8 +173,11 @@ class TokenPolicy:
             text_ids = torch.stack([self._text(o.instruction) for o in observations])
         text_ids = text_ids.to(self.device)
         for observation, memory in zip(observations, memories, strict=True):
-            row = state_vector(observation.state, self.state_keys, self.norm_stats, 1)
-            memory.states.push(row[0], observation.step)
+            row = state_vector(observation.state, self.state_keys, self.norm_stats, 1)[0]
+            if self._past is not None:
+                past = self._past.of_decision(memory, observation, self.acting.target_return)
+                row = np.concatenate([row, past])
+            memory.states.push(row, observation.step)
         empty = torch.zeros(len(observations), 0, device=self.device)
         returns = None
         if self.description.conditions_on_return:

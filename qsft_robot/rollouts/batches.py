@@ -181,7 +181,7 @@ class RolloutBatches:
             else:
                 seen = Observation.from_env(reply["observation"], reply["instruction"])
                 step = group.running[number].steps
-                group.observations[number] = replace(seen, step=step)
+                group.observations[number] = replace(seen, step=step, paid=reply["paid"])
         return group
 
     def _record(

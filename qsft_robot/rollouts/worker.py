@@ -137,7 +137,7 @@ class _Slot:
         for key, x in seen.items():
             if not isinstance(x, str) and x.dtype.kind == "f" and not np.isfinite(x).all():
                 raise ValueError(f"the environment's observation {key!r} holds NaN or infinity")
-        return {"observation": seen, "instruction": self._instruction}
+        return {"observation": seen, "instruction": self._instruction, "paid": self._return}
 
     def fail(self, error: str) -> dict[str, Any]:
         """End the episode after an exception; the environment is built anew for the next one."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.observations import check_state
+from qsft_robot.observations import MAX_STATE, check_state
 from qsft_robot.policy.description import KEPT_BACK, PolicyDescription
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.server.wire import MAX_ENTRIES, WireError, unpack
@@ -18,7 +18,7 @@ from qsft_robot.types import Decision, Observation
 
 PREFIX = "observation/"
 PROMPT, RESET, SEED, REQUEST_ID = "prompt", "reset", "seed", "request_id"
-STEP = "step"
+STEP, PAID = "step", "paid"
 NOTES = "notes"
 MAX_PROMPT = 2000  # characters
 MAX_SEED = 2**63 - 1
@@ -84,6 +84,8 @@ def request_message(
             message[PREFIX + key] = np.asarray(found[key])
     if observation.step is not None:
         message[STEP] = observation.step
+    if observation.paid is not None:
+        message[PAID] = float(observation.paid)
     return message if seed is None else {**message, RESET: True, SEED: seed}
 
 
@@ -109,7 +111,7 @@ def read_request(frame: bytes | str, spec: PolicySpec) -> Request:
     Keys are `<key>` or `observation/<key>`; other keys are left unused. `prompt` is the
     instruction, which a policy that was trained with instructions must get. `reset: True` or a
     `seed` begins an episode (seed 0 when not given). `step` counts its control steps, for policies
-    with a history.
+    with a history; `paid` is the sum of its rewards, for those that are asked for a return.
     """
     if isinstance(frame, str):
         raise WireError("a text frame; observations come as binary frames of msgpack")
@@ -134,7 +136,7 @@ def read_request(frame: bytes | str, spec: PolicySpec) -> Request:
     seed = _whole(message, SEED)
     if seed is None and reset:
         seed = 0
-    seen = Observation(images, state, prompt, step=_whole(message, STEP))
+    seen = Observation(images, state, prompt, step=_whole(message, STEP), paid=_paid(message))
     return Request(seen, seed, _whole(message, REQUEST_ID))
 
 
@@ -184,6 +186,18 @@ def _whole(message: Mapping[Any, Any], key: str) -> int | None:
     if not 0 <= int(value) <= MAX_SEED:
         raise ValueError(f"{key!r} is {int(value)}; it lies between 0 and {MAX_SEED}")
     return int(value)
+
+
+def _paid(message: Mapping[Any, Any]) -> float | None:
+    value = message.get(PAID)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise ValueError(f"{PAID!r} is a number, not {type(value).__name__}")
+    paid = float(value)
+    if not abs(paid) <= MAX_STATE:  # which NaN is not either
+        raise ValueError(f"{PAID!r} is {paid:g}; it is a sum of rewards")
+    return paid
 
 
 def _kind(value: Any) -> str:

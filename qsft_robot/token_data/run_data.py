@@ -137,6 +137,7 @@ def read_run_data(
             data.auxiliary_keys,
             data.text_keys,
             config.acting.execute,
+            config.traits.reads_past,
         )
 
     valid = tensors(held_out) if held_out else None

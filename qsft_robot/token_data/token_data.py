@@ -14,6 +14,7 @@ from torch import Tensor
 from qsft_robot.context import rows_seen
 from qsft_robot.normalize import NormStats
 from qsft_robot.observations import state_vector
+from qsft_robot.past import Past
 from qsft_robot.returns import ReturnRange
 from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.types import ADMISSIBLE, Episode
@@ -64,8 +65,10 @@ class TokenData:
         auxiliary_keys: Sequence[str] = (),
         text_keys: Sequence[str] = (),
         stride: int | None = None,
+        reads_past: bool = False,
     ) -> None:
-        """`stride`: rows between the frames of a window; None: a chunk."""
+        """`stride`: rows between the frames of a window; None: a chunk. `reads_past`: the state of
+        a row ends with the actions before it and its return to go."""
         self.names = [episode.name for episode in episodes]
         self.cameras, self.frames = tuple(cameras), frames
         self.tokenizer, self.history = tokenizer, history
@@ -113,6 +116,15 @@ class TokenData:
         )
         actions = norm_stats.normalize_actions(np.concatenate(chunks))
         self.action_ids = torch.from_numpy(tokenizer.encode(actions))
+        # What the tokens were made of, where a head regresses it.
+        self.actions: Float[Tensor, "N a"] | None = None
+        if reads_past:
+            self.actions = torch.from_numpy(actions).flatten(1)
+            past = Past(self.stride, tokenizer.action_dim, returns)
+            pasts = [
+                past.of_log(norm_stats.normalize_actions(e.actions), e.rewards) for e in episodes
+            ]
+            self.state = torch.cat([self.state, torch.from_numpy(np.concatenate(pasts))], 1)
         real = tokenizer.real_tokens(self.action_ids.numpy(), np.concatenate(masks).sum(1))
         self.token_mask = torch.from_numpy(real)
         # What text commands add: the commands that may be given at every row, and each row's words.
@@ -169,6 +181,14 @@ class TokenData:
             return None
         window, seen = self._window(rows, self.text_history)
         return self.words[window].long() * torch.from_numpy(seen)[..., None]
+
+    def window_steps(
+        self, steps: Int[Tensor, " b"]
+    ) -> tuple[Int[Tensor, "b k"], Bool[Tensor, "b k"]]:
+        """The steps at the frames of windows that end at `steps`, and which of them are seen."""
+        rows, seen = self._window(self.row_of_step[steps], self.history)
+        found = torch.from_numpy(rows) - self.episode_of_step[steps][:, None]
+        return found, torch.from_numpy(seen)
 
     def _window(self, rows: Tensor, length: int) -> tuple[np.ndarray, np.ndarray]:
         first = self.first_row[self.episode_of_row[rows]]

@@ -77,7 +77,8 @@ def settings_by_logs(
     if sizes.longest:
         found["discount"] = round(min(max(_SEEN ** (1 / sizes.longest), 0.9), 0.999), 4)
     texts = data.text_keys or config.tokenizer.kind == "commands"
-    if data.cameras or texts or model.pretrained is not None or model_named:
+    own = model.pretrained is not None or config.traits.model is not None
+    if data.cameras or texts or own or model_named:
         return found
     # A critic chooses among decisions that are drawn.
     median = config.acting.candidates == 1 and _kind(config.tokenizer) in _ORDERED

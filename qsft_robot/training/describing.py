@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from qsft_robot.algorithms.target_return import target_return
+from qsft_robot.config.acting import ActingConfig
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.logs.checks import env_args_of, open_demonstrations
 from qsft_robot.logs.image_convention import ENTRY as IMAGE_CONVENTION
@@ -27,6 +30,7 @@ def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> Polic
     return PolicyDescription(
         method=config.method,
         conditions_on_return=config.traits.conditions_on_return,
+        reads_past=config.traits.reads_past,
         model=model,
         tokenizer=data.tokenizer.to_json(),
         norm_stats=data.norm_stats,
@@ -50,13 +54,20 @@ def describe(config: TrainConfig, data: RunData, model: dict[str, Any]) -> Polic
             for key, (low, high) in ranges.state.items()
         },
         return_range=ReturnRange(config.discount, config.data.return_low, config.data.return_high),
-        acting=config.acting,
+        acting=_acting(config, data),
         shared_image_features=config.model.frozen_features,
         env_args=env_args,
         data=data.summary,
         seed=config.seed,
         versions=software_versions(),
     )
+
+
+def _acting(config: TrainConfig, data: RunData) -> ActingConfig:
+    """The acting rule; a Decision Transformer asks for a return that its logs have."""
+    if not config.traits.reads_past:
+        return config.acting
+    return replace(config.acting, target_return=target_return(config, data.train))
 
 
 def _units(told: Any, dimensions: int, path: Path) -> tuple[str, ...] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from qsft_robot.policy.checkpoint import read_policy_folder
 from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.folder import described_by, read_description
 from qsft_robot.token_data.run_data import RunData
+from qsft_robot.training.decision_settings import decision_settings
 from qsft_robot.trust import OWN
 from tokenizers_action.protocol import TextTokenizer
 from vlm.words import ASCII_WORDS, UNICODE_WORDS, alike, hash_text
@@ -76,7 +78,7 @@ def build_run_model(config: TrainConfig, data: RunData, revision: str | None = N
     if config.tokenizer.kind == "commands" or config.data.text_keys:
         shape["text_history"] = config.model.text_history
     if config.model.pretrained is None:
-        model = _build_rt(config, data, shape)
+        model = _build_rt(config, data, shape, revision)
     else:
         texts = {text for part in logs for text in part.instructions}
         model = _build_pretrained(config, data, shape, tuple(sorted(texts)), revision)
@@ -93,7 +95,15 @@ def build_run_model(config: TrainConfig, data: RunData, revision: str | None = N
     return model
 
 
-def _build_rt(config: TrainConfig, data: RunData, shape: dict[str, Any]) -> ActionModel:
+def revision_of(model: Mapping[str, Any]) -> str | None:
+    """Commit of the hub repository that a described model was made of."""
+    config = model["config"]
+    return config.get("revision") or (config.get("decision") or {}).get("revision")
+
+
+def _build_rt(
+    config: TrainConfig, data: RunData, shape: dict[str, Any], revision: str | None
+) -> ActionModel:
     settings = config.model
     if "cameras" in shape:
         shape["image_encoder"] = settings.image_encoder
@@ -115,7 +125,10 @@ def _build_rt(config: TrainConfig, data: RunData, shape: dict[str, Any]) -> Acti
     shape["text_weights"] = settings.text_weights
     shape["fine_tune_towers"] = settings.fine_tune_towers
     sizes = {n: x for n in ("width", "depth") if (x := getattr(settings, n)) is not None}
-    return build_model(settings.name, **shape, dropout=settings.dropout, **sizes)
+    if config.traits.model is not None:
+        shape["decision"] = decision_settings(config, data, revision)
+    name = config.traits.model or settings.name
+    return build_model(name, **shape, dropout=settings.dropout, **sizes)
 
 
 def _build_pretrained(
@@ -231,6 +244,12 @@ def check_resumes(checkpoint: Path, description: PolicyDescription) -> None:
     mine, base = description.model, theirs.model
     if mine["kind"] != base["kind"]:
         raise ValueError(f"{checkpoint} holds a model of kind {base['kind']}, not {mine['kind']}.")
+    trunk, other = (x["config"].get("decision") or {} for x in (mine, base))
+    if trunk.get("fingerprint") != other.get("fingerprint"):
+        raise ValueError(
+            f"{checkpoint} was trained on another language model than --model.trunk now names "
+            f"({trunk.get('base')}): an exact resume needs the same."
+        )
     if mine["kind"] != "pretrained":
         for tower in ("image_tower", "text_tower"):
             if json.loads(json.dumps(mine["config"][tower])) != base["config"].get(tower):

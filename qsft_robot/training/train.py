@@ -51,6 +51,7 @@ from qsft_robot.training.run_model import (
     check_resumes,
     check_told_apart,
     make_whole,
+    revision_of,
     take_behavior,
     take_image_encoder,
     word_scheme_of,
@@ -118,7 +119,7 @@ def _run_stages(
         scheme = word_scheme_of(config, checkpoint if resume else None)
         data = read_run_data(config, scheme, None if was is None else was.tokenizer)
     with workers.main_first():
-        revision = None if was is None else was.model["config"].get("revision")
+        revision = None if was is None else revision_of(was.model)
         model = build_run_model(config, data, revision)
     if not resume:
         check_told_apart(data, config.data.path)

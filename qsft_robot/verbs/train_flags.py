@@ -53,10 +53,12 @@ def defaults_for(arguments: Sequence[str], presets: Sequence[str]) -> TrainConfi
     named = [word.removeprefix("--method=") for word in arguments if word.startswith("--method=")]
     named += [name for flag, name in pairwise(arguments) if flag == "--method"]
     if named:
-        acting = replace(config.acting, **find_method(named[-1]).acting)
-        config = replace(config, method=named[-1], acting=acting)
+        method = find_method(named[-1])
+        acting = replace(config.acting, **method.acting)
+        model = replace(config.model, **method.model_settings)
+        config = replace(config, method=named[-1], acting=acting, model=model)
     config = apply_presets(config, presets)
-    if any(word.split("=")[0] == "--model.pretrained" for word in arguments):
+    if any(word.split("=")[0] in ("--model.pretrained", "--model.trunk") for word in arguments):
         own = {"model.width": None, "model.depth": None, "model.image_shrink": 1}
         config = with_settings(config, {**own, "data.auxiliary_commands": False})
     return config

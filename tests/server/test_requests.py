@@ -139,6 +139,11 @@ def test_a_step_and_how_many_actions_to_execute_are_told(seen, spec, as_message,
     assert read_request(pack(as_message(seen)), spec).observation.step is None
     with pytest.raises(ValueError, match="'step' is -1"):
         read_request(pack({**as_message(seen), "step": -1}), spec)
+    paid = read_request(pack({**as_message(seen), "paid": 2}), spec).observation.paid
+    assert paid == 2.0
+    for wrong in (float("nan"), "2", True, 1e12):
+        with pytest.raises(ValueError, match="'paid' is"):
+            read_request(pack({**as_message(seen), "paid": wrong}), spec)
     assert metadata_of(loaded.description)["execute_steps"] == 2
     acting = replace(loaded.description.acting, execute=1)
     changed = metadata_of(replace(loaded.description, acting=acting))

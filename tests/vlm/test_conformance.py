@@ -9,10 +9,10 @@ import torch
 from vlm.model import ActionModel, Context
 from vlm.pretrained.config import PretrainedConfig
 from vlm.pretrained.model import PretrainedModel
-from vlm.rt.sizes import perceptron, rt_tiny
+from vlm.rt.sizes import decision_transformer, perceptron, rt_tiny
 
 V, N, B = 12, 4, 3
-MODELS = ("rt", "perceptron", "gpt2", "llama", "qwen3", "gemma2")
+MODELS = ("rt", "perceptron", "decision_transformer", "gpt2", "llama", "qwen3", "gemma2")
 
 
 @pytest.fixture(params=MODELS)
@@ -22,6 +22,10 @@ def model(request, tiny_folder) -> ActionModel:
         return rt_tiny(V, N, 5, history=2, width=32).eval()
     if request.param == "perceptron":
         return perceptron(V, N, 5, history=2, width=32).eval()
+    if request.param == "decision_transformer":
+        return decision_transformer(
+            V, N, 5, history=2, width=32, decision={"past_dim": 2, "reads_instruction": True}
+        ).eval()
     base = str(tiny_folder(request.param))
     config = PretrainedConfig(base=base, vocab_size=V, n_tokens=N, state_dim=5, history=2)
     return PretrainedModel(config).eval()

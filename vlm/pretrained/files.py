@@ -111,7 +111,7 @@ def asks_for_code(folder: Path) -> str | None:
     """The entry of a model's folder, in words, that would run code from outside the installed
     libraries; None without one."""
     for file in sorted({*folder.glob("*.json")} - {folder / name for name in _TABLES}):
-        found = _asking(_json(file))
+        found = asking(_json(file))
         if found is not None:
             return f"{file.name} ({found})"
     return None
@@ -125,10 +125,10 @@ def ask_for_no_code(folder: Path) -> None:
             file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def _asking(value: Any) -> str | None:
+def asking(value: Any) -> str | None:
     """The key at which a configuration, or a part of it, asks for code."""
     if isinstance(value, list):
-        return next((found for x in value if (found := _asking(x))), None)
+        return next((found for x in value if (found := asking(x))), None)
     if not isinstance(value, dict):
         return None
     for key, x in value.items():
@@ -136,7 +136,7 @@ def _asking(value: Any) -> str | None:
         kernel = str(key).endswith("_implementation") and "/" in json.dumps(x)
         if (key in ("auto_map", "trust_remote_code", "custom_generate") and x) or kernel:
             return str(key)
-        if found := _asking(x):
+        if found := asking(x):
             return found
     return None
 

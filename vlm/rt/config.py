@@ -1,4 +1,4 @@
-"""Configuration of an RTModel or a PerceptronModel."""
+"""Configuration of an RTModel, a PerceptronModel or a DecisionTransformer."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from vlm.words import ASCII_WORDS, SCHEMES
 
-TRANSFORMER, PERCEPTRON = TRUNKS = ("transformer", "perceptron")
+TRUNKS = TRANSFORMER, PERCEPTRON, DECISION = ("transformer", "perceptron", "decision_transformer")
 
 
 @dataclass(frozen=True)
 class RTConfig:
-    """Everything that decides the shapes of an RTModel or a PerceptronModel."""
+    """Everything that decides the shapes of a model of our own."""
 
     # Action tokens that exist: the tokenizer's vocab_size.
     vocab_size: int
@@ -69,9 +69,12 @@ class RTConfig:
     # The word of each action token as an id of hash_words, 0 for none, where commands copy words of
     # what the model reads; () for actions that are no words.
     action_words: tuple[int, ...] = ()
-    # What predicts the action tokens: "transformer" (an RTModel) or "perceptron" (a
-    # PerceptronModel, whose `depth` counts its residual perceptrons and which has no heads).
+    # What predicts the action tokens: "transformer" (an RTModel), "perceptron" (a PerceptronModel,
+    # whose `depth` counts its residual perceptrons and which has no heads) or
+    # "decision_transformer" (a DecisionTransformer).
     trunk: str = TRANSFORMER
+    # Entries of a DecisionTransformer's own DecisionConfig.
+    decision: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         # JSON has lists where Python has tuples.
@@ -86,6 +89,10 @@ class RTConfig:
             raise ValueError(f"trunk is {self.trunk!r}; there are: {', '.join(TRUNKS)}.")
         if self.trunk == PERCEPTRON and self.text_history:
             raise ValueError("a perceptron reads no texts of steps: use the transformer for them.")
+        if (self.trunk == DECISION) != (self.decision is not None):
+            raise ValueError("decision belongs to the decision_transformer, which needs it.")
+        if self.trunk == DECISION and self.text_history:
+            raise ValueError("a decision_transformer reads no texts of steps: use the transformer.")
         if self.text_history and not self.command_length + self.frame_text_length:
             raise ValueError("a text_history needs a command_length or a frame_text_length.")
         if self.action_words and not (

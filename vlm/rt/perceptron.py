@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,7 +95,7 @@ class PerceptronModel(ContextReader):
 class PrefixSum:
     """A decision as far as it is made: its context and the sum of its tokens, [b, c], growing."""
 
-    model: PerceptronModel
+    model: Any  # a PerceptronModel, or another with its table of tokens, gains and positions
     sum: Tensor
     # Tokens read.
     length: int

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from vlm.rt.config import PERCEPTRON, RTConfig
+from collections.abc import Callable
+
+from vlm.decision_transformer.model import DecisionTransformer
+from vlm.rt.config import DECISION, PERCEPTRON, TRANSFORMER, RTConfig
 from vlm.rt.context import ContextReader
 from vlm.rt.model import RTModel
 from vlm.rt.perceptron import PerceptronModel
@@ -10,8 +13,12 @@ from vlm.rt.perceptron import PerceptronModel
 
 def build(config: RTConfig, load_image_weights: bool = True) -> ContextReader:
     """The model of a config, with random weights (`load_image_weights`: see ContextReader)."""
-    kind = PerceptronModel if config.trunk == PERCEPTRON else RTModel
-    return kind(config, load_image_weights)
+    kinds: dict[str, Callable[[RTConfig, bool], ContextReader]] = {
+        TRANSFORMER: RTModel,
+        PERCEPTRON: PerceptronModel,
+        DECISION: DecisionTransformer,
+    }
+    return kinds[config.trunk](config, load_image_weights)
 
 
 def perceptron(vocab_size: int, n_tokens: int, state_dim: int, **changes: object) -> ContextReader:
@@ -19,6 +26,16 @@ def perceptron(vocab_size: int, n_tokens: int, state_dim: int, **changes: object
     return _build(
         vocab_size, n_tokens, state_dim, changes, trunk=PERCEPTRON,
         width=256, depth=2, mlp_ratio=2.0, image_channels=48, image_tokens=8, dropout=0.0,
+    )  # fmt: skip
+
+
+def decision_transformer(
+    vocab_size: int, n_tokens: int, state_dim: int, **changes: object
+) -> ContextReader:
+    """A Decision Transformer of the size of the published one. `changes` have its `decision`."""
+    return _build(
+        vocab_size, n_tokens, state_dim, changes, trunk=DECISION,
+        width=128, depth=3, heads=4, mlp_ratio=2.0, image_channels=48, image_tokens=8, dropout=0.0,
     )  # fmt: skip
 
 
