@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_rows import Row, compare, in_turns, seconds_of
+from bench_rows import Row, compare, seconds_of, worker_row
 
 GROUP, SPLIT = "alfworld", "train"
 ASKED_VIEWS = 200  # a second on one core, at 128x128
-WORKERS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -133,14 +132,6 @@ def engine_rows(episodes: int, say: Callable[[str], None]) -> Iterator[Row]:
     )
 
 
-def worker_row(
-    name: str, unit: str, aim: float | None, speed: Callable[[int], float], repeats: int
-) -> Row:
-    """Two processes against one; `speed` takes their number."""
-    found = in_turns({f"{n}": lambda n=n: speed(n) for n in WORKERS}, repeats)
-    return compare(GROUP, name, found["2"], found["1"], unit, aim, "higher")
-
-
 def train_policy(folder: Path, logs: Path) -> Path:
     """A policy after two updates a stage: it hardly ever succeeds, so every evaluation plays the
     same number of steps, nearly."""
@@ -185,6 +176,7 @@ def process_rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Itera
         return report.steps / report.seconds
 
     yield worker_row(
+        GROUP,
         "alfworld_collect_two_workers_vs_one",
         "transitions/s, images and text",
         1.6,
@@ -208,6 +200,7 @@ def process_rows(folder: Path, quick: bool, say: Callable[[str], None]) -> Itera
         return episodes / taken * 60
 
     yield worker_row(
+        GROUP,
         "alfworld_evaluation_two_workers_vs_one",
         f"episodes/min of {limit} steps, images and text, one policy thread",
         1.6,

@@ -71,6 +71,19 @@ def in_turns(calls: Mapping[str, Callable[[], float]], repeats: int) -> dict[str
     return {name: statistics.median(values) for name, values in found.items()}
 
 
+def worker_row(
+    group: str,
+    name: str,
+    unit: str,
+    aim: float | None,
+    speed: Callable[[int], float],
+    repeats: int,
+) -> Row:
+    """Two processes against one; `speed` takes their number."""
+    found = in_turns({f"{n}": lambda n=n: speed(n) for n in (1, 2)}, repeats)
+    return compare(group, name, found["2"], found["1"], unit, aim, "higher")
+
+
 def seconds_of(call: Callable[[], object]) -> float:
     """Wall time of one call."""
     start = time.perf_counter()

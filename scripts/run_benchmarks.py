@@ -28,7 +28,7 @@ from qsft_robot.versions import software_versions
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = (
     "loader", "training", "towers", "decision", "adapters",
-    "rendering", "evaluation", "server", "onnx", "alfworld", "tokenizers",
+    "rendering", "evaluation", "server", "onnx", "alfworld", "games", "tokenizers",
 )  # fmt: skip
 PEERS = ("robomimic", "transformers", "alfworld", "textworld")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,68 @@ from qsft_robot.report.study_rows import MEAN_RETURN, result_row
 SCRIPT = Path(__file__).resolve()
 # Settings are chosen on seeds from here on, and on these episodes (docs/protocol.md).
 DEVELOPMENT_SEED, DEVELOPMENT_EPISODES = 101, 5000
-# Games of the data of a setting's name.
-GAMES = {"full": 20_000, "tenth": 2_000}
-# What may be said: any letters, or the words of the logs alone.
-DECODINGS = {"letters": "", "closed": " --tokenizer.closed"}
+
+
+@dataclass(frozen=True)
+class World:
+    """A recipe and the preset of its name, and what its settings are called."""
+
+    task: str
+    # Data of a setting's name -> words of `collect` after the recipe.
+    data: Mapping[str, str]
+    # What may be said -> words of `train`.
+    decodings: Mapping[str, str]
+    episodes: int = 1000
+    # Data whose policies are evaluated elsewhere -> words of `evaluate`.
+    evaluate: Mapping[str, str] = field(default_factory=dict)
+
+
+WORLDS = (
+    World(
+        "games/wordle",
+        {"full": "--episodes 20000", "tenth": "--episodes 2000"},
+        {"letters": "", "closed": "--tokenizer.closed"},
+    ),
+    World(
+        "games/twenty_questions",
+        {
+            "full": "--episodes 20000",
+            "tenth": "--episodes 2000",
+            # Objects that no log hid.
+            "held-out": "--episodes 20000 --env-kwargs split=train",
+        },
+        {"words": "", "closed": "--tokenizer.closed"},
+        evaluate={"held-out": "--env-kwargs split=held_out"},
+    ),
+    World(
+        "games/chess_endgames",
+        {"full": "--episodes 10000", "tenth": "--episodes 1000"},
+        {"letters": "", "legal": "--tokenizer.no-free"},
+        episodes=300,
+    ),
+    World(
+        "webshop",
+        {"full": "--episodes 10000", "tenth": "--episodes 1000"},
+        {"words": ""},
+        episodes=400,
+        evaluate=dict.fromkeys(("full", "tenth"), "--env-kwargs split=test"),
+    ),
+)
 SETTINGS = [
     Setting(
-        f"games/{game}",
+        world.task,
         "text",
         f"{data} {decoding} scratch",
-        f"games/{game} --episodes {games}",
-        f"--preset games/{game}{words}",
-        episodes=1000,
+        f"{world.task} {collect}",
+        f"--preset {world.task} {words}",
+        episodes=world.episodes,
     )
-    for game in ("wordle",)
-    for data, games in GAMES.items()
-    for decoding, words in DECODINGS.items()
+    for world in WORLDS
+    for data, collect in world.data.items()
+    for decoding, words in world.decodings.items()
 ]
+# Task and data -> words of `evaluate`.
+EVALUATE = {(w.task, data): words for w in WORLDS for data, words in w.evaluate.items()}
 SETTING_NAMES = {f"{s.task}:{s.name}": s for s in SETTINGS}
 # Method of a row -> words of `train`. All of a setting share the preset's model, batch and number
 # of updates; those of two stages take one behavior stage, that of `qsft`.
@@ -52,7 +98,9 @@ def rows(study: Study, setting: Setting, options: argparse.Namespace) -> Iterato
     def one(method: str, seed: int) -> Mapping[str, Any]:
         run = study.train(setting, method, METHODS[method], seed, options.train)
         episodes = f" --seed {DEVELOPMENT_EPISODES}" if seed >= DEVELOPMENT_SEED else ""
-        return study.evaluate(setting, run, options.name, options.evaluate + episodes)
+        elsewhere = EVALUATE.get((setting.task, setting.name.split()[0]), "")
+        flags = f"{options.evaluate} {elsewhere}".strip() + episodes
+        return study.evaluate(setting, run, options.name, flags)
 
     with ThreadPoolExecutor(options.processes) as pool:
         list(pool.map(lambda seed: study.logs(setting, seed), seeds))

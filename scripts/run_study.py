@@ -207,7 +207,7 @@ class Study:
         kind = "all" if setting.splits else setting.observations
         seed = 0 if setting.splits else seed
         words = f"{setting.collect}{cameras} --seed {seed + 1}"
-        name = setting.collect.replace("/", "-").replace(" --episodes ", "-")
+        name = setting.collect.replace(" --episodes ", "-").translate(str.maketrans("/ =", "---"))
         path = self.out / "logs" / f"{name}-{kind}-{seed}.hdf5"
         with self.collecting[path]:
             if not path.exists():

@@ -72,8 +72,36 @@ def test_development_plays_other_games_than_test_rows(tmp_path: Path) -> None:
 
 def test_the_language_studys_flags_of_train_are_understood() -> None:
     study = script("run_language_study")
+    lowest = {"games/wordle": -6, "games/twenty_questions": -20}
     for setting in study.SETTINGS:
         for words in study.METHODS.values():
             config = train_config(shlex.split(f"{setting.train} {words} --data.path a --out b"))
-            assert config.data.return_low == -6
+            assert config.data.return_low == lowest.get(setting.task, 0)
             assert config.tokenizer.closed == ("closed" in setting.name)
+            assert config.tokenizer.free == ("legal" not in setting.name)
+
+
+def test_policies_are_evaluated_on_objects_and_goals_that_no_log_had(tmp_path: Path) -> None:
+    study = script("run_language_study")
+    asked = {}
+
+    class Told(study.Study):
+        def logs(self, setting, seed):
+            asked[setting.task, setting.name.split()[0]] = [setting.collect]
+            return tmp_path
+
+        def train(self, setting, method, words, seed, extra):
+            return tmp_path
+
+        def evaluate(self, setting, run, name, flags=""):
+            asked[setting.task, setting.name.split()[0]].append(flags)
+            raise LookupError  # no row is made here
+
+    for setting in study.SETTINGS:
+        options = study.options_of(["webshop", "--methods", "sft", "--seeds", "1"])
+        with pytest.raises(LookupError):
+            next(study.rows(Told(tmp_path, 1), setting, options))
+    collect, flags = asked["games/twenty_questions", "held-out"]
+    assert (collect.split("split=")[1], flags) == ("train", "--env-kwargs split=held_out")
+    assert asked["webshop", "full"][1] == "--env-kwargs split=test"
+    assert asked["games/wordle", "full"][1] == ""
