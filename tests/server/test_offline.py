@@ -19,7 +19,8 @@ NETWORK = ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethos
 def watch(event, arguments):
     if event in NETWORK and getattr(arguments[0], "family", None) != socket.AF_UNIX:
         with open(os.environ["NETWORK_ASKED"], "a") as file:
-            file.write(f"{event} {arguments[1:] or arguments}\\n")
+            told = [each for each in arguments if not hasattr(each, "family")]
+            file.write(f"{event} {told}\\n")
 
 sys.addaudithook(watch)
 """
@@ -46,6 +47,23 @@ said = [
 ]
 for words in said:
     assert main(words) in (0, 1) if words[0] == "run" else main(words) == 0, words
+"""
+SERVED = """
+import fcntl, os, re, socket, struct, subprocess, sys
+from qsft_robot.cli import main
+policy, out = sys.argv[1:]
+if os.environ.get("ALONE"):  # loopback is down in a network of one's own: SIOCSIFFLAGS, IFF_UP
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh", b"lo", 1))
+words = [sys.executable, "-m", "qsft_robot.cli", "serve", policy, "--port", "0"]
+with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+    for line in server.stdout:
+        if found := re.search(r"listening on (ws://\\S+)", line):
+            break
+    status = main(["run", found[1], "--seconds", "0.3", "--out", out + "/robot"])
+    server.terminate()
+    server.communicate()  # it says more, into a pipe that is still read
+print(found[1].rpartition(":")[2], server.returncode, status)
 """
 # Whether a network of its own can be had, in which there is no one to talk to.
 ALONE = ["unshare", "-rn"]
@@ -88,6 +106,27 @@ def test_verbs_open_no_socket_and_leave_no_identity_in_the_home_folder(folder, t
     home = tmp_path / "home"
     named = [str(file.relative_to(home)).lower() for file in home.rglob("*")]
     assert not [name for name in named if "microsoft" in name or "onnxruntime" in name]
+
+
+def test_a_server_and_its_robot_talk_to_each_other_alone(folder, tmp_path, watched):
+    environment, asked = watched
+    alone = can_be_alone()
+    done = subprocess.run(
+        [*(ALONE if alone else []), sys.executable, "-c", SERVED, folder, tmp_path],
+        env=environment | ({"ALONE": "1"} if alone else {}), text=True, capture_output=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    port, server_status, status = map(int, done.stdout.split()[-3:])
+    assert server_status == 0
+    assert status in (0, 1)
+    # The server binds; the robot looks up and connects to the address that it was given.
+    told = asked.read_text().splitlines()
+    assert [line for line in told if "socket.bind" in line] == ["socket.bind [('127.0.0.1', 0)]"]
+    connected = [line for line in told if "socket.connect" in line]
+    assert connected
+    assert set(connected) == {f"socket.connect [('127.0.0.1', {port})]"}
+    assert all("'127.0.0.1'" in line for line in told)
 
 
 def test_the_hook_sees_processes_that_a_process_starts(watched):
