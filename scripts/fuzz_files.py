@@ -4,9 +4,9 @@
 
 Each input is answered by exit status 0 (or 1, where a replay differs) with content that is looked
 at, or by 2 and one line that names the file; no control character is printed, nothing is left half
-written. Inputs are tried in a child process: one that kills it, takes longer than a minute or
-wants more than 2 GiB is a failure too. Inputs that failed stay in --keep; --resume goes on where
-an earlier call was stopped.
+written. Inputs are tried in a child process: one that kills it, takes longer than a minute
+(--seconds: give more where other work has the processor) or wants more than 2 GiB is a failure too.
+Inputs that failed stay in --keep; --resume goes on where an earlier call was stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from strange_child import Child
+from strange_child import SECONDS, Child
 from strange_inputs import KINDS, make_bases
 
 BATCH = 100
@@ -54,6 +54,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", choices=["all", *KINDS], default="all")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit of an input")
     parser.add_argument("--keep", type=Path, default=Path("runs/fuzz"))
     parser.add_argument("--resume", action="store_true", help="keep the batches that are whole")
     flags = parser.parse_args()
@@ -66,7 +67,7 @@ def main() -> int:
     results.write_text("".join(json.dumps(row) + "\n" for row in kept))
     make_bases(keep / "bases")
     began = time.monotonic()
-    with Child(keep / "bases", keep) as child:
+    with Child(keep / "bases", keep, flags.seconds) as child:
         for first in range(0, flags.inputs, BATCH):
             number = flags.seed * 1_000_003 + first
             if whole[number] < BATCH:
