@@ -12,6 +12,7 @@ from typing import Any
 import tyro
 
 from qsft_robot.cli import VERBS
+from qsft_robot.config.methods import METHODS
 from qsft_robot.config.train import TrainConfig
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
@@ -25,7 +26,7 @@ means that any number may follow. A flag without a value is switched on by namin
 presets`), and without one the logs decide some ([qsft.md](qsft.md)); `--preset` and `--resume` are
 explained by `qsft-robot train --help`.
 """
-# What the groups of `train` set, in the order of the page.
+# What the groups of `train` set, in the order of the page; those of other methods come after them.
 GROUPS = {
     "": "The run",
     "data": "What is read from the logs ([datasets.md](datasets.md))",
@@ -35,12 +36,6 @@ GROUPS = {
     "qsft": "`--method qsft` ([qsft.md](qsft.md))",
     "acting": "How the trained policy chooses ([qsft.md](qsft.md))",
     "critic": "A critic of whole decisions ([tokens.md](tokens.md))",
-    "ilql": "`--method ilql`",
-    "filtered-by-value": "`--method filtered_sft_by_value`",
-    "advantage-weighted": "`--method advantage_weighted`",
-    "advantage-conditioned": "`--method advantage_conditioned`",
-    "cql": "`--method cql`",
-    "q-transformer": "`--method q_transformer`",
 }
 
 
@@ -91,8 +86,10 @@ def page() -> str:
         for action in actions_of(TrainConfig, default=TrainConfig()):
             group, dot, _ = action.option_strings[0].removeprefix("--").partition(".")
             grouped.setdefault(group if dot else "", []).append(action)
-        for group in [*GROUPS, *(set(grouped) - set(GROUPS))]:
-            parts.append(f"### {GROUPS.get(group, group)}\n\n{table(grouped[group])}\n")
+        named = {method.settings: f"`--method {name}`" for name, method in METHODS.items()}
+        for group in dict.fromkeys([*GROUPS, *grouped]):
+            title = GROUPS.get(group) or named[group.replace("-", "_")]
+            parts.append(f"### {title}\n\n{table(grouped[group])}\n")
     return "\n".join(parts)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,14 @@ def test_ci_runs_make_test() -> None:
     run = ROOT / ".ci" / "run"
     assert run.stat().st_mode & 0o111
     assert "make test" in run.read_text()
+
+
+def test_the_page_of_settings_says_what_the_parsers_say(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(ROOT / "scripts"), *sys.path])
+    written = (ROOT / "docs" / "settings.md").read_text()
+    assert written == import_module("write_settings").page(), "run scripts/write_settings.py"
+    # What a reader would look for, by hand: a choice, a switch and a name that Markdown would eat.
+    assert "| `--qsft.backup` | value, soft, max | `value` |" in written
+    assert "| `--model.frozen-features` |  | `on` |" in written
+    assert "| `RUN` | PATH | required |" in written
+    assert "<tag>" not in written
