@@ -1,17 +1,25 @@
-"""Supervised fine-tuning: on all logs, on successful ones, or conditioned on the return."""
+"""Supervised fine-tuning: on all logs, the best of them, or conditioned on the return."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from qsft_robot.algorithms.log_probs import Metrics, chosen, legal_log_softmax, masked_mean
 from qsft_robot.algorithms.networks import PolicyNetworks, frame_features, teacher_forced, under
-from qsft_robot.algorithms.stage import WHOLE, Scale, UniformStage, scaled, uniform_steps
+from qsft_robot.algorithms.stage import (
+    WHOLE,
+    Scale,
+    UniformStage,
+    own_returns,
+    scaled,
+    uniform_steps,
+)
 from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.token_data.token_data import TokenData
 from vlm.heads import AuxiliaryHead
@@ -41,8 +49,20 @@ LOGS: dict[str, Callable[[TokenData], Tensor]] = {
 }
 
 
+def of_high_returns(data: TokenData, share: float) -> Bool[Tensor, " e"]:
+    """The share of all logs whose discounted returns are the highest, one log at least; of equal
+    ones the first. A log that was cut has what it earned until then."""
+    first = data.time_of_step == 0
+    returns = torch.zeros(len(data.names))
+    returns[data.episode_of_step[first]] = own_returns(data)[first]
+    keep = torch.zeros(len(data.names), dtype=torch.bool)
+    keep[returns.argsort(descending=True, stable=True)[: math.ceil(share * len(keep))]] = True
+    return keep
+
+
 class BehaviorStage(UniformStage):
-    """Supervised fine-tuning on the steps of all logs, or of the logs that `LOGS` picks."""
+    """Supervised fine-tuning on the steps of all logs, of the logs that `LOGS` picks, or of the
+    `share` of them that has the highest returns."""
 
     def __init__(
         self,
@@ -51,6 +71,7 @@ class BehaviorStage(UniformStage):
         device: str,
         *,
         logs: str = "all",
+        share: float | None = None,
         with_returns: bool = False,
         random_shift: int = 0,
         auxiliary_weight: float = 0.0,
@@ -58,8 +79,8 @@ class BehaviorStage(UniformStage):
         assert networks.behavior is not None
         self.model, self.data, self.device = networks.behavior, data, device
         self.with_returns, self.pad = with_returns, random_shift
-        keep = LOGS[logs](data)[data.episode_of_step]
-        self.pool = keep.nonzero().squeeze(1)
+        keep = LOGS[logs](data) if share is None else of_high_returns(data, share)
+        self.pool = keep[data.episode_of_step].nonzero().squeeze(1)
         if len(self.pool) == 0:
             raise ValueError(
                 f"none of the {len(data.names)} logs is {logs.replace('_', ' ')}, so there is "

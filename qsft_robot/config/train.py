@@ -103,6 +103,9 @@ class TrainConfig:
     qsft: QSFTConfig = field(default_factory=QSFTConfig)
     # Of --method ilql, implicit Q-learning with value heads.
     ilql: ILQLConfig = field(default_factory=ILQLConfig)
+    # Of --method filtered_sft: this share of the logs, those of the highest returns, in place of
+    # the successful ones. For logs that tell no success, or where a success tells little.
+    filtered_share: float | None = None
     # Of --method filtered_sft_by_value, filtered SFT that keeps cut logs by V.
     filtered_by_value: FilteredByValueConfig = field(default_factory=FilteredByValueConfig)
     # Of --method advantage_weighted, advantage-weighted imitation.
@@ -150,6 +153,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require(self.log_every >= 1, "--log-every must be at least 1.")
         require(self.checkpoint_every >= 1, "--checkpoint-every must be at least 1.")
+        share = self.filtered_share
+        require(
+            share is None or (0 < share <= 1 and self.traits.logs == "successful"),
+            f"--filtered-share {share} is a share of the logs above 0 and up to 1, and of --method "
+            "filtered_sft alone.",
+        )
         require(
             self.optim.parallel == 1
             or (

@@ -60,6 +60,7 @@ def _behavior_stage(
         data,
         config.device,
         logs=method.logs,
+        share=config.filtered_share,
         with_returns=method.conditions_on_return and not method.value_stage,
         random_shift=config.model.random_shift,
         auxiliary_weight=config.model.auxiliary_weight,
