@@ -73,6 +73,8 @@ def _parsed(arguments: Sequence[str], start: TrainConfig) -> TrainConfig:
         prog="qsft-robot train",
         description=(
             "Train on logs and export the policy to OUT/policy.\n\n"
+            "E.g. qsft-robot train --data.path logs.hdf5 --data.state-keys proprio --out runs/my; "
+            "qsft-robot inspect logs.hdf5 lists the keys that there are.\n\n"
             "--preset NAME (repeatable) starts from named settings, which other flags change:\n"
             f"{', '.join(PRESETS)}.\n"
             "Without a preset the logs decide the discount and, where policies see states alone, "
