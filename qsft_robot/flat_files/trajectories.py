@@ -59,6 +59,8 @@ def read_flat_file(path: Path) -> FlatFile:
         total = _check(path, columns)
         ends = _flags(path, TERMINALS, columns, total)
         cuts = _flags(path, TIMEOUTS, columns, total) if TIMEOUTS in columns else None
+        if cuts is None:
+            _check_marked(path, columns, ends)
         levels: tuple[float, ...] | None = None
         if REWARDS in columns:
             found = np.unique(columns[REWARDS].whole())
@@ -111,6 +113,31 @@ def _flags(path: Path, name: str, columns: Mapping[str, Column], total: int) -> 
     if flags.shape[1] != 1 or not np.isin(flags, (0, 1)).all():
         raise ValueError(f"{path}: {name!r} marks the ends of trajectories by 0 and 1, [t].")
     return flags[:, 0].astype(bool)
+
+
+def _check_marked(path: Path, columns: Mapping[str, Column], ends: np.ndarray) -> None:
+    """ValueError where episodes that a time limit cut run into each other: the observation after a
+    row that ends nothing is not the next row's."""
+    seen, after = columns[OBSERVATIONS], columns.get(NEXT)
+    if after is None or seen.shape != after.shape or len(seen.shape) != 2:
+        return
+    last: np.ndarray | None = None
+    torn = at = 0
+    while at < len(ends):
+        count = min(LONGEST, len(ends) - at)
+        rows, following = seen.read(count), after.read(count)
+        before = following[:-1] if last is None else np.concatenate([last, following[:-1]])
+        begun = rows[1:] if last is None else rows
+        first = at + len(rows) - len(begun) - 1
+        differs = ~np.isclose(before, begun, rtol=1e-4, atol=1e-5, equal_nan=True).all(1)
+        torn += int((differs & ~ends[first : first + len(differs)]).sum())
+        last, at = following[-1:], at + count
+    if torn:
+        raise ValueError(
+            f"{path}: has no {TIMEOUTS!r}, and {torn} rows that {TERMINALS!r} does not mark are "
+            f"not followed by their {NEXT}: episodes that a time limit cut run into each other. "
+            f"Add {TIMEOUTS!r} [t], 1 at the last row of each of them."
+        )
 
 
 def _split(ends: np.ndarray, cuts: np.ndarray | None) -> Iterator[tuple[int, int, bool]]:

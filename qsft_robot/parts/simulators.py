@@ -31,6 +31,7 @@ ROBOSUITE_TASKS = ("Lift", "PickPlaceCan", "Stack", "NutAssemblySquare")
 # registers has `PRESETS` and `RECIPES`, whose names begin with its own and a slash.
 SIMULATORS: dict[str, str] = {
     "tabletop": "sim.tabletop",
+    "reacher2d": "sim.reacher2d",
     "alfworld": "sim.alfworld",
     "alfworld_thor": "sim.alfworld.thor",
     "ogbench": "sim.ogbench",

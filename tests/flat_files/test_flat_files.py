@@ -190,6 +190,24 @@ def test_a_bad_file_is_one_line_and_leaves_what_was_there(tmp_path, capsys, chan
     assert [x.name for x in tmp_path.iterdir() if x.name.startswith(".")] == []
 
 
+@pytest.mark.parametrize("longest", [3, 50_000])
+def test_episodes_that_run_into_each_other_need_their_timeouts(tmp_path, longest, monkeypatch):
+    monkeypatch.setattr("qsft_robot.flat_files.trajectories.LONGEST", longest)
+    columns = flat(10, [3], rewards=np.linspace(0, 1, 10))
+    after = np.roll(columns["observations"], -1, 0)
+    whole = {**columns, "next_observations": after}
+    assert len(read_flat_file(saved(tmp_path / "whole.hdf5", whole)).trajectories) >= 2
+    after = after.copy()
+    after[[3, 6]] += 5  # row 3 is marked, row 6 was cut by a limit
+    torn = saved(tmp_path / "torn.hdf5", {**columns, "next_observations": after})
+    with pytest.raises(ValueError, match=r"torn.hdf5: has no 'timeouts', and 1 rows that"):
+        read_flat_file(torn)
+    cuts = np.isin(np.arange(10), [6])
+    told = {**columns, "next_observations": after, "timeouts": cuts}
+    rows = read_flat_file(saved(tmp_path / "told.hdf5", told)).trajectories
+    assert {6, 3} <= {first + count - 1 for first, count, _ in rows}
+
+
 def test_states_that_the_simulator_needs_are_asked_for(tmp_path):
     path = saved(tmp_path / "a.npz", flat(6, [5], positions=np.zeros((6, 1))))
     with pytest.raises(ValueError, match=r"no column 'qpos'.* Take a file that has it"):
