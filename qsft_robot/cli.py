@@ -19,6 +19,8 @@ import tyro
 from tyro.conf import Positional
 
 from qsft_robot.extras import explained
+from qsft_robot.hub.ids import hub_id
+from qsft_robot.hub.repository import local_folder
 from qsft_robot.policy.folder import POLICY
 from qsft_robot.presets.look_up import (
     EVALUATION_SEED,
@@ -107,9 +109,9 @@ def evaluate(
     """Measure a policy's success closed loop in simulation, with a 95 % Wilson interval.
 
     Args:
-        run: Run folder, or an exported policy or checkpoint.
+        run: Run folder, or an exported policy or checkpoint; or a Hub id (owner/name).
         name: The result goes to <run>/evaluation/<name>, that of an exported folder outside of a
-            run to <folder>.evaluation/<name>.
+            run to <folder>.evaluation/<name>, that of a Hub id to <owner>--<name>.evaluation here.
         episodes: Number of episodes.
         seed: Seed of the first episode; the others follow. Use the same for every policy.
         env: Another environment than the one the logs came from: a recipe, a simulator's name, or
@@ -142,6 +144,8 @@ def evaluate(
     from qsft_robot.rollouts.evaluate import evaluate as measure
     from qsft_robot.versions import compare_with_installed, recorded_versions
 
+    results = _evaluation_folder(run)
+    run = local_folder(run)
     policy = open_policy(
         run,
         acting_changes(acting),
@@ -170,7 +174,7 @@ def evaluate(
     env_args = read_as(env_args, env_success_key, env_keys)
     env_args = showing(env_args, policy.description.state_keys)
     imports = [*import_env, *imports_of(env)]
-    out = _evaluation_folder(run) / name
+    out = results / name
     result = measure(
         policy,
         env_args,
@@ -192,6 +196,8 @@ def evaluate(
 
 def _evaluation_folder(run: Path) -> Path:
     """Where the results of a run or a policy go: never into a folder that is written as a whole."""
+    if (wanted := hub_id(run)) is not None:
+        return Path(f"{wanted.file_name}.evaluation")  # not into the Hub's cache
     if not (run / POLICY).is_file():
         return run / "evaluation"
     run = run.resolve()  # "." has neither name nor parent

@@ -18,6 +18,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript"),
     "vlm": ("accelerate", "gguf", "num2words", "open_clip", "peft", "tokenizers", "transformers"),
     "lerobot": ("av", "pyarrow"),
+    "hub": ("huggingface_hub",),
     "robosuite": ("robosuite",),
     "alfworld": ("alfworld", "textworld"),
     "ogbench": ("ogbench", "dm_control"),

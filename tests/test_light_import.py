@@ -38,6 +38,8 @@ LIGHT = [
     "qsft_robot.compare.comparison",
     "qsft_robot.compare.page",
     "qsft_robot.labeling.label",
+    "qsft_robot.hub.repository",
+    "qsft_robot.hub.publishing",
     "qsft_robot.view.recording",
     "qsft_robot.verbs.view",
     "qsft_robot.verbs.label",

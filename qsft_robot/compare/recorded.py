@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qsft_robot.hub.ids import hub_id
+from qsft_robot.hub.repository import EVALUATION_FILES, local_folder
 from qsft_robot.json_kinds import check_kinds
 from qsft_robot.report.data import EPISODES, EVALUATION, read_evaluation
 
@@ -28,7 +30,13 @@ class Recorded:
 
 def find_evaluation(path: Path, name: str = "policy") -> Path:
     """The folder of an evaluation: `path` itself, or <path>/evaluation/<name> of a run, or
-    <path>.evaluation/<name> of an exported policy. FileNotFoundError says what there is."""
+    <path>.evaluation/<name> of an exported policy; of a Hub id the one that was made here, else the
+    one that the repository holds. FileNotFoundError says what there is."""
+    if (wanted := hub_id(path)) is not None:
+        here = Path(f"{wanted.file_name}.{EVALUATION}") / name
+        asked, path = path, here
+        if not (here / _SUMMARY).is_file():
+            path = local_folder(asked, files=EVALUATION_FILES)
     if path.name == _SUMMARY and path.is_file():
         return path.parent
     beside = path.resolve().with_name(f"{path.resolve().name}.{EVALUATION}")

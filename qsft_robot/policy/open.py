@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from qsft_robot.extras import is_installed, naming_extras
 from qsft_robot.hardware import choose_device
+from qsft_robot.hub.repository import local_folder
 from qsft_robot.names import unknown
 from qsft_robot.policy.description import LoadedPolicy
 from qsft_robot.trust import Trust
@@ -23,7 +24,8 @@ def open_policy(
     trust_remote_code: bool = False,
     allow_downloads: bool = False,
 ) -> LoadedPolicy:
-    """Load the policy of a run folder, a checkpoint or an exported folder.
+    """Load the policy of a run folder, a checkpoint or an exported folder, or of a Hub id
+    (owner/name, owner/name@revision) where no such folder is here.
 
     `acting` changes entries of the acting rule; with torch a run folder is then asked for its
     checkpoint, which holds both networks. Device "auto" is cuda, mps or cpu, the first that is
@@ -36,7 +38,7 @@ def open_policy(
     """
     from qsft_robot.policy.onnx_policy import DECISION, load_onnx_policy
 
-    folder, changes = Path(folder), dict(acting or {})
+    folder, changes = local_folder(folder), dict(acting or {})
     exported = folder / "policy" if (folder / "policy").is_dir() else folder
     has_torch = is_installed("torch")
     device, _ = choose_device(device)

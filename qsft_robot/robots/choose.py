@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 from qsft_robot.control.robot import Robot
 from qsft_robot.files import SUMS, sha256_of
+from qsft_robot.hub.repository import local_folder
 from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.trust import NOTHING, Trust
 from qsft_robot.types import Policy
@@ -49,7 +50,7 @@ def open_local_or_remote(
         raise ValueError("--ca-file and --token-in-clear are for a server's policy, ws(s)://...")
     from qsft_robot.policy.open import open_policy
 
-    folder = Path(name)
+    folder = local_folder(name)
     policy = open_policy(
         folder, acting, device, trust_remote_code=trust.remote_code, allow_downloads=trust.downloads
     )

@@ -27,8 +27,8 @@ def compare(
     training runs of one method and those after it of the other, and runs are what is drawn.
 
     Args:
-        evaluations: Two run folders or evaluations (<run>/evaluation/<name>), or all those of the
-            first side.
+        evaluations: Two run folders, evaluations (<run>/evaluation/<name>) or Hub ids, or all those
+            of the first side.
         against: Those of the second side: several seeds of training, each evaluated on the same
             episodes.
         name: Which evaluation of a run folder is meant.

@@ -85,7 +85,7 @@ def import_lerobot(
     """Make an HDF5 file of logs out of a LeRobot v3 data set (Parquet and MP4).
 
     Args:
-        folder: Folder of the data set, with meta, data and videos.
+        folder: Folder of the data set, with meta, data and videos; or its Hub id (owner/name).
         out: HDF5 file to write (robomimic's schema); it appears whole or not at all.
         cameras: Cameras to keep, e.g. front_image; none: `--cameras` alone. All when not given.
         image_size: Height and width to resize the images to, in pixels.
@@ -97,9 +97,13 @@ def import_lerobot(
         control_hz: Actions a second, instead of the frames a second of the data set.
         max_episodes: Only the first so many episodes.
     """
+    from qsft_robot.hub.repository import local_folder
+    from qsft_robot.lerobot.format import require_lerobot_files
     from qsft_robot.lerobot.importing import import_lerobot as run
     from qsft_robot.progress import StepProgress
 
+    require_lerobot_files()  # before anything is fetched
+    folder = local_folder(folder, "dataset")
     with StepProgress("import", "episodes") as tell:
         report = run(
             folder,

@@ -74,8 +74,8 @@ def collect(
             share of commands drawn at random.
         seed: The file is the same for the same seed, whatever the number of workers.
         workers: Processes.
-        policy: Run folder or exported policy that acts instead of the expert: its own episodes, to
-            train on with the earlier logs (`qsft-robot merge`).
+        policy: Run folder, exported policy or Hub id (owner/name) that acts instead of the expert:
+            its own episodes, to train on with the earlier logs (`qsft-robot merge`).
         acting: Changes of train's --acting settings, e.g. min_p=0.1 to explore more.
         compress_images: Without loss (gzip); every reader of HDF5 reads them as before, single rows
             more slowly.
@@ -260,15 +260,16 @@ def inspect(
     """Show what logs hold (keys, shapes, ranges, returns, success) and what is wrong with them.
 
     Args:
-        path: HDF5 file in robomimic's schema, or the folder of a LeRobot v3 data set.
+        path: HDF5 file in robomimic's schema, or the folder of a LeRobot v3 data set or its Hub id
+            (owner/name).
         filter_key: Only the logs of this mask.
         log_end: How unsuccessful logs ended: terminal, truncated, or mask=word pairs.
         success_reward: Count rewards as --data.success-reward of train would make them.
         json: Print one JSON object instead of tables.
         fail_on: Exit status 1 where a finding is as severe as this.
-        policy: Run folders or exported policies with values: logs are ranked by how far V at their
-            end lies from that of logs of the same outcome. Two, each trained on the mask of one
-            half, judge every log by the one that never saw it.
+        policy: Run folders, exported policies or Hub ids with values: logs are ranked by how far V
+            at their end lies from that of logs of the same outcome. Two, each trained on the mask
+            of one half, judge every log by the one that never saw it.
         trust_remote_code: Run code that a pretrained model of a policy brings along. Only for
             publishers that you trust.
         allow_downloads: Fetch a model that a policy names from the hub, where it is not here yet.
@@ -276,11 +277,14 @@ def inspect(
     from rich.console import Console
 
     from qsft_robot.config.data import DataConfig
+    from qsft_robot.hub.repository import local_folder
     from qsft_robot.logs.doctor.finding import reaches
     from qsft_robot.logs.doctor.hdf5_logs import hdf5_source
     from qsft_robot.logs.inspection import refuse, summarize_source
     from qsft_robot.logs.inspection_table import show, show_ranking
 
+    if path.suffix not in (".hdf5", ".h5"):
+        path = local_folder(path, "dataset")
     if path.is_dir():
         from qsft_robot.lerobot.logs import lerobot_source
 

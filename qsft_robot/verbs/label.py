@@ -30,7 +30,7 @@ def label(
     """Write V and the advantage of each frame of logs, for training other policies by them.
 
     Args:
-        run: Run folder or exported policy with values (--method qsft).
+        run: Run folder, exported policy or Hub id (owner/name), with values (--method qsft).
         logs: HDF5 file in robomimic's schema.
         out: HDF5 file: a copy of the logs with qsft_value and qsft_advantage in each.
         lerobot: LeRobot data set that was made of these logs (or that they were made of), which

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class RunOptions:
     """The flags of `run`; their help is the comment above each."""
 
-    # Run folder or policy folder, or the address of a server (ws://host:port).
+    # Run folder or policy folder, a Hub id (owner/name), or the address of a server
+    # (ws://host:port).
     policy: Positional[str]
     # mujoco: the tabletop arm in real time; robosuite, env: an environment in step; replay: a
     # recording; lerobot: any LeRobot robot; own: see --robot-from.

@@ -12,6 +12,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from qsft_robot.hub.repository import local_folder
 from qsft_robot.policy.description import LoadedPolicy
 from qsft_robot.printed_text import PrintableLines, printable, say
 from qsft_robot.trust import Trust
@@ -45,7 +46,7 @@ def serve(
     The token that clients must send is read from the environment's QSFT_TOKEN or from a file.
 
     Args:
-        run: Run folder, or an exported policy or checkpoint.
+        run: Run folder, or an exported policy or checkpoint; or a Hub id (owner/name).
         host: Address to listen on. Off loopback a token is needed.
         port: Port; 0 takes a free one.
         token_file: File that holds the token, instead of QSFT_TOKEN.
@@ -160,6 +161,7 @@ def _open(
     from qsft_robot.files import SUMS, sha256_of
     from qsft_robot.policy.open import open_policy
 
+    run = local_folder(run)
     policy = open_policy(
         run,
         acting_changes(acting),

@@ -29,7 +29,7 @@ def view(
     Args:
         source: HDF5 file of logs, or a run folder: the logs that it was trained on, by its policy.
         rrd: File to write; it appears whole or not at all. `rerun FILE` opens it.
-        policy: Run folder or exported policy that tells V and the limits of the actions.
+        policy: Run folder, exported policy or Hub id that tells V and the limits of the actions.
         logs: Names of the logs, e.g. demo_0 demo_7.
         count: As many of the first ones, where none are named.
         steps: Frames that an advantage looks ahead.
