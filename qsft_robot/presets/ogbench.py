@@ -8,15 +8,29 @@ from qsft_robot.presets.recipe import Recipe
 
 # Preset -> flag (as on the command line, with underscores) -> value.
 PRESETS: dict[str, dict[str, Any]] = {
-    # Flat states of 28 to 55 numbers, five dimensions of action, play data of 1 M steps.
+    # Flat states of 28 to 55 numbers, five dimensions of action, play data: a decision is five
+    # actions, and a critic of whole decisions stitches logs that never reach the goal.
     "ogbench/states": {
         "data.state_keys": ("observation",),
-        "tokenizer.kind": "uniform_bins",
-        "tokenizer.n_bins": 32,
+        "data.short_logs": "keep",
+        "model.name": "perceptron",
+        "model.width": 128,
+        "tokenizer.kind": "spline",
+        "tokenizer.horizon": 5,
+        "tokenizer.points": 3,
+        "tokenizer.n_bins": 64,
         "discount": 0.99,
         "optim.batch_size": 256,
-        "optim.behavior_steps": 2000,
-        "optim.value_steps": 4000,
+        "optim.learning_rate": 2e-3,
+        "optim.value_learning_rate": 2e-3,
+        "optim.behavior_steps": 4000,
+        "optim.value_steps": 1500,
+        "critic.updates": 10_000,
+        "critic.expectile": 0.9,
+        "critic.ema_rate": 0.02,
+        "critic.learning_rate": 1e-3,
+        "acting.candidates": 32,
+        "acting.min_p": 0.05,
     },
 }
 
