@@ -129,7 +129,7 @@ def options_of(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     """Run the chosen tasks and write docs/results.json."""
-    run_all(options_of(), rows)
+    run_all(options_of(), rows, PlayStudy)
 
 
 if __name__ == "__main__":

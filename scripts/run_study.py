@@ -15,8 +15,7 @@ from typing import Any
 
 from qsft_robot.report.study_rows import merge_rows, result_row, row_text, run_verb
 
-SCRIPT = Path(__file__).resolve()
-ROOT = SCRIPT.parent.parent
+SCRIPT, ROOT = Path(__file__).resolve(), Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results.json"
 
 
@@ -374,9 +373,10 @@ def parsed(
 def run_all(
     options: argparse.Namespace,
     rows: Callable[[Study, Setting, argparse.Namespace], Iterator[dict[str, Any]]],
+    kind: type[Study] = Study,
 ) -> None:
     """Run the chosen settings and put their rows into the file of results as they come."""
-    study = Study(options.out.resolve(), options.seeds)
+    study = kind(options.out.resolve(), options.seeds)
     began = time.monotonic()
     for setting in options.chosen:
         for row in rows(study, setting, options):
