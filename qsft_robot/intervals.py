@@ -222,3 +222,28 @@ def probability_of_improvement(first: Sequence[float], second: Sequence[float]) 
         raise ValueError("no values to compare")
     gap = np.subtract.outer(np.asarray(first, float), np.asarray(second, float))
     return float(((gap > 0) + 0.5 * (gap == 0)).mean())
+
+
+def interquartile_mean(scores: Sequence[Sequence[float]]) -> float:
+    """The mean of the middle half of all scores [task][seed]: a quarter of them, rounded down, is
+    left out at either end (Agarwal et al., arXiv 2108.13264)."""
+    ordered = np.sort(np.concatenate([np.asarray(task, float) for task in scores]))
+    if not len(ordered):
+        raise ValueError("no scores to average")
+    out = len(ordered) // 4
+    return float(ordered[out : len(ordered) - out].mean())
+
+
+def interquartile_interval(
+    scores: Sequence[Sequence[float]], confidence: float = 0.95, draws: int = 4000
+) -> tuple[float, float]:
+    """The interval of the interquartile mean of [task][seed], by drawing the seeds of each task
+    anew with replacement; the tasks are those that there are."""
+    generator = np.random.default_rng(0)
+    tasks = [np.asarray(task, float) for task in scores]
+    found = [
+        interquartile_mean([generator.choice(task, len(task)) for task in tasks])
+        for _ in range(draws)
+    ]
+    low, high = np.quantile(found, ((1 - confidence) / 2, (1 + confidence) / 2))
+    return float(low), float(high)

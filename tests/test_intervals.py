@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from qsft_robot.intervals import (
+    interquartile_interval,
+    interquartile_mean,
     mcnemar,
     mean_interval,
     paired_difference,
@@ -142,3 +144,16 @@ def test_the_interval_of_a_mean_covers_it_as_often_as_it_says():
     assert mean_interval(1.0, 0.0, 1) == (-math.inf, math.inf)
     with pytest.raises(ValueError, match="no mean"):
         mean_interval(0.0, 0.0, 0)
+
+
+def test_the_interquartile_mean_leaves_out_a_quarter_at_either_end():
+    assert interquartile_mean([[0.0, 0.4], [0.6, 100.0]]) == pytest.approx(0.5)
+    assert interquartile_mean([[0.2, 0.3, 0.7]]) == pytest.approx(0.4)  # a quarter is no whole one
+    with pytest.raises(ValueError, match="no scores"):
+        interquartile_mean([[]])
+    # Seeds that agree leave nothing to draw; seeds that don't, the interval of their mean.
+    assert interquartile_interval([[0.5, 0.5], [0.7, 0.7]]) == pytest.approx((0.6, 0.6))
+    low, high = interquartile_interval([[0.0, 1.0]])
+    assert (low, high) == (0.0, 1.0)
+    wide, narrow = (interquartile_interval([list(np.linspace(0, 1, n))]) for n in (5, 50))
+    assert narrow[1] - narrow[0] < wide[1] - wide[0]
