@@ -129,6 +129,8 @@ def config_of(preset: str, folder: Path, base: Path, **changes: Any) -> TrainCon
     }  # fmt: skip
     if config.tokenizer.kind != "commands":
         settings |= {"tokenizer.horizon": 2, "tokenizer.n_bins": 8, "acting.execute": 2}
+        if config.tokenizer.points is not None:
+            settings |= {"tokenizer.points": 2}
     if preset == "tabletop/vlm":
         settings |= {"model.pretrained": str(base)}
     else:
@@ -146,7 +148,7 @@ def prepared(config: TrainConfig) -> tuple[RunData, PolicyNetworks, PolicyDescri
     networks = PolicyNetworks(build_run_model(config, data)).eval()
     assert networks.behavior is not None
     description = describe(config, data, describe_model(networks.behavior))
-    acting = replace(description.acting, rule="behavior")
+    acting = replace(description.acting, rule="behavior", candidates=1)
     return data, networks, replace(description, networks=("behavior",), acting=acting)
 
 

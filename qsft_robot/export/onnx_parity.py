@@ -88,7 +88,7 @@ def measure(
                         ]
                         _raise(worst, "value", (q[0] - q[1]).clamp(min=0).cpu().numpy())
                 # Both go on from what the graphs chose.
-                taken = ours.tokenizer.decode(their_ids)
+                taken = ours.tokenizer.decode(their_ids.astype(np.int64))
                 ours.remember([ours_memories[i] for i in rows], taken)
                 decoded = ours.tokenizer.decode(ids.cpu().numpy())
                 expected = ours.norm_stats.unnormalize_actions(decoded)
