@@ -34,6 +34,9 @@ ABOUT = {
     "valid_unseen": "3,600 logs of 129,341 commands in rooms of `train`, 35 % successful; "
     "evaluated in rooms that no log has, each of 120 games once a seed.",
     "valid_seen": "The same policies on other tasks in rooms of the logs, each of 120 games once.",
+    "play-300": "OGBench's play data: 300 episodes of 1,001 steps by the package's own oracle, one "
+    "set for all seeds, cut into 1,580 logs of which 134 reach the goal of the task. Decisions of "
+    "five actions (the preset `ogbench/states`); `candidates=32`: the best of 32 by the critic.",
     "full letters scratch": "20,000 games of the recipe, others for each seed; the preset's "
     "transformer with random weights, which says any letters. `refused`: share of guesses outside "
     "of the list, each of which costs a guess.",
