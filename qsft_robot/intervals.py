@@ -242,7 +242,7 @@ def interquartile_interval(
     generator = np.random.default_rng(0)
     tasks = [np.asarray(task, float) for task in scores]
     found = [
-        interquartile_mean([generator.choice(task, len(task)) for task in tasks])
+        interquartile_mean([generator.choice(task, len(task)).tolist() for task in tasks])
         for _ in range(draws)
     ]
     low, high = np.quantile(found, ((1 - confidence) / 2, (1 + confidence) / 2))
