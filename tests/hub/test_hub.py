@@ -334,6 +334,7 @@ main(["info", "someone/other"])
 def test_the_librarys_variables_are_honored(hub, trained, tmp_path, repository):
     hub.add("someone/arm", trained / "checkpoint", private=True)
     own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "own"), "HF_TOKEN": TOKEN}
+    own |= {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}  # whatever this process was told
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, "info someone/arm"],
         env={**os.environ, **own, "PYTHONPATH": str(repository), "NO_PROXY": "127.0.0.1"},
