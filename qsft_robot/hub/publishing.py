@@ -76,7 +76,7 @@ def card_on_hub(card: str, wanted: HubId, summary: Mapping[str, Any] | None) -> 
         f"qsft-robot serve {wanted}",
         "```",
         "",
-        f'In Python: `qsft_robot.policy.open.open_policy("{wanted}")`.',
+        f'In Python: `from qsft_robot import open_policy`, then `open_policy("{wanted}")`.',
         "",
     ]
     if summary is not None:

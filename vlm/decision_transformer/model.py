@@ -26,17 +26,15 @@ from vlm.decision_transformer.trunk import (
 )
 from vlm.model import ModelOutput
 from vlm.rt.config import RTConfig
-from vlm.rt.context import ContextReader
-from vlm.rt.perceptron import PrefixSum, ResidualPerceptron
+from vlm.rt.perceptron import PrefixDecisions, PrefixSum, ResidualPerceptron
 
 
-class DecisionTransformer(ContextReader):
+class DecisionTransformer(PrefixDecisions):
     """K frames, each the actions before it, the return to go, its image tokens and its state.
 
     The last numbers of a frame's `state` are those actions and that return (`past_dim`). A decision
-    is read off the last token of its frame: all of its tokens at once by perceptrons on the sum of
-    the tokens before (as in PerceptronModel), or one number for each action dimension. The actions
-    before the oldest frame are hidden, so that the window holds whole steps.
+    is read off the last token of its frame: its tokens, or one number for each action dimension.
+    The actions before the oldest frame are hidden, so that the window holds whole steps.
     """
 
     places: Tensor
@@ -77,6 +75,7 @@ class DecisionTransformer(ContextReader):
             return
         self.gains = nn.Parameter(torch.randn(n, c))
         self.positions = nn.Parameter(torch.randn(n, c) * 0.5)
+        self.forgotten = nn.Dropout(config.dropout)
         self.token_block = ResidualPerceptron(c, inner, config.dropout)
         self.norm = nn.LayerNorm(c)
         self.head = nn.Linear(c, config.vocab_size, bias=False)
@@ -107,7 +106,7 @@ class DecisionTransformer(ContextReader):
         text_ids: Int64[Tensor, "b l"],
     ) -> Float[Tensor, "b k c"]:
         """Hidden states at the end of every frame, which has seen those before it."""
-        self._check(features, state, frame_mask)
+        self._check_frames(features, state, frame_mask.shape)
         assert state is not None
         b, k = frame_mask.shape
         dtype = self.embedding_norm.weight.dtype
@@ -157,18 +156,11 @@ class DecisionTransformer(ContextReader):
         """Whole decisions at the ends of frames."""
         if self.own.head == CONTINUOUS:
             return self._rounded(hidden)
-        before = self.action_embedding(action_ids[:, :-1]) * self.gains[:-1]
-        prefixes = F.pad(before.cumsum(1), (0, 0, 1, 0))
-        return self.output(hidden[:, None] + prefixes + self.positions)
+        return super().decisions(hidden, action_ids)
 
     def means(self, hidden: Float[Tensor, "*b c"]) -> Float[Tensor, "*b n"]:
         """The continuous head: actions in [-1, 1], step by step."""
         return torch.tanh(self.numbers(hidden))
-
-    def output(self, x: Float[Tensor, "b n c"]) -> ModelOutput:
-        """Hidden states and logits of inputs of action tokens."""
-        hidden = self.norm(self.token_block(x))
-        return ModelOutput(hidden, self.head(hidden))
 
     @torch.no_grad()
     def prefill(
@@ -198,22 +190,6 @@ class DecisionTransformer(ContextReader):
         # A place of one bin has no width; nothing is to be chosen there.
         logits = -2.0 * apart.square() * (width > 0)[:, None]
         return ModelOutput(hidden[:, None].expand(-1, logits.shape[1], -1), logits)
-
-    def _check(self, features: Tensor | None, state: Tensor | None, frame_mask: Tensor) -> None:
-        config, (b, k) = self.config, frame_mask.shape
-        if k != config.history:
-            raise ValueError(f"frame_mask has {k} frames; the model reads {config.history}.")
-        if state is None or state.shape != (b, k, config.state_dim):
-            given = None if state is None else list(state.shape)
-            raise ValueError(
-                f"state of shape {given}; the model expects {[b, k, config.state_dim]}."
-            )
-        wanted = (b, k, config.frame_image_tokens, config.width)
-        if config.cameras and (features is None or features.shape != wanted):
-            given = None if features is None else list(features.shape)
-            raise ValueError(f"features of shape {given}; the model expects {list(wanted)}.")
-        if not config.cameras and features is not None:
-            raise ValueError("features were given to a model without cameras; pass None.")
 
 
 @dataclass

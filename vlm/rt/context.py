@@ -210,24 +210,30 @@ class ContextReader(ActionModel):
         self, features: Tensor | None, state: Tensor | None, shape: torch.Size, dtype: torch.dtype
     ) -> Tensor:
         """Tokens of all frames, [b, k, tokens of one frame, c], after their shapes were checked."""
-        config, parts = self.config, []
+        self._check_frames(features, state, shape)
         b, k = shape
+        parts = [] if features is None else [features.to(dtype)]
+        if self.state_token is not None:
+            assert state is not None
+            parts.append(self.state_token(state.to(dtype))[:, :, None])
+        if not parts:  # a model of texts alone
+            return self.no_return.new_zeros(b, k, 0, self.config.width)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+
+    def _check_frames(
+        self, features: Tensor | None, state: Tensor | None, shape: torch.Size
+    ) -> None:
+        """ValueError where features and states are not those of windows of this `shape`, [b, k]."""
+        config, (b, k) = self.config, shape
         if k != config.history:
             raise ValueError(f"frame_mask has {k} frames; the model reads {config.history}.")
         wanted = (b, k, config.frame_image_tokens, config.width)
-        if config.cameras:
-            if features is None or features.shape != wanted:
-                given = None if features is None else list(features.shape)
-                raise ValueError(f"features of shape {given}; the model expects {list(wanted)}.")
-            parts.append(features.to(dtype))
-        elif features is not None:
+        if config.cameras and (features is None or features.shape != wanted):
+            given = None if features is None else list(features.shape)
+            raise ValueError(f"features of shape {given}; the model expects {list(wanted)}.")
+        if not config.cameras and features is not None:
             raise ValueError("features were given to a model without cameras; pass None.")
-        if self.state_token is not None:
-            if state is None or state.shape != (b, k, config.state_dim):
-                given = None if state is None else list(state.shape)
-                expected = [b, k, config.state_dim]
-                raise ValueError(f"state of shape {given}; the model expects {expected}.")
-            parts.append(self.state_token(state.to(dtype))[:, :, None])
-        if not parts:  # a model of texts alone
-            return self.no_return.new_zeros(b, k, 0, config.width)
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+        expected = (b, k, config.state_dim)
+        if config.state_dim and (state is None or state.shape != expected):
+            given = None if state is None else list(state.shape)
+            raise ValueError(f"state of shape {given}; the model expects {list(expected)}.")

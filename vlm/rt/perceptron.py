@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +14,42 @@ from vlm.rt.config import RTConfig
 from vlm.rt.context import ContextReader
 
 
-class PerceptronModel(ContextReader):
-    """The context as one vector; each action token reads it and the sum of the tokens before.
+class PrefixDecisions(ContextReader):
+    """A base of models that decide on one vector: each action token reads it and the sum of the
+    tokens before.
 
-    Token i's input is the context's vector, a vector of place i, and the sum over j < i of token
-    j's embedding times a gain of place j (as a neural autoregressive density estimator has it). An
-    update costs a part of the transformer's, and few of them are needed: on 200 logs of states 400
-    do what 1,500 of the transformer's do, and many more learn the logs by heart.
+    Token i's input is that vector, a vector of place i, and the sum over j < i of token j's
+    embedding times a gain of place j (as a neural autoregressive density estimator has it).
+    """
+
+    # Of each place, [n, c].
+    gains: Tensor
+    positions: Tensor
+    # The tokens before tell a log from all others: what reads them whole learns it by heart.
+    forgotten: nn.Module
+    token_block: nn.Module
+    norm: nn.Module
+    head: nn.Module
+
+    def decisions(
+        self, context: Float[Tensor, "b c"], action_ids: Int64[Tensor, "b n"]
+    ) -> ModelOutput:
+        """Hidden states and logits of whole decisions; `action_ids[:, n - 1]` is never an input."""
+        before = self.forgotten(self.action_embedding(action_ids[:, :-1]) * self.gains[:-1])
+        prefixes = F.pad(before.cumsum(1), (0, 0, 1, 0))
+        return self.output(context[:, None] + prefixes + self.positions)
+
+    def output(self, x: Float[Tensor, "b n c"]) -> ModelOutput:
+        """Hidden states and logits of inputs of action tokens."""
+        hidden = self.norm(self.token_block(x))
+        return ModelOutput(hidden, self.head(hidden))
+
+
+class PerceptronModel(PrefixDecisions):
+    """The context as one vector, by perceptrons.
+
+    An update costs a part of the transformer's, and few of them are needed: on 200 logs of states
+    400 do what 1,500 of the transformer's do, and many more learn the logs by heart.
     """
 
     def __init__(self, config: RTConfig, load_image_weights: bool = True) -> None:
@@ -30,7 +58,6 @@ class PerceptronModel(ContextReader):
         self.joined = nn.Linear(config.context_length * c, c)
         self.gains = nn.Parameter(torch.randn(n, c))
         self.positions = nn.Parameter(torch.randn(n, c) * 0.5)
-        # The tokens before tell a log from all others: what reads them whole learns it by heart.
         self.forgotten = nn.Dropout(config.dropout)
         inner = round(config.mlp_ratio * c)
         # Rows of the tokens are n times those of the contexts: the depth stands before them.
@@ -61,10 +88,7 @@ class PerceptronModel(ContextReader):
         `frame_mask` is False have no effect.
         """
         tokens, _ = self._context(features, state, frame_mask, text_ids, returns, words)
-        context = self._joined(tokens)
-        before = self.forgotten(self.action_embedding(action_ids[:, :-1]) * self.gains[:-1])
-        prefixes = F.pad(before.cumsum(1), (0, 0, 1, 0))
-        return self.output(context[:, None] + prefixes + self.positions)
+        return self.decisions(self._joined(tokens), action_ids)
 
     @torch.no_grad()
     def prefill(
@@ -81,11 +105,6 @@ class PerceptronModel(ContextReader):
         cache = PrefixSum(self, self._joined(tokens), 0)
         return cache.output(), cache
 
-    def output(self, x: Float[Tensor, "b n c"]) -> ModelOutput:
-        """Hidden states and logits of inputs of action tokens."""
-        hidden = self.norm(self.token_block(x))
-        return ModelOutput(hidden, self.head(hidden))
-
     def _joined(self, tokens: Float[Tensor, "b t c"]) -> Float[Tensor, "b c"]:
         """Context tokens as one vector."""
         return self.context_blocks(self.joined(tokens.flatten(1)))
@@ -95,7 +114,7 @@ class PerceptronModel(ContextReader):
 class PrefixSum:
     """A decision as far as it is made: its context and the sum of its tokens, [b, c], growing."""
 
-    model: Any  # a PerceptronModel, or another with its table of tokens, gains and positions
+    model: PrefixDecisions
     sum: Tensor
     # Tokens read.
     length: int
