@@ -8,6 +8,7 @@ from pathlib import Path
 from sim.games.chess.notation import fen_of, read_fen
 from sim.games.chess.position import Position
 from sim.games.chess.retrograde import ENDINGS, table_of
+from sim.games.text_lines import lines_of
 
 
 def read_endings(text: str, least_moves: int) -> tuple[str, ...]:
@@ -36,12 +37,7 @@ def read_positions(path: str) -> tuple[Position, ...]:
     """The positions of a text file, a FEN a line, White to move in a game that is not over;
     ValueError names the line of one that is none."""
     file = Path(path).expanduser()
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file}: not a text file (byte {error.start} is no UTF-8); give a FEN a line."
-        ) from error
+    lines = lines_of(file, "a FEN a line")
     found = []
     for number, line in enumerate(lines, 1):
         if not line.strip():

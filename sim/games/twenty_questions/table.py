@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sim.games.text_lines import lines_of
+
 OWN_TABLE = Path(__file__).with_name("table.csv")
 # Names that the arrays of a .npz may have.
 _ARRAYS = {
@@ -81,7 +83,7 @@ def read_names(path: str, table: AnswerTable) -> np.ndarray:
     file = Path(path).expanduser()
     number = {name: i for i, name in enumerate(table.objects)}
     found: dict[int, int] = {}
-    for line, text in enumerate(_lines(file), 1):
+    for line, text in enumerate(lines_of(file, "one object a line"), 1):
         name = plain(text)
         if not name:
             continue
@@ -94,15 +96,8 @@ def read_names(path: str, table: AnswerTable) -> np.ndarray:
     return np.array(sorted(found))
 
 
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not a text file (byte {error.start} is no UTF-8).") from error
-
-
 def _read_csv(file: Path) -> tuple[Sequence[str], Sequence[str], np.ndarray]:
-    rows = [row for row in csv.reader(_lines(file)) if row]
+    rows = [row for row in csv.reader(lines_of(file, "a table of answers")) if row]
     if len(rows) < 2 or len(rows[0]) < 2:
         raise ValueError(
             f"{file}: a table has a line of questions and a line an object, comma-separated: its "

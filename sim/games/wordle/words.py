@@ -6,6 +6,8 @@ import hashlib
 import re
 from pathlib import Path
 
+from sim.games.text_lines import lines_of
+
 LETTERS = 5
 OWN_LIST = Path(__file__).with_name("words.txt")
 _WORD = re.compile(f"[a-z]{{{LETTERS}}}")
@@ -15,12 +17,7 @@ def read_words(path: str | None) -> tuple[str, ...]:
     """The words of a file, in its order; the shipped ones for None. OSError where it can't be read,
     ValueError, naming the line, on anything but different words of five letters a to z."""
     file = OWN_LIST if path is None else Path(path).expanduser()
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file}: not a text file (byte {error.start} is no UTF-8); give one word a line."
-        ) from error
+    lines = lines_of(file, "one word a line")
     first_line: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         word = line.strip()
