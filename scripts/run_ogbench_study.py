@@ -36,6 +36,8 @@ SETTINGS = {
 }
 _ONE, _BEST = "candidates=1", "candidates=32"
 _ALONE = "--critic.updates 0 --acting.candidates 1"
+# Another critic beside the same candidates: the behavior is tuned no further.
+_CRITIC = "--method sft --optim.value-steps 1"
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,10 @@ RUNS = {
         {"qsft": _ONE, f"qsft {_BEST}": _BEST, f"sft {_BEST}": f"rule=behavior {_BEST}"},
     ),
     # The same candidates, judged by the return of the log itself: no bootstrapping.
-    "critic lam=1": Run("--method sft --critic.lam 1", {f"sft {_BEST} critic lam=1": _BEST}),
+    "critic lam=1": Run(f"{_CRITIC} --critic.lam 1", {f"sft {_BEST} critic lam=1": _BEST}),
     # The value of the behavior, with bootstrapping: no improvement by the expectile.
     "critic expectile=0.5": Run(
-        "--method sft --critic.expectile 0.5", {f"sft {_BEST} critic expectile=0.5": _BEST}
+        f"{_CRITIC} --critic.expectile 0.5", {f"sft {_BEST} critic expectile=0.5": _BEST}
     ),
     "filtered_sft": Run(
         f"--method filtered_sft {_ALONE}", {"filtered_sft": _ONE}, shares_behavior=False
