@@ -194,7 +194,7 @@ ACTING = {
 
 
 class Study:
-    """Runs what is missing under `out`; finished pieces are kept between runs."""
+    """Runs what is missing under `out`; what is finished is kept, what was interrupted resumed."""
 
     def __init__(self, out: Path, seeds: int) -> None:
         self.out, self.seeds = out, seeds
@@ -236,13 +236,12 @@ class Study:
                 shared = f" --behavior-from {self.folder(setting, source, seed)}"
             elif setting.encoder and not is_encoder:
                 shared = f" --features-from {self.encoder(setting, seed)}"
-            logs = self.logs(setting, seed)
-            run_verb(
-                f"train {settings} {words} {extra} --data.path {logs} --seed {seed} "
-                f"--out {run}{shared} --log-every 100 --checkpoint-every 100000",
-                run.with_suffix(".log"),
-                ROOT,
+            asked = (
+                f"{settings} {words} {extra} --data.path {self.logs(setting, seed)} --seed {seed} "
+                f"--out {run}{shared} --log-every 100 --checkpoint-every 500"
             )
+            asked = f"--resume {run}" if (run / "checkpoint").is_dir() else asked
+            run_verb(f"train {asked}", run.with_suffix(".log"), ROOT)
         return run
 
     def evaluate(self, setting: Setting, run: Path, name: str, flags: str = "") -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from qsft_robot.files import read_json
 from qsft_robot.intervals import (
     interquartile_interval,
     interquartile_mean,
+    mean_interval,
     probability_of_improvement,
 )
 
@@ -43,6 +45,13 @@ ABOUT = {
     "full closed scratch": "The same with --tokenizer.closed: only words of the logs can be said.",
     "tenth letters scratch": "2,000 games of the recipe; any letters.",
     "tenth closed scratch": "2,000 games of the recipe; only words of the logs.",
+    **{
+        f"logs-{share}": f"{share} % of 1,000 logs, others for each seed, the same for all rows. "
+        "`lamo` is a Decision Transformer of 20 frames: on blocks of our own (`scratch`), on the "
+        "first layers of a language model (`pretrained`), on the same layers with random weights "
+        "(`reinitialized`). As many updates for all, each of as many decisions."
+        for share in (1, 10, 100)
+    },
     "mixed": "600 logs, about a quarter expert, a quarter sloppy, the rest named failures.",
 }
 ORDER = (
@@ -50,6 +59,8 @@ ORDER = (
     *("advantage_weighted", "advantage_conditioned", "cql", "q_transformer"),
     *("ilql", "qsft_paper", "qsft", "qsft_free"),
 )
+# Settings of run_lamo_study.py: trunk (or "logs", of the baselines), per cent of the logs, change.
+TRUNK = re.compile(r"(scratch|pretrained|reinitialized|logs)-(\d+)((?:-\w+)*)")
 # Settings that are splits of a benchmark of several kinds of task.
 SPLITS = ("valid_seen", "valid_unseen")
 INTRO = """# Results
@@ -91,7 +102,7 @@ def main() -> None:
     rows = read_json(DOCS / "results.json")
     parts = [INTRO, *together(rows)]
     parts += kinds_of_task([row for row in rows if row["setting"] in SPLITS])
-    rows = [row for row in rows if row["setting"] not in SPLITS]
+    rows = sorted((row for row in rows if row["setting"] not in SPLITS), key=table_of)
     for (task, observations, setting), group in groupby(rows, key=table_of):
         parts.append(f"\n## {task}, {observations.replace('_', '-')}, {setting}\n")
         parts.append(ABOUT.get(setting, "") + "\n")
@@ -104,6 +115,7 @@ def main() -> None:
         )
         parts.append("|---" * (8 if extra else 7) + "|")
         parts += [line(row) for row in found]
+        parts += pretraining(found)
         parts += language(found)
         commands = sorted({f"`{row['command']}` ({row['commit']})" for row in found})
         parts.append("\n" + "; ".join(commands))
@@ -188,20 +200,48 @@ def language(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def table_of(row: dict[str, Any]) -> tuple[str, str, str]:
-    """The key that the rows of one table share."""
-    return row["task"], row["observations"], row["setting"]
+    """The key that the rows of one table share: trunks on one share of the logs stand together."""
+    trunk, share, _ = trunk_of(row)
+    return row["task"], row["observations"], share if trunk else row["setting"]
+
+
+def trunk_of(row: dict[str, Any]) -> tuple[str, str, str]:
+    """Trunk, share of the logs and what else is changed, of a row of run_lamo_study.py; else
+    empty."""
+    found = TRUNK.fullmatch(row["setting"])
+    return (found[1], f"logs-{found[2]}", found[3] or "") if found else ("", "", "")
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """The method as a table has it, with the trunk of a Decision Transformer."""
+    trunk, _, change = trunk_of(row)
+    return row["method"] if trunk in ("", "logs") else f"{row['method']} {trunk}{change}"
+
+
+def pretraining(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What the pretrained weights bring: the differences of seeds that share logs and episodes."""
+    seeds = {name_of(row): row["by_seed"] for row in rows}
+    one, other = seeds.get("lamo pretrained", []), seeds.get("lamo reinitialized", [])
+    apart = [a - b for a, b in zip(one, other, strict=False)]
+    if len(one) != len(other) or len(apart) < 2:
+        return []
+    low, high = mean_interval(fmean(apart), stdev(apart), len(apart))
+    return [
+        f"\nPretrained minus reinitialized, seed by seed: {fmean(apart):.2f} ({low:.2f} to "
+        f"{high:.2f}, Student's over {len(apart)} seeds)."
+    ]
 
 
 def rank(row: dict[str, Any]) -> tuple[int, str]:
     """Baselines first, Q-SFT after them, its sweep last."""
     method = row["method"]
-    return (ORDER.index(method) if method in ORDER else len(ORDER), method)
+    return (ORDER.index(method) if method in ORDER else len(ORDER), name_of(row))
 
 
 def line(row: dict[str, Any]) -> str:
     """One row of a table."""
     each = ", ".join(f"{rate:.2f}" for rate in row["by_seed"])
-    name = f"**{row['method']}**" if row["method"] == "qsft" else row["method"]
+    name = f"**{row['method']}**" if row["method"] == "qsft" else name_of(row)
     of_seeds = "one seed"
     if row["seed_low"] is not None:
         of_seeds = f"{row['seed_low']:.2f} to {row['seed_high']:.2f}"

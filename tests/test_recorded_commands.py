@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -105,3 +106,98 @@ def test_policies_are_evaluated_on_objects_and_goals_that_no_log_had(tmp_path: P
     assert (collect.split("split=")[1], flags) == ("train", "--env-kwargs split=held_out")
     assert asked["webshop", "full"][1] == "--env-kwargs split=test"
     assert asked["games/wordle", "full"][1] == ""
+
+
+LAMO_WORDS = ["reacher2d", "tabletop/place", "--trunk", "base.gguf", "--text", "words.txt"]
+
+
+def test_the_lamo_studys_methods_see_the_same_logs_and_as_many_decisions() -> None:
+    study = script("run_lamo_study")
+    options = study.options_of([*LAMO_WORDS, "--updates", "30", "--batch", "4"])
+    seen = {}
+    for setting in options.chosen:
+        for method in study.methods_of(setting):
+            words = study.train_words(setting, method, options)
+            config = train_config(shlex.split(f"{setting.train} {words} --data.path a --out b"))
+            assert config.method == method
+            assert config.optim.behavior_steps + config.optim.value_steps == 30
+            seen_at_once = study.HISTORY if method == "lamo" else 1
+            assert config.optim.batch_size * seen_at_once == 80
+            share = int(setting.name.split("-")[1])
+            seen.setdefault((setting.task, share), set()).add(
+                (setting.collect, config.data.max_episodes, config.data.path)
+            )
+            assert config.data.max_episodes == 10 * share
+            if method == "lamo":
+                base = "scratch" if "scratch" in setting.name else str(options.trunk)
+                random = setting.name.startswith("reinitialized")
+                assert config.model.trunk == base
+                assert config.pretrained_weights == ("none" if random else "all")
+                assert (config.lamo.text is not None) == setting.name.endswith("text")
+    assert len(seen) == 6
+    assert all(len(logs) == 1 for logs in seen.values())
+
+
+def test_pretrained_and_reinitialized_differ_in_their_first_weights_alone() -> None:
+    study = script("run_lamo_study")
+    options, found = study.options_of(LAMO_WORDS), {}
+    for setting in options.chosen:
+        if setting.name in ("pretrained-10", "reinitialized-10") and setting.task == "reacher2d":
+            words = study.train_words(setting, "lamo", options)
+            found[setting.name] = train_config(shlex.split(f"{setting.train} {words}"))
+    one, other = found.values()
+    assert one != other
+    assert replace(one, pretrained_weights="none") == replace(other, pretrained_weights="none")
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (["reacher2d:reinitialized-1"], "needs --trunk"),
+        (["reacher2d:pretrained-10-text", "--trunk", "gpt2"], "needs --text"),
+        (["reacher2d:scratch-1", "--updates", "1"], "--updates"),
+        (["reacher2d:scratch-2"], "no setting matches"),
+    ],
+)
+def test_a_lamo_study_that_cannot_run_is_refused(words, flag, capsys) -> None:
+    with pytest.raises(SystemExit):
+        script("run_lamo_study").options_of(words)
+    assert flag in capsys.readouterr().err
+
+
+def test_a_studys_interrupted_run_goes_on_at_its_checkpoint(tmp_path: Path, monkeypatch) -> None:
+    study = script("run_study")
+    asked = []
+    monkeypatch.setattr(study, "run_verb", lambda words, log, root: asked.append(words))
+    runs, setting = study.Study(tmp_path, 1), study.SETTINGS[0]
+    run = runs.train(setting, "sft", "--method sft", 0, "")
+    (run / "checkpoint").mkdir(parents=True)
+    runs.train(setting, "sft", "--method sft", 0, "")
+    assert [words.split()[0] for words in asked] == ["collect", "train", "collect", "train"]
+    assert asked[3] == f"train --resume {run}"
+    (run / "policy").mkdir()
+    runs.train(setting, "sft", "--method sft", 0, "")
+    assert len(asked) == 4
+
+
+def test_trunks_on_one_share_of_the_logs_stand_in_one_table_with_their_difference() -> None:
+    study, writer = script("run_lamo_study"), script("write_results")
+    lamo = {"task": "reacher2d", "observations": "low_dim", "method": "lamo"}
+    rows = [
+        {**lamo, "setting": setting.name, "by_seed": by_seed}
+        for setting, by_seed in zip(study.SETTINGS.values(), [[5.0, 9.0, 7.0]] * 13, strict=False)
+    ]
+    assert {writer.table_of(row)[2] for row in rows} == {"logs-1", "logs-10", "logs-100"}
+    rows = [
+        {**lamo, "setting": "pretrained-10", "by_seed": [5.0, 9.0, 7.0]},
+        {**lamo, "setting": "pretrained-10-lora-text", "by_seed": [0.0, 0.0, 0.0]},
+        {**lamo, "setting": "reinitialized-10", "by_seed": [4.0, 7.0, 4.0]},
+        {**lamo, "setting": "logs-10", "method": "qsft", "by_seed": [1.0, 1.0, 1.0]},
+    ]
+    assert [writer.name_of(row) for row in rows] == [
+        *("lamo pretrained", "lamo pretrained-lora-text", "lamo reinitialized", "qsft"),
+    ]
+    # Differences 1, 2, 3: mean 2, deviation 1, and Student's 4.303 of two degrees of freedom.
+    (told,) = writer.pretraining(rows)
+    assert "seed by seed: 2.00 (-0.48 to 4.48" in told
+    assert writer.pretraining(rows[:2]) == writer.pretraining([rows[0], rows[3]]) == []

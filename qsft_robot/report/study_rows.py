@@ -47,24 +47,17 @@ def result_row(
 ) -> dict[str, Any]:
     """The seeds' summaries (evaluation/<name>/summary.json) as one row: `value` of `metric` with
     its interval over episodes (Wilson's of a success rate, Student's of a mean return) and the one
-    that knows the seeds (None for the mean of one seed), and the success rate in any case.
+    that knows the seeds (None for the mean of one seed), and the success rate in any case (None
+    where the environment tells none).
 
     `script` is the file that this process runs, in the repository's scripts.
     """
     n = sum(s["n"] for s in summaries)
-    successes = sum(round(s["success_rate"] * s["n"]) for s in summaries)
-    rate = wilson(successes, n)
-    by_seed = [round(s["success_rate"] * s["n"]) for s in summaries]
-    seed_low, seed_high = seed_interval(by_seed, [s["n"] for s in summaries])
-    told = {
-        "metric": SUCCESS_RATE,
-        "value": round(rate.rate, 4),
-        "low": round(rate.low, 4),
-        "high": round(rate.high, 4),
-        "seed_low": round(seed_low, 4),
-        "seed_high": round(seed_high, 4),
-        "by_seed": [round(s["success_rate"], 4) for s in summaries],
-    }
+    told: dict[str, Any] = {}
+    rate: float | None = None
+    # Of an environment that tells no success there is no rate.
+    if all(s["success_rate"] is not None for s in summaries):
+        told, rate = _success_rate(summaries)
     if metric == MEAN_RETURN:
         told = _mean_return(summaries)
     return {
@@ -74,11 +67,29 @@ def result_row(
         "setting": setting,
         "seeds": len(summaries),
         "n": n,
-        "success_rate": round(rate.rate, 4),
+        "success_rate": rate,
         **told,
         "command": shlex.join(["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]]),
         "commit": commit(script.parent),
     }
+
+
+def _success_rate(summaries: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], float]:
+    """The rate of all episodes with both intervals, and the rate by itself."""
+    by_seed = [round(s["success_rate"] * s["n"]) for s in summaries]
+    counts = [s["n"] for s in summaries]
+    rate = wilson(sum(by_seed), sum(counts))
+    seed_low, seed_high = seed_interval(by_seed, counts)
+    told = {
+        "metric": SUCCESS_RATE,
+        "value": round(rate.rate, 4),
+        "low": round(rate.low, 4),
+        "high": round(rate.high, 4),
+        "seed_low": round(seed_low, 4),
+        "seed_high": round(seed_high, 4),
+        "by_seed": [round(s["success_rate"], 4) for s in summaries],
+    }
+    return told, round(rate.rate, 4)
 
 
 def _mean_return(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -65,6 +65,15 @@ def test_a_mean_return_is_that_of_all_whole_episodes_and_its_seeds_are_seen() ->
     assert one["seed_low"] is one["seed_high"] is None
 
 
+def test_an_environment_that_tells_no_success_has_a_mean_return_alone(repository: Path) -> None:
+    told = {"n": 10, "broken": 0, "success_rate": None, "return_deviation": 1.0}
+    script = repository / "scripts" / "run_lamo_study.py"
+    where = ("gymnasium/Hopper", "low_dim", "logs-10", "sft")
+    summaries = [{**told, "mean_return": mean} for mean in (100.0, 300.0)]
+    row = result_row(*where, summaries, script, MEAN_RETURN)
+    assert (row["success_rate"], row["value"], row["by_seed"]) == (None, 200.0, [100.0, 300.0])
+
+
 def test_a_row_takes_the_place_of_its_like_unless_that_has_more_seeds(tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     merge_rows(results, [row_of([0.5, 0.5]), row_of([0.1], method="sft")])
