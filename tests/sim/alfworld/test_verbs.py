@@ -42,6 +42,8 @@ def ran(alfworld_games: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_collect_train_evaluate_and_report_run_in_turn_and_say_what_happened(ran, capsys):
     verb("playback", ran / "logs.hdf5")
     assert "accepted" in capsys.readouterr().out
+    verb("inspect", ran / "logs.hdf5", "--fail-on", "warning")
+    assert "No warnings." in capsys.readouterr().out
     few = ("--episodes", 6, "--max-steps", 3, *ONE, "--videos", 1)
     verb("evaluate", ran / "run", "--env-kwargs", "split=valid_unseen", *few)
     said = capsys.readouterr().out
