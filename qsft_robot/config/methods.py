@@ -228,16 +228,28 @@ class _BesideCritic:
     expectile: float = 0.7
     # Dropout of the critic.
     dropout: float = 0.1
+    # 0: one-step targets, r + discount ** h V(s'); 1: the log's own return.
+    lam: float = 0.0
+    # Step of the slow copy of Q, which targets and V are read from, at each update.
+    ema_rate: float = 0.005
 
     @property
     def critic(self) -> CriticConfig:
         """Settings of that critic."""
-        return CriticConfig(members=self.members, expectile=self.expectile, dropout=self.dropout)
+        return CriticConfig(
+            members=self.members,
+            expectile=self.expectile,
+            dropout=self.dropout,
+            lam=self.lam,
+            ema_rate=self.ema_rate,
+        )
 
     def __post_init__(self) -> None:
         require(0 <= self.dropout < 1, f"--{self.group}.dropout must lie in [0, 1).")
         require(self.members >= 1, f"--{self.group}.members must be at least 1.")
         require(0.5 <= self.expectile < 1, f"--{self.group}.expectile must lie in [0.5, 1).")
+        require(0 <= self.lam <= 1, f"--{self.group}.lam must lie in [0, 1].")
+        require(0 < self.ema_rate <= 1, f"--{self.group}.ema-rate must lie in (0, 1].")
 
 
 @dataclass(frozen=True)
