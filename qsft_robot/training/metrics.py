@@ -30,10 +30,8 @@ class MetricsLog:
         run: Path,
         plan: Sequence[tuple[str, int]],
         tracker: Tracker,
-        resume_at: int | None = None,
     ) -> None:
-        """`plan` lists (stage, updates). `resume_at` is the number of updates kept: later lines
-        of an interrupted run are dropped. `tracker` gets every line, and is closed at the end."""
+        """`plan` lists (stage, updates). `tracker` gets every line, and is closed at the end."""
         self.path = run / NAME
         self.before = {}
         total = 0
@@ -41,10 +39,6 @@ class MetricsLog:
             self.before[stage] = total
             total += updates
         self.total, self.updates = total, dict(plan)
-        if resume_at is None:
-            self.path.write_text("")
-        else:
-            keep_until(self.path, resume_at)
         self.file = self.path.open("a")
         self.tracker = tracker
         self.sums: dict[str, float] = defaultdict(float)
@@ -111,6 +105,14 @@ class MetricsLog:
         )
         end = "\r" if sys.stderr.isatty() and not done else "\n"
         print(f"{line:<110}", end=end, file=sys.stderr, flush=True)
+
+
+def begin_metrics(run: Path, resume_at: int | None) -> None:
+    """Empty a run's metrics.jsonl, or keep its lines up to the update that training resumes at."""
+    if resume_at is None:
+        (run / NAME).write_text("")
+    else:
+        keep_until(run / NAME, resume_at)
 
 
 def keep_until(path: Path, step: int) -> None:

@@ -53,17 +53,23 @@ def _earlier_name(run: Path, kind: str) -> str | None:
 
 
 class _TensorBoard:
-    def __init__(self, run: Path, resume_at: int | None) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    """A writer that is opened at the first line: a run that is refused leaves no file behind."""
 
-        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=resume_at)
+    def __init__(self, run: Path, resume_at: int | None) -> None:
+        self._folder, self._resume_at = run / "tensorboard", resume_at
+        self._writer: Any = None
 
     def add(self, step: int, numbers: Mapping[str, float]) -> None:
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder), purge_step=self._resume_at)
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class _Trackio:

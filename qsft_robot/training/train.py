@@ -43,7 +43,7 @@ from qsft_robot.training.describing import describe
 from qsft_robot.training.feature_cache import image_tokens_of, on_features, on_tower_features
 from qsft_robot.training.gradients import add_gradients, parts_together
 from qsft_robot.training.machine import check_writable_as_text, on_this_machine
-from qsft_robot.training.metrics import MetricsLog
+from qsft_robot.training.metrics import MetricsLog, begin_metrics
 from qsft_robot.training.optimizer import build_optimizer, check_parts, schedule, trainable
 from qsft_robot.training.plan import BEHAVIOR, CRITIC, StagePlan, plan_stages
 from qsft_robot.training.run_model import (
@@ -155,8 +155,8 @@ def _run_stages(
     plan = [(stage.name, stage.steps) for stage in plans]
     log: MetricsLog | NoLog = NoLog()
     if workers.is_main:
-        tracker = open_tracker(config.track, run, to_json(config), resume_at)
-        log = MetricsLog(run, plan, tracker, resume_at)
+        begin_metrics(run, resume_at)
+        log = MetricsLog(run, plan, open_tracker(config.track, run, to_json(config), resume_at))
     with closing(log):  # also where training is interrupted
         for each in plans:
             if each.action in ("take", "done"):

@@ -37,7 +37,9 @@ def test_metrics_that_training_did_not_write_are_named(ran, tmp_path, capsys, ro
     content, words = ROWS[rows]
     run = shutil.copytree(ran / "run", tmp_path / "run")
     (run / "metrics.jsonl").write_bytes(content)
+    before = sorted(run.rglob("*"))
     assert main(["train", "--resume", str(run)]) == 2
+    assert sorted(run.rglob("*")) == before
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("error: ")
     assert str(run) in line
