@@ -41,6 +41,13 @@ from qsft_robot.verbs.flag_words import (
     use_threads,
 )
 from qsft_robot.verbs.flat import import_npz
+from qsft_robot.verbs.harness import (
+    DEFAULT_EPISODES,
+    Asked,
+    evaluate_policy,
+    evaluate_server,
+    server_address,
+)
 from qsft_robot.verbs.label import label
 from qsft_robot.verbs.learn import demo, export, info, report
 from qsft_robot.verbs.robot import run
@@ -84,8 +91,11 @@ def train(arguments: Sequence[str]) -> None:
 def evaluate(
     run: Positional[Path],
     name: str = "policy",
-    episodes: int = 100,
+    episodes: int | None = None,
     seed: int = EVALUATION_SEED,
+    harness: str | None = None,
+    key_map: Path | None = None,
+    harness_image: str | None = None,
     env: str | None = None,
     env_kwargs: tuple[str, ...] = (),
     env_success_key: str | None = None,
@@ -109,11 +119,21 @@ def evaluate(
     """Measure a policy's success closed loop in simulation, with a 95 % Wilson interval.
 
     Args:
-        run: Run folder, or an exported policy or checkpoint; or a Hub id (owner/name).
+        run: Run folder, or an exported policy or checkpoint; or a Hub id (owner/name). With
+            --harness the address of a server of openpi's protocol, too (ws://host:8000).
         name: The result goes to <run>/evaluation/<name>, that of an exported folder outside of a
             run to <folder>.evaluation/<name>, that of a Hub id to <owner>--<name>.evaluation here.
-        episodes: Number of episodes.
+        episodes: Number of episodes, 100 when not given; with --harness of each task, the
+            benchmark's own number when not given.
         seed: Seed of the first episode; the others follow. Use the same for every policy.
+        harness: Benchmark that vla-eval runs (extra harness): libero, libero/spatial,
+            simpler_widowx, simpler_google, robocasa, a YAML file of vla-eval's, or simulator, the
+            one of the logs.
+        key_map: YAML file that says which of the harness' images and numbers are the policy's
+            cameras and state keys, and to which size images are brought (docs/ecosystem.md).
+        harness_image: Container of the benchmark, by its name in `docker image ls`; here: run it in
+            this process, where its simulator is installed. The one of this machine that the
+            benchmark names when not given.
         env: Another environment than the one the logs came from: a recipe, a simulator's name, or
             gymnasium:<module>:<id>, whose module is imported, which runs its code.
         env_kwargs: Changes of the simulator's arguments, e.g. split=valid_unseen.
@@ -144,6 +164,23 @@ def evaluate(
     from qsft_robot.rollouts.evaluate import evaluate as measure
     from qsft_robot.versions import compare_with_installed, recorded_versions
 
+    overrides = env_changes(env_kwargs)
+    asked = None
+    if harness is None:
+        if key_map is not None or harness_image is not None:
+            raise ValueError("--key-map and --harness-image are for --harness.")
+    else:
+        asked = Asked(
+            harness, episodes, seed, key_map, harness_image, execute_steps, max_steps, accept
+        )
+        told = {
+            "env": env, "env-kwargs": env_kwargs, "env-success-key": env_success_key,
+            "env-keys": env_keys, "run-to-limit": run_to_limit, "import-env": import_env,
+        }  # fmt: skip
+        asked.check(told, videos)
+        if (address := server_address(run)) is not None:
+            evaluate_server(address, asked, name, env, overrides, run_to_limit)
+            return
     results = _evaluation_folder(run)
     run = local_folder(run)
     policy = open_policy(
@@ -154,6 +191,11 @@ def evaluate(
         trust_remote_code=trust_remote_code,
         allow_downloads=allow_downloads,
     )
+    if asked is not None and not asked.ours:
+        say_device(device, policy)
+        use_threads(threads)
+        evaluate_policy(policy, asked, results / name)
+        return
     env_args = dict(policy.description.env_args)
     if env is not None:
         env_args = env_of_recipe(env, policy.description)
@@ -174,11 +216,15 @@ def evaluate(
     env_args = read_as(env_args, env_success_key, env_keys)
     env_args = showing(env_args, policy.description.state_keys)
     imports = [*import_env, *imports_of(env)]
+    overrides |= {"imports": imports} if imports else {}
     out = results / name
+    if asked is not None:
+        evaluate_policy(policy, asked, out, env_args, overrides, run_to_limit)
+        return
     result = measure(
         policy,
         env_args,
-        range(seed, seed + episodes),
+        range(seed, seed + (DEFAULT_EPISODES if episodes is None else episodes)),
         workers=workers,
         envs_per_worker=envs_per_worker,
         videos=videos,
@@ -187,9 +233,7 @@ def evaluate(
         execute_steps=execute_steps,
         accept=accept,
         out=out,
-        env_overrides=env_changes(env_kwargs)
-        | ({} if max_steps is None else {"max_steps": max_steps})
-        | ({"imports": imports} if imports else {}),
+        env_overrides=overrides | ({} if max_steps is None else {"max_steps": max_steps}),
     )
     say(f"{result}\n{printable(out / 'summary.json')}")
 

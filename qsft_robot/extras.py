@@ -24,6 +24,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "ogbench": ("ogbench", "dm_control"),
     "view": ("rerun",),
     "webshop": ("bm25s",),
+    "harness": ("vla_eval",),
 }  # fmt: skip
 
 

@@ -102,6 +102,12 @@ def test_a_missing_simulator_is_answered_with_its_extra(run_without, tmp_path) -
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".py" and path.is_file()]
 
 
+def test_a_missing_harness_is_answered_with_its_extra(run_without) -> None:
+    status, _, error = run_without(["vla_eval"], "evaluate", "runs/mine", "--harness", "libero")
+    assert status == 2
+    assert error == "error: --harness needs vla_eval: pip install 'qsft-robot[harness]'\n"
+
+
 def test_an_error_of_another_package_keeps_its_words() -> None:
     error = ModuleNotFoundError("No module named 'thesis'", name="thesis")
     assert explained(error) == "No module named 'thesis'"

@@ -164,18 +164,18 @@ def evaluate(
         except BaseException:
             # Hours of rollouts are not lost to Ctrl-C or to a policy that raises.
             if folder is not None and batches.finished:
-                _write_episodes(folder / f"partial_{EPISODES_FILE}", batches.finished)
+                write_episodes(folder / f"partial_{EPISODES_FILE}", batches.finished)
             raise
         wall_s = time.monotonic() - ready
         if videos and video_of == "failures":
             if folder is not None:  # filming may be broken off too
-                _write_episodes(folder / f"partial_{EPISODES_FILE}", episodes)
+                write_episodes(folder / f"partial_{EPISODES_FILE}", episodes)
             failed = [e.seed for e in episodes if not e.success_any][:videos]
             again = batches.run(failed, failed, None) if failed else []
             shown = {e.seed: e.video for e in again}
             episodes = [e.with_video(shown.get(e.seed)) for e in episodes]
         described, backend = pool.greeting["env_args"], batches.backend
-    summary = _summarize(episodes) | {
+    summary = summarize(episodes) | {
         "env_args": described,
         "env_overrides": overrides,
         "reset_options": settings["reset_options"],
@@ -197,7 +197,7 @@ def evaluate(
     if folder is not None:
         for leftover in (folder / VIDEO_FOLDER).glob(".*.tmp.mp4"):
             leftover.unlink()  # of episodes whose worker died
-        _write_episodes(folder / EPISODES_FILE, episodes)
+        write_episodes(folder / EPISODES_FILE, episodes)
         write_json(folder / SUMMARY_FILE, summary)
         (folder / f"partial_{EPISODES_FILE}").unlink(missing_ok=True)
     return result
@@ -245,7 +245,8 @@ def _tells_success(episodes: Sequence[EpisodeResult]) -> bool:
     return not whole or any(e.success_any is not None for e in whole)
 
 
-def _summarize(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
+def summarize(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
+    """What the episodes come to: rates with intervals, returns, reasons of failure."""
     n = len(episodes)
     first = last = None
     if _tells_success(episodes):
@@ -304,7 +305,8 @@ def _returns(returns: Sequence[float]) -> dict[str, float | None]:
     }
 
 
-def _write_episodes(path: Path, episodes: Sequence[EpisodeResult]) -> None:
+def write_episodes(path: Path, episodes: Sequence[EpisodeResult]) -> None:
+    """Write episodes.jsonl: one line an episode."""
     with atomic_file(path) as temporary:
         temporary.write_text("".join(json.dumps(e.to_json()) + "\n" for e in episodes))
 
