@@ -35,11 +35,22 @@ class Task:
     # Words of filtered SFT: a success says little where every step pays.
     filtered: str = ""
     episodes: int = 100
+    # Whether its logs are of trained agents.
+    agents: bool = False
 
 
 TASKS = (
     Task("reacher2d", "reacher2d/medium", 1000, "--preset reacher2d/states", "--filtered-share .1"),
     Task("tabletop/place", "tabletop/place-uncut", 1000, "--preset tabletop/low_dim"),
+    Task(
+        "gymnasium/Hopper",
+        "hopper/medium",
+        1000,
+        "--preset hopper/states",
+        "--filtered-share .1",
+        episodes=30,  # of up to 1,000 steps
+        agents=True,
+    ),
 )
 SHARES = (1, 10, 100)  # per cent of the logs, the first so many of one file
 # The present trunk's layers, all of whose weights learn, so that pretrained and reinitialized
@@ -88,6 +99,7 @@ def _settings() -> Iterator[tuple[str, Setting]]:
 
 SETTINGS = dict(_settings())
 _FILTERED = {task.name: task.filtered for task in TASKS}
+_BY_AGENTS = {task.name for task in TASKS if task.agents}
 
 
 def methods_of(setting: Setting) -> Sequence[str]:
@@ -123,6 +135,9 @@ def run_name(setting: Setting, method: str, options: argparse.Namespace) -> str:
 def rows(study: Study, setting: Setting, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every method of a setting, seeds side by side; yields each row as soon as it is there."""
     setting = replace(setting, episodes=options.episodes or setting.episodes)
+    if setting.task in _BY_AGENTS:
+        agents = shlex.quote(str(options.agents.resolve()))
+        setting = replace(setting, collect=f"{setting.collect} --agents {agents}")
     seeds = range(options.first_seed, options.first_seed + options.seeds)
 
     def one(method: str, seed: int) -> Mapping[str, Any]:
@@ -145,6 +160,7 @@ def options_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--trunk", help="folder, GGUF file or Hub id of a causal language model")
     parser.add_argument("--layers", type=int, default=6, help="layers of it that are kept")
     parser.add_argument("--text", type=Path, help="text of the auxiliary task")
+    parser.add_argument("--agents", type=Path, help="folder of trained agents (hopper/medium)")
     parser.add_argument("--updates", type=int, default=1000, help="updates of every method")
     parser.add_argument("--batch", type=int, default=8, help=f"windows of {HISTORY} decisions")
     parser.add_argument("--episodes", type=int, help="episodes of an evaluation")
@@ -157,6 +173,7 @@ def options_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     for flag, asked in (
         ("trunk", [n for n in names if n.startswith(("pretrained", "reinitialized"))]),
         ("text", [n for n in names if n.endswith("-text")]),
+        ("agents", [each.task for each in options.chosen if each.task in _BY_AGENTS]),
     ):
         if asked and getattr(options, flag) is None:
             parser.error(f"{asked[0]} needs --{flag}.")

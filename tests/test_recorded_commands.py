@@ -108,7 +108,8 @@ def test_policies_are_evaluated_on_objects_and_goals_that_no_log_had(tmp_path: P
     assert asked["games/wordle", "full"][1] == ""
 
 
-LAMO_WORDS = ["reacher2d", "tabletop/place", "--trunk", "base.gguf", "--text", "words.txt"]
+LAMO_WORDS = ["reacher2d", "tabletop/place", "gymnasium/Hopper", "--trunk", "base.gguf"]
+LAMO_WORDS += ["--text", "words.txt", "--agents", "agents"]
 
 
 def test_the_lamo_studys_methods_see_the_same_logs_and_as_many_decisions() -> None:
@@ -134,7 +135,7 @@ def test_the_lamo_studys_methods_see_the_same_logs_and_as_many_decisions() -> No
                 assert config.model.trunk == base
                 assert config.pretrained_weights == ("none" if random else "all")
                 assert (config.lamo.text is not None) == setting.name.endswith("text")
-    assert len(seen) == 6
+    assert len(seen) == 9
     assert all(len(logs) == 1 for logs in seen.values())
 
 
@@ -156,6 +157,7 @@ def test_pretrained_and_reinitialized_differ_in_their_first_weights_alone() -> N
         (["reacher2d:reinitialized-1"], "needs --trunk"),
         (["reacher2d:pretrained-10-text", "--trunk", "gpt2"], "needs --text"),
         (["reacher2d:scratch-1", "--updates", "1"], "--updates"),
+        (["gymnasium/Hopper:logs-1"], "gymnasium/Hopper needs --agents"),
         (["reacher2d:scratch-2"], "no setting matches"),
     ],
 )

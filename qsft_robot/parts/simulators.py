@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
@@ -39,6 +39,9 @@ SIMULATORS: dict[str, str] = {
     "twenty_questions": "sim.games.twenty_questions",
     "chess_endgames": "sim.games.chess",
     "webshop": "sim.webshop",
+    "gymnasium/Hopper": "sim.locomotion.hopper",
+    "gymnasium/HalfCheetah": "sim.locomotion.half_cheetah",
+    "gymnasium/Walker2d": "sim.locomotion.walker2d",
     **dict.fromkeys(ROBOSUITE_TASKS, "sim.robosuite"),
 }
 
@@ -179,6 +182,24 @@ def failure_modes(env_name: str) -> dict[str, str]:
     if part is None:
         raise ValueError(f"{env_name!r} has no scripted expert, so nothing can be collected in it.")
     return part.FAILURE_MODES
+
+
+def agent_files(env_name: str, names: Iterable[str], paths: Sequence[Path]) -> dict[str, str]:
+    """Name of an agent -> its file, where an environment records trained agents; empty where it has
+    a scripted expert, to which `paths` say nothing (ValueError)."""
+    part = _part(env_name, "expert")
+    if hasattr(part, "find_agents"):
+        return part.find_agents(env_name, names, paths)
+    if paths:
+        raise ValueError(f"--agents: {env_name} has an expert of its own and takes no agents.")
+    return {}
+
+
+def reference_returns(env_name: str) -> tuple[float, float] | None:
+    """Returns of a random and of an expert policy by which others normalize those of an
+    environment; None where none are published."""
+    part = _part(env_name, "env") if env_name in SIMULATORS else None
+    return getattr(getattr(part, "ENVIRONMENT", None), "reference_returns", None)
 
 
 def build_motion(env: gymnasium.Env, control_hz: float) -> Any:

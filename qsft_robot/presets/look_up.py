@@ -13,6 +13,7 @@ from qsft_robot.parts.simulators import presets_of, registered_simulators
 from qsft_robot.presets import (
     alfworld,
     games,
+    locomotion,
     ogbench,
     reacher2d,
     robosuite,
@@ -24,7 +25,7 @@ from qsft_robot.presets.recipe import Recipe
 # First seed of evaluation episodes: far from the seeds that logs are collected with.
 EVALUATION_SEED = 100_000
 # One line a simulator.
-_SIMULATORS = (tabletop, reacher2d, robosuite, alfworld, ogbench, games, webshop)
+_SIMULATORS = (tabletop, reacher2d, robosuite, alfworld, ogbench, games, webshop, locomotion)
 # Preset -> flag (as on the command line, with underscores) -> value. Later presets win.
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper's own settings: uniform residual of Eq. 3, slow target network, one-step targets,

@@ -10,7 +10,7 @@ import numpy as np
 
 from qsft_robot.parts.env_observations import as_mapping
 from qsft_robot.parts.simulators import build_env, build_expert, failure_modes
-from qsft_robot.parts.told_success import told_success
+from qsft_robot.parts.told_success import either, told_success
 from qsft_robot.rollouts.worker import env_description
 from qsft_robot.rollouts.worker_channel import WorkerChannel
 from qsft_robot.types import split_texts, stack_rows
@@ -32,7 +32,8 @@ def play_demonstration(
     """Play one episode and return it as arrays, the fields of `types.Episode`.
 
     It is terminated by success or by its whole step limit (a failure that used its limit is an
-    outcome), truncated where the expert ended it early (`expert.done`).
+    outcome), truncated where the expert ended it early (`expert.done`), and by a limit of steps
+    where nothing tells success: that limit says nothing of the task.
     """
     observation, info = env.reset(seed=seed, options=reset_options)
     rng = np.random.default_rng(expert_seed)
@@ -41,7 +42,8 @@ def play_demonstration(
     rows = {key: [value] for key, value in as_mapping(observation).items()}
     actions: list[np.ndarray | str] = []
     rewards: list[float] = []
-    success = over = False
+    told: bool | None = None
+    over = cut = False
     while not over and not actor.done:
         chosen = actor.act()
         action = chosen if isinstance(chosen, str) else np.asarray(chosen, np.float32)
@@ -50,8 +52,9 @@ def play_demonstration(
             rows[key].append(value)
         actions.append(action)
         rewards.append(float(reward))
-        success |= bool(told_success(info))
-        over = terminated or truncated
+        told = either(told, told_success(info))
+        over, cut = terminated or truncated, truncated and not terminated
+    success, over = bool(told), over and not (cut and told is None)
     observations, texts = split_texts(rows)
     return {
         "observations": observations,

@@ -16,6 +16,7 @@ from typing import Any
 
 from qsft_robot.files import atomic_file, write_json
 from qsft_robot.intervals import Rate, mean_interval, wilson
+from qsft_robot.parts.simulators import reference_returns
 from qsft_robot.rollouts.action_range import check_policy_range
 from qsft_robot.rollouts.batches import EpisodeResult, RolloutBatches
 from qsft_robot.rollouts.pool import WorkerPool
@@ -26,6 +27,7 @@ from qsft_robot.versions import software_versions
 BROKEN = ("error", "crashed", "timeout")
 # Said where no step's info tells whether the task is done.
 _UNTOLD = "the environment tells no success (neither 'success' nor 'is_success' in its info)"
+_SCORE = "normalized_score"
 EPISODES_FILE = "episodes.jsonl"
 SUMMARY_FILE = "summary.json"
 VIDEO_FOLDER = "videos"
@@ -193,6 +195,7 @@ def evaluate(
         "wall_s": round(wall_s, 3),
         "steps_per_s": round(sum(e.steps for e in episodes) / wall_s, 1),
     }
+    summary |= _normalized(described.get("env_name", ""), summary)
     result = EvaluationResult(tuple(episodes), summary, folder)
     if folder is not None:
         for leftover in (folder / VIDEO_FOLDER).glob(".*.tmp.mp4"):
@@ -284,9 +287,28 @@ def summarize(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
 
 
 def _mean_text(summary: Mapping[str, Any]) -> str:
-    mean, low, high = (summary[f"mean_return{end}"] for end in ("", "_low", "_high"))
-    interval = "" if low is None else f" [{low:.4g}, {high:.4g}]"
-    return f"mean return {mean:.4g}{interval}"
+    told = []
+    for key, words in (("mean_return", "mean return"), (_SCORE, "normalized score")):
+        if (value := summary.get(key)) is not None:
+            low, high = summary[f"{key}_low"], summary[f"{key}_high"]
+            told.append(
+                f"{words} {value:.4g}" + ("" if low is None else f" [{low:.4g}, {high:.4g}]")
+            )
+    return "; ".join(told)
+
+
+def _normalized(env_name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The mean return where a random policy's is 0 and an expert's 100, with its interval; empty
+    where no such references are published."""
+    references = reference_returns(env_name)
+    if references is None or summary["mean_return"] is None:
+        return {}
+    random, expert = references
+    ends = {end: summary[f"mean_return{end}"] for end in ("", "_low", "_high")}
+    return {"reference_returns": {"random": random, "expert": expert}} | {
+        _SCORE + end: None if x is None else 100.0 * (x - random) / (expert - random)
+        for end, x in ends.items()
+    }
 
 
 def _returns(returns: Sequence[float]) -> dict[str, float | None]:

@@ -43,6 +43,7 @@ def collect(
     env_kwargs: tuple[str, ...] = (),
     mixture: tuple[str, ...] = (),
     noise: float | None = None,
+    agents: tuple[Path, ...] = (),
     seed: int = 0,
     workers: int = 2,
     policy: Path | None = None,
@@ -72,6 +73,8 @@ def collect(
         mixture: Shares that replace the recipe's, e.g. expert=0.5 miss_grasp=0.5.
         noise: Standard deviation of the noise on the expert's actions; where these are text, the
             share of commands drawn at random.
+        agents: Trained agents that are recorded where there is no scripted expert (hopper/medium):
+            .npz files of their weights (a2c_Hopper.npz), or a folder of these.
         seed: The file is the same for the same seed, whatever the number of workers.
         workers: Processes.
         policy: Run folder, exported policy or Hub id (owner/name) that acts instead of the expert:
@@ -86,7 +89,7 @@ def collect(
             publishers that you trust.
         allow_downloads: Fetch a model that the folder names from the hub, where it is not here yet.
     """
-    from qsft_robot.parts.simulators import has_cameras
+    from qsft_robot.parts.simulators import agent_files, has_cameras
     from qsft_robot.rollouts.collect import CollectPart
     from qsft_robot.rollouts.collect import collect as run
     from qsft_robot.rollouts.collect_policy import collect_with_policy
@@ -95,8 +98,10 @@ def collect(
     told = read_as({}, env_success_key, env_keys)
     total = chosen.episodes if episodes is None else episodes
     if policy is not None:
-        if mixture or noise is not None:
-            raise ValueError("--mixture and --noise are the expert's; a --policy takes --acting.")
+        if mixture or agents or noise is not None:
+            raise ValueError(
+                "--mixture, --agents and --noise are the expert's; a --policy takes --acting."
+            )
         see = {"cameras": cameras, "image_size": image_size, **env_changes(env_kwargs)}
         trust = Trust(trust_remote_code, allow_downloads)
         loaded = _open_policy(policy, acting, chosen, device, strict_versions, trust)
@@ -118,8 +123,10 @@ def collect(
     if chosen.play:
         from qsft_robot.verbs.flat import collect_play
 
-        if mixture:
-            raise ValueError(f"{name}: play data are one oracle's; --mixture has no place in them.")
+        if mixture or agents:
+            raise ValueError(
+                f"{name}: play data are one oracle's; --mixture has no place in them, nor --agents."
+            )
         see = {"cameras": cameras, "image_size": image_size, **env_changes(env_kwargs)}
         say(collect_play(chosen, out, total, see, noise=noise, seed=seed, workers=workers))
         return
@@ -130,6 +137,8 @@ def collect(
             f"{chosen.env_name} has no scripted expert: name the policy that acts there (--policy)."
         )
     wanted = shares(mixture)
+    names = dict.fromkeys(name for part in chosen.parts for name in wanted or part.mixture)
+    acted = agent_files(chosen.env_name, names, agents)
     parts, left = [], total
     for i, part in enumerate(chosen.parts):
         count = left if i == len(chosen.parts) - 1 else round(total * part.share)
@@ -140,6 +149,7 @@ def collect(
                 mixture=wanted or part.mixture,
                 noise=part.noise if noise is None else noise,
                 reset_options=part.reset_options,
+                expert_options={"agents": acted} if acted else {},
                 mask=part.mask,
             )
         )

@@ -17,6 +17,7 @@ from qsft_robot.parts.simulators import (
     OBSERVATION_KEYS,
     SUCCESS_KEY,
     environment_names,
+    has_cameras,
 )
 from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.presets.look_up import RECIPES, find_recipe
@@ -113,9 +114,10 @@ def read_as(
 
 
 def env_of_recipe(name: str, description: PolicyDescription) -> dict[str, Any]:
-    """env_args of what --env names; a recipe's with the policy's cameras and image size."""
+    """env_args of what --env names; a recipe's with the policy's cameras and image size, where the
+    simulator takes any."""
     chosen, cameras = find_recipe(name), description.cameras
-    if chosen is None:
+    if chosen is None or not has_cameras(chosen.env_name):
         return named_env(name)
     kwargs = {**chosen.env_kwargs, "cameras": [key.removesuffix("_image") for key in cameras]}
     for size in cameras.values():
