@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,17 @@ import numpy as np
 from qsft_robot.files import parse_json
 from qsft_robot.json_kinds import is_number
 from qsft_robot.logs.hdf5_members import (
+    KeptGroup,
     Member,
     arrays,
     attribute,
     damage_named,
     has,
-    kind_of,
     member,
     members,
     place,
-    read_rows,
 )
+from qsft_robot.logs.hdf5_rows import kind_of, read_rows
 from qsft_robot.names import no_such
 from qsft_robot.types import is_text
 
@@ -48,6 +49,21 @@ _OTHER = (
 )
 
 
+class DemonstrationFile(h5py.File):
+    """A file of logs that is open for reading."""
+
+    @cached_property
+    def data(self) -> Member | None:
+        """The group of the logs, whose attributes are read once."""
+        found = member(self, "data")
+        return KeptGroup(found, keeps_members=False) if isinstance(found, h5py.Group) else found
+
+
+def data_of(file: h5py.File) -> Member | None:
+    """What stands at `data`."""
+    return file.data if isinstance(file, DemonstrationFile) else member(file, "data")
+
+
 @contextmanager
 def open_demonstrations(path: str | Path) -> Iterator[h5py.File]:
     """Open a robomimic-schema file for reading.
@@ -68,7 +84,7 @@ def open_demonstrations(path: str | Path) -> Iterator[h5py.File]:
             "expected demonstrations in the robomimic schema."
         )
     try:
-        file = h5py.File(path, "r")
+        file = DemonstrationFile(path, "r")
     except Exception as error:  # OSError most often, RuntimeError and others on damage
         reason = " ".join(str(error).split())
         raise ValueError(
@@ -76,13 +92,14 @@ def open_demonstrations(path: str | Path) -> Iterator[h5py.File]:
             "Copy it again or collect it again."
         ) from error
     with file, damage_named(path):
-        if not isinstance(member(file, "data"), h5py.Group):
+        data = data_of(file)
+        if not isinstance(data, h5py.Group):
             raise ValueError(
                 f"{path}: no group 'data'; it holds: {', '.join(file) or 'nothing'}. "
                 f"{_FLAT if set(file) >= _FLAT_KEYS else _OTHER}"
             )
-        if not any(_is_log(member(file["data"], name)) for name in file["data"]):
-            there = ", ".join(file["data"]) or "nothing"
+        if not any(_is_log(member(data, name)) for name in data):
+            there = ", ".join(data) or "nothing"
             raise ValueError(f"{path}: the group 'data' holds no demonstrations, but {there}.")
         yield file
 
@@ -93,7 +110,7 @@ def demo_names(file: h5py.File) -> list[str]:
 
     ValueError on a link that leads nowhere.
     """
-    there = members(member(file, "data"))  # type: ignore[arg-type]
+    there = members(data_of(file))  # type: ignore[arg-type]
     logs = [name for name, item in there.items() if _is_log(item)]
     if others := sorted(there.keys() - set(logs)):
         warnings.warn(
@@ -112,7 +129,8 @@ def _is_log(item: Member | None) -> bool:
 
 def demo_group(file: h5py.File, name: str) -> h5py.Group:
     """One log; ValueError, with the nearest names, where there is none of this name."""
-    found = None if "/" in name else member(file, f"data/{name}")
+    data = data_of(file)
+    found = member(data, name) if isinstance(data, h5py.Group) and "/" not in name else None
     if not isinstance(found, h5py.Group) or not _is_log(found):
         raise ValueError(f"{file.filename}: {no_such('demonstration', name, demo_names(file))}")
     return found
@@ -166,8 +184,10 @@ def select_demos(file: h5py.File, filter_key: str | None) -> list[str]:
             f"{file.filename}: mask/{filter_key} is empty, so no demonstration is left. "
             f"Masks: { {key: len(value) for key, value in masks.items()} }."
         )
+    data = data_of(file)
+    assert isinstance(data, h5py.Group)
     for name in names:
-        if "/" in name or not _is_log(member(file, f"data/{name}")):
+        if "/" in name or not _is_log(member(data, name)):
             raise ValueError(
                 f"{file.filename}: mask/{filter_key} names '{name}', but data has no such log."
             )
@@ -185,6 +205,8 @@ def check_demo(demo: h5py.Group) -> int:
     It must have actions [t, d] (text commands: strings [t]), rewards, dones and obs, all of one
     length t >= 1 (next_obs, success, terminated and truncated too, where they are there).
     """
+    if isinstance(demo, KeptGroup) and demo.length is not None:
+        return demo.length
     where = place(demo)
     if not isinstance(demo, h5py.Group):
         raise ValueError(f"{where}: a dataset, where a log (actions, rewards, dones, obs) stands.")
@@ -224,6 +246,8 @@ def check_demo(demo: h5py.Group) -> int:
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{key} {length}" for key, length in lengths.items())
         raise ValueError(f"{where}: unequal lengths: {listed}.")
+    if isinstance(demo, KeptGroup):
+        demo.length = len(actions)
     return len(actions)
 
 
@@ -309,7 +333,7 @@ def attribute_text(item: Member, name: str) -> str | None:
 
 def env_args_of(file: h5py.File) -> dict[str, Any]:
     """The env_args JSON of the `data` group; an empty dictionary when there is none."""
-    text = attribute_text(member(file, "data"), "env_args")  # type: ignore[arg-type]
+    text = attribute_text(data_of(file), "env_args")  # type: ignore[arg-type]
     if text is None:
         return {}
     where = f"{file.filename}: the attribute env_args of 'data'"

@@ -7,7 +7,8 @@ from collections.abc import Collection
 import h5py
 import numpy as np
 
-from qsft_robot.logs.hdf5_members import Member, arrays, check_written, members, place, read_rows
+from qsft_robot.logs.hdf5_members import Member, arrays, members, place
+from qsft_robot.logs.hdf5_rows import check_written, read_rows
 from qsft_robot.logs.other_files import check_log
 
 # Bytes of a dataset that are read at once.

@@ -17,7 +17,8 @@ from qsft_robot.logs.checks import (
     select_demos,
     truth,
 )
-from qsft_robot.logs.hdf5_members import attribute, member, place, read_rows
+from qsft_robot.logs.hdf5_members import KeptGroup, attribute, member, place
+from qsft_robot.logs.hdf5_rows import read_rows
 
 LogEnd = Literal["terminal", "truncated"]
 # The attribute of a log of which nobody, robot, environment or person, told whether it succeeded.
@@ -50,14 +51,15 @@ def ends_by_name(
 
 def read_steps(demo: h5py.Group, key: str) -> np.ndarray:
     """A per-step dataset, [t] or [t, 1], as [t]."""
-    array = read_rows(demo[key])
+    kept = demo.rows if isinstance(demo, KeptGroup) else {}
+    if key not in kept:
+        kept[key] = read_rows(demo[key])
+    array = kept[key]
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        raise ValueError(
-            f"{demo.file.filename}: {demo.name[1:]}/{key}: shape {array.shape}; expected [t]."
-        )
-    check_finite(f"{demo.file.filename}: {demo.name[1:]}/{key}", array)
+        raise ValueError(f"{place(demo)}/{key}: shape {array.shape}; expected [t].")
+    check_finite(f"{place(demo)}/{key}", array)
     return array
 
 
@@ -78,8 +80,8 @@ def untold_note(untold: int, of: int) -> str:
 def read_marks(demo: h5py.Group, key: str) -> np.ndarray:
     """A per-step mark as bool [t]; ValueError on what is neither true nor false (1 or 0)."""
     values = read_steps(demo, key)
-    if values.dtype != bool and not np.isin(values, (0, 1)).all():
-        step = int((~np.isin(values, (0, 1))).argmax())
+    if values.dtype != bool and (odd := (values != 0) & (values != 1)).any():
+        step = int(odd.argmax())
         raise ValueError(
             f"{place(demo)}/{key}: {values[step]} at step {step}, where true or false (1 or 0) is "
             "expected."
@@ -91,7 +93,8 @@ def marks_of(demo: h5py.Group) -> dict[str, np.ndarray]:
     """Every mark of a log; ValueError where one is none, its attribute `success` included."""
     if (told := attribute(demo, "success")) is not None:
         truth(f"{place(demo)}: attribute success", told)
-    there = [key for key in MARKS if isinstance(member(demo, key), h5py.Dataset)]
+    read = demo.rows if isinstance(demo, KeptGroup) else {}
+    there = [key for key in MARKS if key in read or isinstance(member(demo, key), h5py.Dataset)]
     return {key: read_marks(demo, key) for key in there}
 
 
@@ -174,7 +177,7 @@ def ends_terminal(demo: h5py.Group, success: bool, end: LogEnd | None) -> bool:
     terminated = read_marks(demo, "terminated")
     if terminated[:-1].any():
         raise ValueError(
-            f"{demo.file.filename}: {demo.name[1:]}/terminated: set at step {terminated.argmax()} "
+            f"{place(demo)}/terminated: set at step {terminated.argmax()} "
             f"of {len(terminated)}; only the last step of a log may terminate it."
         )
     return bool(terminated[-1])

@@ -7,10 +7,9 @@ pipe. Here all of them become a ValueError that names file and place.
 
 from __future__ import annotations
 
-import os
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,17 +23,99 @@ Member: TypeAlias = h5py.Group | h5py.Dataset
 _DEEPEST = 32
 # Arrays of one log: more are a file made to keep readers busy.
 _MOST = 10_000
-# Deflate makes at most 1032 bytes of one. An array that is larger was never written in full.
-_DENSEST, _SMALL = 1200, 1 << 28
+
+
+class KeptGroup(h5py.Group):
+    """A group of a file that nobody writes to: what was opened, checked or read of it is kept.
+
+    Checks and readers ask for the same members and attributes again and again, and in a file of
+    many short logs each question costs more than the numbers that it is about.
+    """
+
+    def __init__(
+        self,
+        group: h5py.Group,
+        where: str | None = None,
+        above: KeptGroup | None = None,
+        keeps_members: bool = True,
+    ) -> None:
+        """`where`: its place, where that is known. `keeps_members` is off for a group of so many
+        that all of them would fill the memory."""
+        super().__init__(group.id)
+        self.place = place(group) if where is None else where
+        self.keeps_members = keeps_members
+        self.members: dict[str, Member | None] = {}
+        self.arrays: dict[str, dict[str, h5py.Dataset]] = {}
+        self.attributes: dict[str, Any] = {}
+        # Arrays that were read whole, by their path; the length of a log that was checked.
+        self.rows: dict[str, np.ndarray] = {}
+        self.length: int | None = None
+        self._above = above
+
+    @property
+    def parent(self) -> h5py.Group:
+        """The group that it was opened from, else HDF5's answer."""
+        return super().parent if self._above is None else self._above
+
+    @cached_property
+    def attribute_names(self) -> frozenset[str]:
+        """Names of all attributes."""
+        return frozenset(self.attrs)
+
+    def __getitem__(self, name: Any) -> Any:
+        kept = self.members.get(name) if isinstance(name, str) else None
+        return super().__getitem__(name) if kept is None else kept
+
+    def __contains__(self, name: Any) -> bool:
+        known = name in self.rows or self.members.get(name) is not None
+        return known or super().__contains__(name)
+
+    def has_link(self, name: str) -> bool:
+        """Whether an entry of this name is there, wherever it leads."""
+        return self.members.get(name) is not None or self.id.links.exists(self._e(name))
+
+    def opened(self, name: str) -> Member | None:
+        """As `member`, for one name."""
+        if name in self.members:
+            return self.members[name]
+        links, encoded, found = self.id.links, self._e(name), None
+        if links.exists(encoded):
+            plain = links.get_info(encoded).type == h5py.h5l.TYPE_HARD
+            found = self._hard_linked(name) if plain else _linked(self, name, 0)
+        if self.keeps_members:
+            self.members[name] = found
+        return found
+
+    def _hard_linked(self, name: str) -> Member | None:
+        """What h5py's own indexing gives, without its questions to the file about each of them."""
+        try:
+            found = h5py.h5o.open(self.id, self._e(name))
+            item = h5py.Dataset(found, readonly=True) if _is_array(found) else found
+        except Exception as error:  # KeyError, OSError, RuntimeError: it differs by damage
+            raise _not_opened(self, name, "can't be opened", error) from error
+        if isinstance(item, h5py.Dataset):
+            check_array(item)
+            return item
+        if not isinstance(found, h5py.h5g.GroupID):
+            return None
+        return KeptGroup(h5py.Group(found), inside(self, name), self)
+
+
+def _is_array(found: object) -> bool:
+    return isinstance(found, h5py.h5d.DatasetID)
 
 
 def place(item: Member) -> str:
     """File and path of a member, for messages."""
+    if isinstance(item, KeptGroup):
+        return item.place
     return f"{item.file.filename}: {(item.name or '/')[1:]}"
 
 
 def inside(group: Member, name: str) -> str:
     """File and path of a member of `group` that may not be there."""
+    if isinstance(group, KeptGroup):
+        return f"{group.place}{'' if group.place.endswith(': ') else '/'}{name}"
     return f"{place(group)}/{name}" if group.name not in ("/", None) else f"{place(group)}{name}"
 
 
@@ -51,12 +132,13 @@ def damage_named(path: str | Path) -> Iterator[None]:
         if "h5py" not in raised_by.replace("\\", "/").split("/"):
             raise
         raise ValueError(
-            f"{path}: HDF5 can't read it ({_reason(error)}): damaged, cut short or of a kind that "
-            "is not read. Copy it again or collect it again."
+            f"{path}: HDF5 can't read it ({reason_of(error)}): damaged, cut short or of a kind "
+            "that is not read. Copy it again or collect it again."
         ) from error
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """What an error says, on one line."""
     return " ".join(str(error).strip("'\"").split()) or type(error).__name__
 
 
@@ -69,7 +151,8 @@ def member(group: h5py.Group, name: str, depth: int = 0) -> Member | None:
     for part in filter(None, name.split("/")):
         if not isinstance(found, h5py.Group):
             return None
-        found = _linked(found, part, depth)
+        kept = depth == 0 and isinstance(found, KeptGroup)
+        found = found.opened(part) if kept else _linked(found, part, depth)
     return found
 
 
@@ -87,26 +170,30 @@ def _linked(group: h5py.Group, part: str, depth: int) -> Member | None:
         # Walked by hand: a link on the way may lead to what must not be opened.
         start = group.file if target.startswith("/") else group
         if member(start, target, depth + 1) is None:
-            raise ValueError(
-                f"{inside(group, part)}: a link to {target}, where nothing is. {_MEND}"
-            )
+            raise ValueError(f"{inside(group, part)}: a link to {target}, where nothing is. {MEND}")
     else:
         target = ""
     try:
         found = group[part]
     except Exception as error:  # KeyError, OSError, RuntimeError: it differs by link and damage
         said = f"a link to {target}, which can't be opened" if target else "can't be opened"
-        raise ValueError(f"{inside(group, part)}: {said} ({_reason(error)}). {_MEND}") from error
+        raise _not_opened(group, part, said, error) from error
     if isinstance(found, h5py.Dataset):
         check_array(found)
     return found if isinstance(found, Member) else None
 
 
-_MEND = "Take the entry out of the file, or bring what it names to where it is looked for."
+def _not_opened(group: h5py.Group, part: str, said: str, error: Exception) -> ValueError:
+    return ValueError(f"{inside(group, part)}: {said} ({reason_of(error)}). {MEND}")
+
+
+MEND = "Take the entry out of the file, or bring what it names to where it is looked for."
 
 
 def has(group: h5py.Group, name: str) -> bool:
     """Whether there is an entry of this name, one that leads nowhere included."""
+    if isinstance(group, KeptGroup):
+        return group.has_link(name)
     return group.get(name, getlink=True) is not None
 
 
@@ -115,8 +202,9 @@ def members(group: h5py.Group) -> dict[str, Member]:
     try:
         names = list(group)
     except Exception as error:
-        raise ValueError(f"{place(group)}: can't be listed ({_reason(error)}).") from error
-    found = {name: _linked(group, name, 0) for name in names}
+        raise ValueError(f"{place(group)}: can't be listed ({reason_of(error)}).") from error
+    opened = group.opened if isinstance(group, KeptGroup) else partial(_linked, group, depth=0)
+    found = {name: opened(name) for name in names}
     return {name: item for name, item in found.items() if item is not None}
 
 
@@ -126,13 +214,16 @@ def arrays(demo: h5py.Group, name: str) -> dict[str, h5py.Dataset]:
 
     ValueError as `member`, on a group that holds itself, and on a dataset in the group's place.
     """
+    if isinstance(demo, KeptGroup) and name in demo.arrays:
+        return demo.arrays[name]
     group = member(demo, name)
-    if group is None:
-        return {}
-    if not isinstance(group, h5py.Group):
-        raise ValueError(f"{inside(demo, name)}: a dataset, where a group of arrays is expected.")
     found: dict[str, h5py.Dataset] = {}
-    _gather(group, "", found, ())
+    if group is not None and not isinstance(group, h5py.Group):
+        raise ValueError(f"{inside(demo, name)}: a dataset, where a group of arrays is expected.")
+    if group is not None:
+        _gather(group, "", found, ())
+    if isinstance(demo, KeptGroup):
+        demo.arrays[name] = found
     return found
 
 
@@ -151,16 +242,28 @@ def _gather(
             raise ValueError(f"{place(group)}: more than {_MOST} arrays in one log.")
 
 
+def attribute_names(item: Member) -> frozenset[str]:
+    """Names of all attributes."""
+    return item.attribute_names if isinstance(item, KeptGroup) else frozenset(item.attrs)
+
+
 def attribute(item: Member, name: str, default: Any = None) -> Any:
     """One attribute: str, number, bool, or numpy array of numbers or str; `default` where there is
     none or it is empty. ValueError where it can't be read."""
-    if name not in item.attrs:
-        return default
-    where = f"{place(item)}: attribute {name}"
+    if not isinstance(item, KeptGroup):
+        return _read_attribute(item, name, default) if name in item.attrs else default
+    if name in item.attribute_names and name not in item.attributes:
+        item.attributes[name] = _read_attribute(item, name, None)
+    value = item.attributes.get(name)
+    return default if value is None else value
+
+
+def _read_attribute(item: Member, name: str, default: Any) -> Any:
     try:
         value = item.attrs[name]
     except Exception as error:  # a type that numpy lacks, text that is no UTF-8, damage
-        raise ValueError(f"{where}: can't be read ({_reason(error)}).") from error
+        where = f"{place(item)}: attribute {name}"
+        raise ValueError(f"{where}: can't be read ({reason_of(error)}).") from error
     if isinstance(value, h5py.Empty):
         return default
     if isinstance(value, bytes | np.bytes_):
@@ -169,109 +272,3 @@ def attribute(item: Member, name: str, default: Any = None) -> Any:
         value = value.reshape(-1)[0]
         return value.decode(errors="replace") if isinstance(value, bytes) else value
     return value
-
-
-def kind_of(dataset: h5py.Dataset) -> str:
-    """ "number" (bool, too), "text", or what else numpy or HDF5 call the type of the entries."""
-    try:
-        dtype = dataset.dtype
-    except Exception as error:  # e.g. HDF5's bit fields, which numpy lacks
-        return _reason(error)
-    if dataset.shape is None:
-        return "nothing (an empty dataspace)"
-    if h5py.check_string_dtype(dtype) is not None:
-        return "text"
-    special = h5py.check_ref_dtype(dtype) or h5py.check_vlen_dtype(dtype)
-    return "number" if dtype.kind in "biuf" and special is None else str(dtype)
-
-
-def read_rows(
-    dataset: h5py.Dataset, rows: Any = (), out: np.ndarray | None = None, raw: bool = False
-) -> np.ndarray:
-    """Rows of a dataset, all when not told; text as str (bytes where `raw`), into `out` where it is
-    given (numbers become its type).
-
-    ValueError where HDF5 can't read them, text is no UTF-8, or the array was never written.
-    """
-    check_written(dataset)
-    try:
-        if kind_of(dataset) == "text" and not raw:
-            found = np.asarray(dataset.asstr()[rows], object)
-        elif out is None:
-            found = dataset[rows]
-        elif dataset.size:
-            dataset.read_direct(out, rows)
-            return out
-        else:
-            return out
-    except MemoryError as error:
-        raise ValueError(f"{place(dataset)}: {dataset.shape} do not fit into memory.") from error
-    except Exception as error:  # OSError, RuntimeError, UnicodeDecodeError, ...
-        raise ValueError(
-            f"{place(dataset)}: can't be read ({_reason(error)}): damaged, or compressed in a way "
-            "that this installation lacks."
-        ) from error
-    if out is None:
-        return found
-    out[:] = found
-    return out
-
-
-def check_written(dataset: h5py.Dataset) -> None:
-    """ValueError where parts of a dataset lie in files that are not there, and where it says to be
-    far larger than all that was ever written of it: a few bytes could ask for all memory."""
-    check_array(dataset)
-    others = [name for name, *_ in dataset.external or ()]
-    if dataset.is_virtual:
-        others += [source.file_name for source in dataset.virtual_sources()]
-        _check_sources(dataset)
-    stored = dataset.id.get_storage_size()
-    for name in others:
-        path = dataset.file.filename if name == "." else name
-        beside = Path(dataset.file.filename).parent / path
-        stored += os.path.getsize(beside if beside.is_file() else path)
-    size = dataset.size * dataset.dtype.itemsize
-    if size > _SMALL and size > _DENSEST * stored:
-        raise ValueError(
-            f"{place(dataset)}: {dataset.dtype} {dataset.shape} would take {size / 2**30:.3g} GiB, "
-            f"but {stored} bytes of it were written; write it in full or leave it out."
-        )
-
-
-def _check_sources(dataset: h5py.Dataset) -> None:
-    """ValueError where a virtual dataset names a dataset that its file lacks: HDF5 reads zeros."""
-    file = Path(dataset.file.filename)
-    for source in dataset.virtual_sources():
-        if source.file_name == ".":
-            there = source.dset_name in dataset.file
-        else:
-            path = check_link(place(dataset), str(file), source.file_name)
-            with damage_named(path), h5py.File(path, "r") as other:
-                there = source.dset_name in other
-        if not there:
-            raise ValueError(
-                f"{place(dataset)}: is put together from {source.dset_name} of {source.file_name}, "
-                f"which is not there. {_MEND}"
-            )
-
-
-def room_for(where: str, size: int) -> None:
-    """ValueError where so many bytes do not fit into the memory that this machine has left."""
-    free = _free_memory()
-    if free is not None and size > free:
-        raise ValueError(
-            f"{where}: one log takes {size / 2**30:.3g} GiB of memory, and {free / 2**30:.3g} are "
-            "free. Leave keys out, or cut the log into several."
-        )
-
-
-def _free_memory() -> int | None:
-    """Bytes; None on a system that doesn't tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        told = dict(line.split(":", 1) for line in lines)
-        free = int(told["MemAvailable"].split()[0]) << 10
-    except (OSError, KeyError, ValueError):
-        return None
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return free if limit == resource.RLIM_INFINITY else min(free, limit)

@@ -15,7 +15,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from qsft_robot.logs.hdf5_members import kind_of, place, read_rows
+from qsft_robot.logs.hdf5_members import place
+from qsft_robot.logs.hdf5_rows import kind_of, read_rows
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 # Names that only images have: rows of bytes under them are no state.
@@ -133,6 +134,13 @@ def is_depth(dataset: h5py.Dataset) -> bool:
     return one and len(sides) == 2 and min(sides) >= _SMALLEST
 
 
+def rows_decide(dataset: h5py.Dataset) -> bool:
+    """Whether it takes a look at the rows to tell images from state or text."""
+    if kind_of(dataset) == "number":
+        return dataset.ndim > 2 or dataset.dtype == np.uint8
+    return _has_name_of_images(dataset)
+
+
 def _look(dataset: h5py.Dataset) -> Images | str | None:
     kind = kind_of(dataset)
     if dataset.shape is None or not dataset.ndim or not len(dataset):
@@ -190,7 +198,7 @@ def _look_at_bytes(dataset: h5py.Dataset) -> Images | str | None:
         except ValueError as error:
             return str(error).removeprefix(f"{place(dataset)}: ")
         return Images(dataset, (height, width), encoded=True)
-    named = _NAMED.search((dataset.name or "").lower().split("obs/")[-1].replace("_", " "))
+    named = _has_name_of_images(dataset)
     if kind_of(dataset) == "number" and not named:
         return None
     if kind_of(dataset) == "text" and (not named or not data or _is_words(data)):
@@ -199,6 +207,11 @@ def _look_at_bytes(dataset: h5py.Dataset) -> Images | str | None:
         f"{dataset.dtype} {list(dataset.shape)}: bytes that begin neither as JPEG nor as PNG do; "
         "write uint8 [t, h, w, 3]."
     )
+
+
+def _has_name_of_images(dataset: h5py.Dataset) -> bool:
+    name = (dataset.name or "").lower().split("obs/")[-1].replace("_", " ")
+    return _NAMED.search(name) is not None
 
 
 def _is_words(data: bytes) -> bool:

@@ -26,7 +26,8 @@ from qsft_robot.logs.checks import (
 )
 from qsft_robot.logs.copying import copy_log
 from qsft_robot.logs.ends import is_untold, marks_of, untold_note
-from qsft_robot.logs.hdf5_members import arrays, attribute, kind_of
+from qsft_robot.logs.hdf5_members import arrays, attribute
+from qsft_robot.logs.hdf5_rows import kind_of
 from qsft_robot.logs.image_convention import OPENGL, image_convention, upside_down_note
 from qsft_robot.logs.images import images_in
 from qsft_robot.logs.writer import write_error

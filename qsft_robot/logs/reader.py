@@ -2,53 +2,31 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
-from qsft_robot.files import parse_json
 from qsft_robot.logs.checks import (
     ActionScale,
-    check_actions,
     check_demo,
-    check_finite,
     demo_group,
     env_args_of,
-    is_text_dataset,
-    language_of,
     masks_of,
     open_demonstrations,
     select_demos,
 )
 from qsft_robot.logs.ends import (
     LogEnd,
-    ends_by_name,
-    ends_terminal,
-    first_success,
-    marks_of,
-    read_steps,
-    success_signals,
 )
 from qsft_robot.logs.hdf5_members import (
     arrays,
-    attribute,
-    kind_of,
-    place,
-    read_rows,
-    room_for,
 )
-from qsft_robot.logs.images import images_in, is_camera, next_images, why_no_images
+from qsft_robot.logs.images import images_in
+from qsft_robot.logs.log_reader import LogReader, unread_in
 from qsft_robot.names import no_such
-from qsft_robot.types import Episode, is_text
-
-# Attributes with a meaning of their own, or (model_file) too large to carry along
-_NOT_CARRIED = {"num_samples", "model_file", "lang", "success", "ep_meta"}
+from qsft_robot.types import Episode
 
 
 def read_env_args(path: str | Path) -> dict[str, Any]:
@@ -82,22 +60,7 @@ def unread_keys(path: str | Path, filter_key: str | None = None) -> dict[str, st
     """Observation key of the first demonstration that is neither images, state nor text -> where
     it stands, why it is not read and what to do."""
     with open_demonstrations(path) as file:
-        return _unread(arrays(demo_group(file, select_demos(file, filter_key)[0]), "obs"))
-
-
-def _unread(obs: Mapping[str, h5py.Dataset]) -> dict[str, str]:
-    return {
-        key: f"{place(x)}: {_no_place(x)}"
-        for key, x in obs.items()
-        if not is_camera(x) and not is_state_or_text(x)
-    }
-
-
-def _no_place(dataset: h5py.Dataset) -> str:
-    return why_no_images(dataset) or (
-        f"{kind_of(dataset)} {dataset.shape} is neither an image, uint8 [t, h, w, 3], nor state, "
-        "numbers [t, s], nor text, strings [t]; leave this key out."
-    )
+        return unread_in(arrays(demo_group(file, select_demos(file, filter_key)[0]), "obs"))
 
 
 def read_episodes(
@@ -164,175 +127,25 @@ def iter_episodes(
     some of the demonstrations. ValueError names file, demonstration and key.
     """
     with open_demonstrations(path) as file:
-        names = _select(file, filter_key, names)
-        env_args = env_args_of(file)
-        ends = ends_by_name(file, log_end)
-        signals = success_signals(file, names) if success_reward else {}
-        keys = _known_keys(file, names[0], keys)
-        shapes: dict[str, tuple[str, tuple[int | str, ...]]] = {}
-        for name in names:
-            demo = demo_group(file, name)
-            check_demo(demo)
-            lang = instruction if instruction is not None else language_of(demo, env_args)
-            episode = _read_demo(demo, keys, lang, ends.get(name), signals.get(name))
-            check_actions(f"{path}: data/{name}/actions", episode.actions, action_scale)
-            arrays = {f"obs/{key}": x for key, x in episode.observations.items()}
-            for key, x in {**arrays, "actions": episode.actions}.items():
-                here = ("text",) if is_text(x) else x.shape[1:]
-                first, shape = shapes.setdefault(key, (name, here))
-                if here != shape:
-                    raise ValueError(
-                        f"{path}: {key} differs in size: {shape} in {first}, {here} in "
-                        f"{name}. One policy needs one size; convert the file or select by mask."
-                    )
-            yield episode
+        reader = LogReader(
+            file,
+            _select(file, filter_key, names),
+            keys=keys,
+            instruction=instruction,
+            log_end=log_end,
+            success_reward=success_reward,
+            action_scale=action_scale,
+        )
+        for name in reader.names:
+            yield reader.read(name)[1]
 
 
 def _select(file: h5py.File, filter_key: str | None, names: Sequence[str] | None) -> list[str]:
     if names is None:
         return select_demos(file, filter_key)
-    there = None if filter_key is None else select_demos(file, filter_key)
+    there = None if filter_key is None else dict.fromkeys(select_demos(file, filter_key))
     for name in names:
         demo_group(file, name)  # ValueError where there is none
         if there is not None and name not in there:
             raise ValueError(f"{file.filename}: {no_such('demonstration', name, there)}")
     return list(names)
-
-
-def _known_keys(file: h5py.File, name: str, keys: Sequence[str] | None) -> list[str]:
-    demo = demo_group(file, name)
-    check_demo(demo)
-    obs = arrays(demo, "obs")
-    if keys is None:
-        # Depth maps and segmentation have no place in an Observation.
-        for reason in _unread(obs).values():
-            warnings.warn(f"left out: {reason}", stacklevel=3)
-        return [key for key, x in obs.items() if is_camera(x) or is_state_or_text(x)]
-    for key in keys:
-        if key not in obs:
-            raise ValueError(f"{file.filename}: {no_such('observation key', key, obs)}")
-    return list(keys)
-
-
-def is_state_or_text(dataset: h5py.Dataset) -> bool:
-    kind = kind_of(dataset)
-    plain = (kind == "number" and dataset.ndim <= 2) or (kind == "text" and dataset.ndim == 1)
-    return plain and not is_camera(dataset) and not why_no_images(dataset)
-
-
-def _read_demo(
-    demo: h5py.Group, keys: Sequence[str], lang: str, end: LogEnd | None, signal: str | None
-) -> Episode:
-    where, obs, after = place(demo), arrays(demo, "obs"), arrays(demo, "next_obs")
-    wanted = [demo["actions"], *(obs[key] for key in keys if key in obs)]
-    room_for(where, sum(map(_bytes_read, wanted)))
-    actions = read_rows(demo["actions"])
-    if not is_text(actions):
-        actions = _as_float32(actions)
-        check_finite(f"{where}/actions", actions)
-    rewards = _as_float32(read_steps(demo, "rewards"))
-    check_finite(f"{where}/rewards", rewards)
-    steps = len(actions)
-    marks_of(demo)
-    success = bool(attribute(demo, "success", (rewards > 0).any()))
-    if signal is not None:
-        at = first_success(demo, signal)
-        success = at is not None
-        steps = steps if at is None else at + 1
-        actions, rewards = actions[:steps], np.zeros(steps, np.float32)
-        rewards[-1] = float(success)
-    terminated = ends_terminal(demo, success, end)
-    rows = {key: _read_rows(demo, obs, after, key, steps, not terminated) for key in keys}
-    return Episode(
-        name=demo.name.rsplit("/", 1)[-1],
-        observations={key: x for key, x in rows.items() if not is_text(x)},
-        texts={key: x for key, x in rows.items() if is_text(x)},
-        actions=actions,
-        rewards=rewards,
-        terminated=terminated,
-        truncated=not terminated,
-        success=success,
-        instruction=lang,
-        attributes=_attributes(demo),
-    )
-
-
-def _bytes_read(dataset: h5py.Dataset) -> int:
-    images = images_in(dataset)
-    return 4 * dataset.size if images is None else math.prod(images.shape)
-
-
-def _as_float32(array: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what float32 can't hold becomes Inf, which is refused
-        return array.astype(np.float32, copy=False)
-
-
-def _read_rows(
-    demo: h5py.Group,
-    obs: Mapping[str, h5py.Dataset],
-    next_obs: Mapping[str, h5py.Dataset],
-    key: str,
-    steps: int,
-    bootstraps: bool,
-) -> np.ndarray:
-    """Rows 0 to `steps` of one observation key, [steps + 1, ...]; the last comes from next_obs."""
-    where = f"{place(demo)}/obs/{key}"
-    if key not in obs:
-        raise ValueError(f"{where}: {no_such('observation key', key, obs)}")
-    dataset, after = obs[key], next_obs.get(key)
-    images, text = images_in(dataset), is_text_dataset(dataset)
-    if images is None and not is_state_or_text(dataset):
-        raise ValueError(f"{where}: {_no_place(dataset)}")
-    inside = min(steps + 1, len(dataset))
-    if images is not None:
-        rows = np.empty((steps + 1, *images.size, 3), np.uint8)
-        images.read(0, inside, rows[:inside])
-        text = False
-    else:
-        rows = np.empty((steps + 1, *dataset.shape[1:]), object if text else np.float32)
-        read_rows(dataset, np.s_[:inside], rows[:inside])
-    if inside == steps:
-        if after is not None and images is not None:
-            later = next_images(images, after)
-            later.read(len(later) - 1, len(later), rows[-1:])
-        elif after is not None:
-            if after.shape != dataset.shape or kind_of(after) != kind_of(dataset):
-                raise ValueError(
-                    f"{where}: {kind_of(dataset)} {dataset.shape}, but next_obs/{key} has "
-                    f"{kind_of(after)} {after.shape}."
-                )
-            read_rows(after, np.s_[-1:], rows[-1:])
-        elif bootstraps:
-            raise ValueError(
-                f"{where}: the log is truncated, and without next_obs/{key} nothing tells what was "
-                "seen after its last action. Write next_obs, or call its end terminal "
-                "(--data.log-end)."
-            )
-        else:
-            rows[-1] = rows[-2]
-    check_finite(where, rows)
-    return rows if rows.ndim > 1 or text else rows[:, None]
-
-
-def _attributes(demo: h5py.Group) -> dict[str, Any]:
-    attributes: dict[str, Any] = {}
-    for key in demo.attrs.keys() - _NOT_CARRIED:
-        value = attribute(demo, key)
-        if isinstance(value, str):
-            with suppress(ValueError):  # text that only begins with a bracket
-                value = parse_json(value, "") if value[:1] in ("{", "[") else value
-        elif isinstance(value, np.ndarray | np.generic):
-            value = value.tolist()
-        if is_json(value):
-            attributes[key] = value
-    return attributes
-
-
-def is_json(value: Any) -> bool:
-    """Whether JSON has a place for a value: what HDF5 knows beyond it describes other programs'
-    matters (references, opaque bytes)."""
-    if isinstance(value, list | dict):
-        return all(map(is_json, value.values() if isinstance(value, dict) else value))
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return isinstance(value, str | bool | int)

@@ -20,7 +20,8 @@ from qsft_robot.logs.checks import (
     env_args_of,
     open_demonstrations,
 )
-from qsft_robot.logs.hdf5_members import Member, attribute, kind_of, member, place, read_rows
+from qsft_robot.logs.hdf5_members import Member, attribute, member, place
+from qsft_robot.logs.hdf5_rows import kind_of, read_rows
 from qsft_robot.logs.reader import iter_episodes, read_env_args
 from qsft_robot.parts.env_observations import as_mapping
 from qsft_robot.parts.simulators import GYMNASIUM_PREFIX, build_env

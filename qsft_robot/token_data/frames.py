@@ -17,7 +17,8 @@ from rich.progress import Progress
 
 from qsft_robot.files import atomic_folder, read_json, write_json
 from qsft_robot.logs.checks import check_demo, demo_group, open_demonstrations
-from qsft_robot.logs.hdf5_members import arrays, kind_of
+from qsft_robot.logs.hdf5_members import arrays
+from qsft_robot.logs.hdf5_rows import kind_of
 from qsft_robot.logs.images import Images, images_in, next_images, why_no_images
 from qsft_robot.names import no_such
 from qsft_robot.printed_text import printable

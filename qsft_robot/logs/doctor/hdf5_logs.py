@@ -11,6 +11,7 @@ import numpy as np
 
 from qsft_robot.logs.checks import (
     ANY_SCALE,
+    check_demo,
     demo_group,
     env_args_of,
     masks_of,
@@ -20,17 +21,12 @@ from qsft_robot.logs.checks import (
 from qsft_robot.logs.doctor.frames import FrameDigests, digest_frames
 from qsft_robot.logs.doctor.log import Log, LogSource
 from qsft_robot.logs.ends import LogEnd, marks_of, read_steps
-from qsft_robot.logs.hdf5_members import (
-    arrays,
-    attribute,
-    kind_of,
-    member,
-    place,
-    read_rows,
-)
+from qsft_robot.logs.hdf5_members import arrays, attribute, member, place
+from qsft_robot.logs.hdf5_rows import kind_of, read_rows
 from qsft_robot.logs.image_convention import image_convention, upside_down_note
 from qsft_robot.logs.images import Images, images_in, is_camera, is_depth, why_no_images
-from qsft_robot.logs.reader import is_state_or_text, iter_episodes, unread_keys
+from qsft_robot.logs.log_reader import LogReader, is_state_or_text
+from qsft_robot.logs.reader import unread_keys
 from qsft_robot.types import Episode
 
 # Names that clocks go by, beside the actions or among the observations.
@@ -84,32 +80,37 @@ def iter_hdf5_logs(
         first = arrays(demo_group(file, names[0]), "obs")
         cameras = [key for key, x in first.items() if is_camera(x)]
         keys = [key for key, x in first.items() if is_state_or_text(x)]
-        at = 0
+        at, reader = 0, None
         while at < len(names):
+            name = names[at]
             try:
-                for episode in iter_episodes(
-                    path,
+                # Anew until a first log can be read: it says what the others are compared with.
+                reader = reader or LogReader(
+                    file,
+                    names[at:],
                     keys=keys,
-                    filter_key=filter_key,
                     log_end=log_end,
                     success_reward=success_reward,
                     action_scale=ANY_SCALE,
-                    names=names[at:],
-                ):
-                    demo = demo_group(file, names[at])
-                    log = log_of(episode, demo, read_frames(demo, cameras))
-                    at += 1
-                    yield episode, log
+                )
+                demo, episode = reader.read(name)
+                found: tuple[Episode | None, Log] = (
+                    episode,
+                    log_of(episode, demo, read_frames(demo, cameras)),
+                )
             except ValueError as error:
-                if names[at] not in str(error):
+                if name not in str(error):
                     raise
-                yield None, Log(names[at], refusal=str(error))
-                at += 1
+                found = None, Log(name, refusal=str(error))
+                if reader is not None:
+                    reader.forget_sizes()
+            at += 1
+            yield found
 
 
 def log_of(episode: Episode, demo: h5py.Group, frames: Mapping[str, FrameDigests]) -> Log:
     """One log as the checks see it; rewards and marks are those of the file."""
-    steps = len(demo["actions"])
+    steps = check_demo(demo)
     marks = marks_of(demo)
     told = attribute(demo, "success")
     success = None if told is None else bool(told)
@@ -146,19 +147,19 @@ def words_digest(episode: Episode) -> str:
 
 
 def _timestamps(demo: h5py.Group) -> np.ndarray | None:
-    obs = arrays(demo, "obs")
     for key in CLOCKS:
-        found = obs[key] if key in obs else member(demo, key)
+        found = member(demo, f"obs/{key}") or member(demo, key)
         if isinstance(found, h5py.Dataset) and kind_of(found) == "number" and found.ndim:
             values = np.asarray(read_rows(found), np.float64).reshape(len(found), -1)
-            if values.shape == (len(demo["actions"]), 1) and np.isfinite(values).all():
+            if values.shape == (check_demo(demo), 1) and np.isfinite(values).all():
                 return values[:, 0]
     return None
 
 
 def read_frames(demo: h5py.Group, cameras: list[str]) -> dict[str, FrameDigests]:
     """Camera -> digests of its frames, read a few at a time."""
-    found, obs = {}, arrays(demo, "obs")
+    found = dict[str, FrameDigests]()
+    obs = arrays(demo, "obs") if cameras else {}
     for camera in cameras:
         images = images_in(obs[camera]) if camera in obs else None
         if images is None:

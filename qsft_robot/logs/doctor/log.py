@@ -67,7 +67,7 @@ class LogSet:
 
     def without_clocks(self) -> LogSet:
         """The same logs without state values that count the steps: they move in a frozen state."""
-        clocks = {key: self._clocks(key) for log in self.readable for key in log.state}
+        clocks = {key: self._clocks(key) for key in {k: 0 for x in self.readable for k in x.state}}
         if not any(x.any() for x in clocks.values()):
             return self
         logs = [
