@@ -161,7 +161,7 @@ def options_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=6, help="layers of it that are kept")
     parser.add_argument("--text", type=Path, help="text of the auxiliary task")
     parser.add_argument("--agents", type=Path, help="folder of trained agents (hopper/medium)")
-    parser.add_argument("--updates", type=int, default=1000, help="updates of every method")
+    parser.add_argument("--updates", type=int, default=2000, help="updates of every method")
     parser.add_argument("--batch", type=int, default=8, help=f"windows of {HISTORY} decisions")
     parser.add_argument("--episodes", type=int, help="episodes of an evaluation")
     options = parsed(parser, words, SETTINGS, asked_for)

@@ -167,6 +167,33 @@ def test_a_lamo_study_that_cannot_run_is_refused(words, flag, capsys) -> None:
     assert flag in capsys.readouterr().err
 
 
+def test_a_lamo_study_records_the_agents_that_it_is_given(tmp_path: Path) -> None:
+    study, asked = script("run_lamo_study"), []
+
+    class Told(study.Study):
+        def logs(self, setting, seed):
+            asked.append(setting.collect)
+            return tmp_path
+
+        def train(self, setting, method, words, seed, extra):
+            asked.append(method)
+            return tmp_path
+
+        def evaluate(self, setting, run, name, flags=""):
+            asked.extend((setting.episodes, flags))
+            raise LookupError  # no row is made here
+
+    words = ["gymnasium/Hopper:logs-1", "--agents", str(tmp_path / "my agents"), "--updates", "50"]
+    words += ["--methods", "qsft", "--seeds", "1", "--first-seed", "101", "--episodes", "7"]
+    options = study.options_of(words)
+    with pytest.raises(LookupError):
+        next(study.rows(Told(tmp_path, 1), options.chosen[0], options))
+    recorded = shlex.split(asked[0])
+    assert recorded[0] == "hopper/medium"
+    assert recorded[-2:] == ["--agents", str(tmp_path / "my agents")]
+    assert asked[1:] == ["qsft-50x8", 7, "--seed 5000"]
+
+
 def test_a_studys_interrupted_run_goes_on_at_its_checkpoint(tmp_path: Path, monkeypatch) -> None:
     study = script("run_study")
     asked = []

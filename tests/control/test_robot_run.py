@@ -65,6 +65,30 @@ def test_a_run_on_the_real_time_arm_leaves_logs_and_a_report(small_policy, tmp_p
         assert log.instruction
 
 
+@pytest.mark.parametrize("head", ["tokens", "continuous"])
+def test_a_decision_transformer_drives_the_arm_with_its_own_past(
+    head, small_policy, tmp_path, capsys
+):
+    train = ["train", "--method", "lamo", "--lamo.head", head, "--model.history", 3, "--data.path",
+             small_policy.parent / "logs.hdf5", "--data.state-keys", "proprio", "--model.width", 16,
+             "--model.depth", 1, "--tokenizer.kind", "uniform_bins", "--tokenizer.horizon", 2,
+             "--optim.behavior-steps", 1, "--optim.value-steps", 1, "--optim.batch-size", 8,
+             "--out", tmp_path / "run"]  # fmt: skip
+    assert cli.main([str(word) for word in train]) == 0
+    policy = open_policy(tmp_path / "run")
+    assert policy.description.reads_past
+    # In real time, and in step with an environment.
+    for robot, name, limit in (("mujoco", "mujoco", ["--seconds", 0.6]), ("env", "tabletop", [])):
+        out = tmp_path / robot
+        assert run(tmp_path / "run", "--robot", robot, *limit, "--out", out) == 0
+        assert f"robot {name} at 10 Hz, chunks of 2" in capsys.readouterr().out
+        report = json.loads((out / "cadence.json").read_text())
+        assert report["latency_ms"]["decide"]["n"] >= 1
+        (log,) = read_episodes(out / "logs.hdf5", require_reward=False)
+        assert len(log) >= 2
+        assert np.isfinite(log.actions).all()
+
+
 def test_training_takes_the_logs_of_a_run_with_the_earlier_ones(small_policy, tmp_path):
     out = tmp_path / "out"
     env = ["--robot", "env", "--episodes", 2]
