@@ -51,7 +51,8 @@ class ModelConfig:
     depth: int | None = None
     # Frames that the policy sees: this one and the history-1 before it.
     history: int = 1
-    # Steps whose text commands and texts the policy remembers, the current one included.
+    # Steps whose text commands and texts the policy remembers, the current one included. 0: it reads
+    # none, where states tell all.
     text_history: int = 16
     # Words of a step's texts that the RT-style transformer reads; the rest is cut.
     frame_text_length: int = 48
@@ -86,7 +87,11 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require(self.history >= 1, "--model.history must be at least 1.")
-        require(self.text_history >= 1, "--model.text-history must be at least 1.")
+        require(self.text_history >= 0, "--model.text-history must not be negative.")
+        require(
+            self.text_history > 0 or self.pretrained is None,
+            "--model.text-history 0 is for models of our own: a pretrained one reads its steps.",
+        )
         require(self.frame_text_length >= 1, "--model.frame-text-length must be at least 1.")
         require(0 <= self.dropout < 1, "--model.dropout must lie in [0, 1).")
         require(self.image_shrink >= 1, "--model.image-shrink must be at least 1.")

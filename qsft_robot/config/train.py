@@ -192,6 +192,11 @@ class TrainConfig:
             "or leave it out.",
         )
         require(
+            self.model.text_history > 0 or not self.data.text_keys,
+            "--model.text-history 0 reads no texts, and --data.text-keys names some: leave one of "
+            "the two out.",
+        )
+        require(
             self.trains_images or self.model.random_shift == 0,
             "--model.random-shift teaches an image encoder, but a pretrained one is frozen: use "
             "--model.no-frozen-features to train it.",

@@ -75,7 +75,8 @@ def build_run_model(config: TrainConfig, data: RunData, revision: str | None = N
         shape["cameras"] = tuple(data.cameras)
         shape["image_size"] = tuple(next(iter(data.cameras.values())))
     logs = [data.train] if data.valid is None else [data.train, data.valid]
-    if config.tokenizer.kind == "commands" or config.data.text_keys:
+    has_texts = config.tokenizer.kind == "commands" or config.data.text_keys
+    if has_texts and config.model.text_history:
         shape["text_history"] = config.model.text_history
     if config.model.pretrained is None:
         model = _build_rt(config, data, shape, revision)

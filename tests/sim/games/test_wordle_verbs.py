@@ -70,6 +70,19 @@ def test_a_closed_policy_says_only_words_of_the_list_here_and_exported(folder, c
     assert words <= {" ".join(word) for word in read_words(str(folder / "list.txt"))}
 
 
+def test_perceptrons_play_by_the_board_alone(folder):
+    made = run(
+        *(folder, "board", "--tokenizer.closed", "--method", "qsft", "--model.name", "perceptron"),
+        *("--model.text-history", "0"),
+    )
+    verb("evaluate", made, *FEW)
+    summary = json.loads((made / "evaluation/policy/summary.json").read_text())
+    assert summary["refused_commands"]["count"] == 0
+    policy = open_policy(made / "policy")
+    assert policy.text_history == 0
+    assert not policy.description.model["config"]["action_words"]
+
+
 def test_a_free_policy_says_other_words_which_cost_what_the_environment_says(folder):
     made = run(folder, "free", "--method", "sft")
     verb("evaluate", made, *FEW, "--env-kwargs", "outside_reward=-10", "--videos", 1)
