@@ -51,8 +51,8 @@ class ModelConfig:
     depth: int | None = None
     # Frames that the policy sees: this one and the history-1 before it.
     history: int = 1
-    # Steps whose text commands and texts the policy remembers, the current one included. 0: it reads
-    # none, where states tell all.
+    # Steps whose text commands and texts the policy remembers, the current one included. 0: it
+    # reads none, where states tell all.
     text_history: int = 16
     # Words of a step's texts that the RT-style transformer reads; the rest is cut.
     frame_text_length: int = 48
