@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -74,6 +75,13 @@ class Configuration:
         if asked == HERE:
             return replace(self, harness={k: x for k, x in self.harness.items() if k != "docker"})
         if asked is None and self.image is None:
+            charlie = "charliecloud" in (docker.get("runtime"), os.environ.get("VLA_EVAL_RUNTIME"))
+            if docker.get("image") and not charlie and shutil.which("docker") is None:
+                raise FileNotFoundError(
+                    f"{self.name} runs in the container {docker['image']}, and docker is not "
+                    f"installed here: install it, or run the benchmark where its simulator is "
+                    f"installed (--harness-image {HERE})."
+                )
             return self
         docker["image"] = asked or local_image(str(self.image), self.name)
         return replace(self, harness={**self.harness, "docker": docker})

@@ -36,6 +36,8 @@ from qsft_robot.versions import VERSIONS, software_versions
 
 # Folder of what the harness itself writes, and its log.
 FOLDER, LOG = "harness", "harness.log"
+# Seconds that the harness waits for a decision: the first of a large model takes long.
+_PATIENCE_S = 600.0
 # The harness' reason of an episode that broke off -> ours; all others are "error".
 _REASONS = {
     "timeout": "timeout",
@@ -85,7 +87,8 @@ def evaluate_in_harness(
                 keep_records=True,
                 on_end=None if tell is None else _teller(tell),
             )
-            config = {**configuration.harness, "benchmarks": [dict(entry)]}
+            waits = {"timeout": _PATIENCE_S, **(configuration.harness.get("server") or {})}
+            config = {**configuration.harness, "server": waits, "benchmarks": [dict(entry)]}
             name, first = str(uuid.uuid4()), seed + len(done)
             try:
                 with serve_background(server) as served:
@@ -103,7 +106,12 @@ def evaluate_in_harness(
                 _keep_partial(out, done)
                 if server.failure is not None:
                     raise server.failure from None
-                raise _explained(error, configuration) from error
+                if not isinstance(error, ModuleNotFoundError):
+                    raise
+                raise ImportError(
+                    f"{configuration.name}: {error}: the benchmark's own simulator is not "
+                    "installed here; run it in its container (--harness-image)."
+                ) from error
             done += _episodes(told[0], server.records, first)
             if server.failure is not None:
                 _keep_partial(out, [])
@@ -205,16 +213,6 @@ def _without_task(episode: EpisodeResult) -> EpisodeResult:
 def _keep_partial(out: Path, episodes: Sequence[EpisodeResult]) -> None:
     if episodes:
         write_episodes(out / f"partial_{EPISODES_FILE}", episodes)
-
-
-def _explained(error: BaseException, configuration: Configuration) -> BaseException:
-    """A missing simulator of a benchmark that runs here, with what to do; others as they are."""
-    if not isinstance(error, ModuleNotFoundError):
-        return error
-    return ImportError(
-        f"{configuration.name}: {error}: the benchmark's own simulator is not installed here; run "
-        "it in its container (--harness-image)."
-    )
 
 
 def _env_args(configuration: Configuration) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The verb `serve`: a policy behind a websocket that openpi's client connects to."""
+"""The verb `serve`: a policy behind a websocket, in the protocol of openpi or of vla-eval."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
+from qsft_robot.extras import require_packages
 from qsft_robot.hub.repository import local_folder
 from qsft_robot.policy.description import LoadedPolicy
+from qsft_robot.presets.look_up import EVALUATION_SEED
 from qsft_robot.printed_text import PrintableLines, printable, say
 from qsft_robot.trust import Trust
 from qsft_robot.verbs.flag_words import acting_changes, say_device, use_threads
@@ -35,6 +38,9 @@ def serve(
     window_ms: float = 0.0,
     max_connections: int = 64,
     max_waiting: int = 64,
+    protocol: Literal["openpi", "vla-eval"] = "openpi",
+    key_map: Path | None = None,
+    seed: int = EVALUATION_SEED,
     runtime: Literal["auto", "onnx", "torch"] = "auto",
     device: str = "auto",
     threads: int = 1,
@@ -59,6 +65,9 @@ def serve(
         window_ms: How long the first request of a batch waits for others.
         max_connections: Clients at once.
         max_waiting: Requests that may wait; more are refused as busy.
+        protocol: vla-eval: for `vla-eval run`, on loopback, without a token (extra harness).
+        key_map: With --protocol vla-eval, YAML file as of `evaluate --key-map`.
+        seed: With --protocol vla-eval, seed of the samples of each task's first episode.
         runtime: What runs the policy; auto takes ONNX where the folder has it.
         device: Where the policy runs: auto (cuda, mps or cpu, the first that is here), cuda:1, ...
         threads: Threads of the policy's arithmetic.
@@ -72,6 +81,25 @@ def serve(
 
     if threads < 1:
         raise ValueError(f"--threads {threads}: give at least 1.")
+    trust = Trust(trust_remote_code, allow_downloads)
+    if protocol == "vla-eval":
+        safe = (token_file, certificate, key)
+        if host != "127.0.0.1" or refuse_far or any(x is not None for x in safe):
+            raise ValueError(
+                "--protocol vla-eval knows neither tokens nor TLS, so it is served on loopback "
+                "alone: leave --host, --token-file, --certificate, --key and --refuse-far out."
+            )
+        require_packages("--protocol vla-eval", "vla_eval")
+        _serve_harness(
+            lambda: _open(run, acting, runtime, device, threads, trust),
+            key_map,
+            port,
+            seed,
+            max_batch,
+        )
+        return
+    if key_map is not None:
+        raise ValueError("--key-map is for --protocol vla-eval.")
     config = ServerConfig(
         host=host,
         port=port,
@@ -92,7 +120,6 @@ def serve(
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     # Before the policy is loaded: a port in use is told at once.
     bound = bind(config)
-    trust = Trust(trust_remote_code, allow_downloads)
     policy = _open(run, acting, runtime, device, threads, trust)
 
     async def until_signal() -> None:
@@ -111,6 +138,28 @@ def serve(
         say("stopped")
 
     asyncio.run(until_signal())
+
+
+def _serve_harness(
+    opened: Callable[[], LoadedPolicy], key_map: Path | None, port: int, seed: int, max_batch: int
+) -> None:
+    from qsft_robot.harness.deciders import LocalDecider
+    from qsft_robot.harness.key_map import KeyMap, read_key_map
+    from qsft_robot.harness.serving import serve_until_signal
+
+    keys = KeyMap() if key_map is None else read_key_map(key_map)
+    serve_until_signal(
+        LocalDecider(opened()),
+        keys,
+        port=port,
+        first_seed=seed,
+        max_batch=max_batch,
+        tell=lambda url: say(
+            f"listening on {url}  (health: /health)\nrun vla-eval with\n"
+            f"  vla-eval run --config FILE.yaml --server-url {url}"
+        ),
+    )
+    say("stopped")
 
 
 def read_token(file: Path | None) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from policy_fixtures import describe, random_policy
 from served_description import served
+from vla_eval.api import run
 from vla_eval.orchestrator import _accepted_init_params
 from vla_eval.registry import resolve_import_string
 from websockets.sync.server import ServerConnection, serve
@@ -29,6 +32,7 @@ from qsft_robot.harness.deciders import LocalDecider, OpenpiDecider
 from qsft_robot.harness.evaluation import evaluate_in_harness
 from qsft_robot.harness.key_map import KeyMap, Numbers, Part, read_key_map
 from qsft_robot.harness.observations import ObservationReader, Shown, Wanted, fitted, raw_turn
+from qsft_robot.harness.serving import serve_until_signal
 from qsft_robot.harness.simulators import simulator_configuration
 from qsft_robot.policy.checkpoint import write_checkpoint
 from qsft_robot.rollouts.evaluate import evaluate
@@ -156,6 +160,32 @@ def test_a_server_of_ours_is_the_policy_it_serves(tmp_path) -> None:
     with serving(walker, ServerConfig(port=0)) as server:
         behind = by_harness(OpenpiDecider(server.url, KeyMap()), tmp_path / "b", 4, image=True)
     assert outcomes(behind) == outcomes(at_home)
+
+
+def test_a_server_for_runs_that_are_started_elsewhere(tmp_path) -> None:
+    walker, told = Walker(4, 3, images=True), list[Any]()
+    found, _ = simulator_configuration(point(image=True), IMPORTS, ["position"], 100, None)
+
+    def elsewhere(url: str) -> None:
+        try:
+            entries = {"episodes_per_task": 5}
+            config = {**found.harness, "output_dir": str(tmp_path)}
+            told.extend(run(config, server_url=url, benchmark_overrides=entries))
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    serve_until_signal(
+        LocalDecider(walker), KeyMap(), port=0, first_seed=100, max_batch=4,
+        tell=lambda url: Thread(target=elsewhere, args=(url,)).start(),
+    )  # fmt: skip
+    ours = evaluate(
+        walker, point(image=True), range(100, 105), workers=1, env_overrides=IMPORTS, progress=False
+    )
+    (task,) = told[0]["tasks"]
+    assert [(x["steps"], x["metrics"]["success"]) for x in task["episodes"]] == [
+        (e.steps, e.success_any) for e in ours.episodes
+    ]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 @contextmanager
@@ -359,10 +389,16 @@ def test_the_container_is_one_of_this_machine(tmp_path, monkeypatch) -> None:
         ("--harness libero --episodes 0", "--episodes 0: give at least 1"),
         ("--harness libero", "the policy needs the state key 'joints', but libero shows"),
         ("--harness simulator --harness-image x", "runs here, in no container"),
+        ("serve --key-map x.yaml", "--key-map is for --protocol vla-eval"),
+        ("serve --protocol vla-eval --host 0.0.0.0", "served on loopback alone"),
+        ("serve --protocol vla-eval --key-map x.yaml", "x.yaml: no such file"),
+        ("serve --protocol vla-eval --port 70000", "--port 70000: give 0"),
     ],
 )
 def test_bad_words_get_one_line(exported, capsys, words, line) -> None:
-    assert main(["evaluate", str(exported), *words.split()]) == 2
+    first, *rest = words.split()
+    verb = [first, *rest] if first == "serve" else ["evaluate", first, *rest]
+    assert main([verb[0], str(exported), *verb[1:]]) == 2
     said = capsys.readouterr().err
     (error,) = [each for each in said.splitlines() if each.startswith("error: ")]
     assert line in error
