@@ -46,6 +46,7 @@ from qsft_robot.verbs.harness import (
     Asked,
     evaluate_policy,
     evaluate_server,
+    result_name,
     server_address,
 )
 from qsft_robot.verbs.label import label
@@ -90,7 +91,7 @@ def train(arguments: Sequence[str]) -> None:
 
 def evaluate(
     run: Positional[Path],
-    name: str = "policy",
+    name: str | None = None,
     episodes: int | None = None,
     seed: int = EVALUATION_SEED,
     harness: str | None = None,
@@ -165,7 +166,7 @@ def evaluate(
     from qsft_robot.versions import compare_with_installed, recorded_versions
 
     overrides = env_changes(env_kwargs)
-    asked = None
+    asked, name = None, name or result_name(harness)
     if harness is None:
         if key_map is not None or harness_image is not None:
             raise ValueError("--key-map and --harness-image are for --harness.")

@@ -23,6 +23,7 @@ HERE = "here"
 # Ours beside vla-eval's entries: not handed on to it.
 _OURS: dict[str, Any] = {
     "image?": str,
+    "tasks?": int,
     "shows?": {
         "images?": {"": object},
         "numbers?": {"": int},
@@ -50,14 +51,17 @@ class Configuration:
     raw_images: str | None = None
     # The end of the name of the container that it runs in.
     image: str | None = None
+    # Of each entry, as far as it is known: a benchmark itself tells them when it runs.
+    tasks: int = 1
 
     @property
     def entries(self) -> Sequence[Mapping[str, Any]]:
         return self.harness["benchmarks"]
 
     def episodes(self, of_each: int | None) -> int:
-        """How many episodes there are at least: a benchmark alone tells how many tasks it has."""
-        return sum(of_each or int(each.get("episodes_per_task", 1)) for each in self.entries)
+        """How many episodes there are, as far as the tasks are known."""
+        count = sum(of_each or int(each.get("episodes_per_task", 1)) for each in self.entries)
+        return count * self.tasks
 
     def only(self, subname: str) -> Configuration:
         """One entry of several; ValueError names all where there is no such."""
@@ -127,6 +131,7 @@ def _read(path: Path, name: str, theirs: bool) -> Configuration:
         keys=KeyMap.from_json(value.get("keys"), f"{path}: keys"),
         raw_images=turn,
         image=value.get("image"),
+        tasks=value.get("tasks", 1),
     )
 
 

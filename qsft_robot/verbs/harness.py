@@ -69,6 +69,14 @@ class Asked:
             find_configuration(self.harness)
 
 
+def result_name(harness: str | None) -> str:
+    """The name of the evaluation that is not given one: a harness' result must not take the place
+    of the policy's own."""
+    if harness is None:
+        return "policy"
+    return re.sub(r"[^\w.-]+", "-", harness.removesuffix(".yaml").removesuffix(".yml")).strip(".-")
+
+
 def server_address(run: Path) -> str | None:
     """The address (ws://...) that a RUN is; None where it is a path or an id."""
     found = _ADDRESS.fullmatch(str(run))

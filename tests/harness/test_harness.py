@@ -40,6 +40,7 @@ from qsft_robot.server.config import ServerConfig
 from qsft_robot.server.running import serving
 from qsft_robot.server.wire import pack, unpack
 from qsft_robot.types import Decision
+from qsft_robot.verbs.harness import result_name
 
 
 @pytest.fixture(scope="module")
@@ -342,6 +343,8 @@ def test_a_policy_of_robocasas_files_sees_what_they_hold(rng) -> None:
     (entry,) = found.entries
     kind = resolve_import_string(entry["benchmark"])
     benchmark = kind(send_state=True, **entry["params"])
+    assert len(benchmark.get_tasks()) == found.tasks
+    assert found.episodes(None) == 50 * found.tasks
     sizes = {
         "robot0_base_to_eef_pos": 3, "robot0_base_to_eef_quat": 4, "robot0_gripper_qpos": 2,
     }  # fmt: skip
@@ -357,6 +360,11 @@ def test_a_policy_of_robocasas_files_sees_what_they_hold(rng) -> None:
     seen = ObservationReader(wanted, keys).read(benchmark.make_obs(raw, {}), 0)
     for key, value in raw.items():
         assert ((seen.images | seen.state)[key] == value).all(), key
+
+
+def test_a_result_takes_no_other_ones_place() -> None:
+    names = [None, "simulator", "libero/10", "configs/a b.yaml"]
+    assert [result_name(x) for x in names] == ["policy", "simulator", "libero-10", "configs-a-b"]
 
 
 def test_the_container_is_one_of_this_machine(tmp_path, monkeypatch) -> None:
