@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from typing import Any
 
@@ -53,6 +54,22 @@ def installed(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def refused_format(where: str, told: Any, known: Sequence[str]) -> ValueError:
+    """The error for a file whose format is none of `known`, newest first (`<name> <number>`): one
+    of a later version says what to upgrade."""
+    name, _, newest = known[0].rpartition(" ")
+    found = re.fullmatch(rf"{re.escape(name)} (\d+)", str(told))
+    if found is not None and int(found[1]) > int(newest):
+        return ValueError(
+            f"{where}: written by a later qsft-robot: its format is {told!r}, and this version "
+            f"({installed('qsft-robot')}) reads up to {known[0]!r}. Upgrade it here: pip install "
+            "--upgrade qsft-robot."
+        )
+    return ValueError(
+        f"{where}: format {told!r}, but this version reads {', '.join(map(repr, known))}."
+    )
 
 
 def simulator_versions(env: Any) -> dict[str, str]:

@@ -15,7 +15,10 @@ from qsft_robot.normalize import NormStats
 from qsft_robot.policy.earlier import EARLIER_FORMATS, upgrade_description
 from qsft_robot.returns import ReturnRange
 from qsft_robot.types import BatchPolicy, Policy
+from qsft_robot.versions import refused_format
 
+# A folder of each format is kept in tests/data: a change that earlier code can't read gets a new
+# number, folders of the one before it, and its reader in policy/earlier.py.
 FORMAT = "qsft-robot policy 2"
 NETWORKS = ("behavior", "value", "void", "heads", "token_values", "critic")
 # What only the process that runs the policy needs; a server does not send it.
@@ -152,10 +155,7 @@ class PolicyDescription:
             check_kinds(value, {name: _ENTRIES[name.rstrip("?")] for name in entries}, where)
             value = {**upgrade_description(value), "format": FORMAT}
         if value.get("format") != FORMAT:
-            raise ValueError(
-                f"{where}: format {value.get('format')!r}, but this version reads "
-                f"{', '.join(map(repr, (FORMAT, *EARLIER_FORMATS)))}."
-            )
+            raise refused_format(where, value.get("format"), (FORMAT, *EARLIER_FORMATS))
         left_out = KEPT_BACK if served else ()
         value = {name: x for name, x in value.items() if name not in left_out}
         action = value.get("action")

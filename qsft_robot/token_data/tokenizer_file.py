@@ -13,6 +13,7 @@ from qsft_robot.json_kinds import check_kinds
 from qsft_robot.normalize import NormStats
 from qsft_robot.parts.tokenizers import load_tokenizer
 from qsft_robot.types import Episode
+from qsft_robot.versions import refused_format
 from tokenizers_action.protocol import ActionTokenizer, ChunkTokenizer, action_chunks
 
 FORMAT = "qsft-robot tokenizer 1"
@@ -49,7 +50,10 @@ def read_tokenizer(path: Path) -> tuple[ActionTokenizer, Scale]:
             f"--tokenizer.from {path}: no such file; qsft-robot fit-tokenizer LOGS writes one."
         )
     value = read_json(path)
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
+    told = value.get("format") if isinstance(value, dict) else None
+    if told != FORMAT:
+        if isinstance(told, str) and told.startswith(FORMAT.rpartition(" ")[0]):
+            raise refused_format(str(path), told, (FORMAT,))
         raise ValueError(
             f"{path}: no tokenizer that qsft-robot fit-tokenizer LOGS wrote (its format is not "
             f"{FORMAT!r})."
