@@ -8,13 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from hub_server import TOKEN, Hub, serving
+from hub_server import TOKEN
 from lerobot_logs import make
 from policy_fixtures import describe, random_policy
 
@@ -28,24 +27,6 @@ from qsft_robot.policy.open import open_policy
 from qsft_robot.robots.choose import open_local_or_remote
 
 ENV_ARGS = {"env_name": "tabletop", "type": 2, "env_kwargs": {"task": "place", "max_steps": 50}}
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """The stand-in, which the library asks, with an empty cache, in an empty current folder."""
-    from huggingface_hub import constants
-
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "home" / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with serving() as served:
-        monkeypatch.setattr(constants, "ENDPOINT", served.url)
-        pattern = served.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", pattern)
-        yield served
 
 
 @pytest.fixture(scope="module")
