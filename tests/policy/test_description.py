@@ -41,7 +41,8 @@ def test_one_unit_stands_for_all_numbers_of_an_action():
         ("acting", {"unheard_of": 1}, "has no setting 'unheard_of'"),
         ("networks", ["behavior", "torso"], "there are: behavior, value"),
         ("norm_stats", {"state": {}, "actions": {"low": [0, 0], "high": [0, 1]}}, "low < high"),
-        ("format", "qsft-robot policy 9", "this version reads"),
+        ("format", "qsft-robot policy 9", "reads up to 'qsft-robot policy 2'. Upgrade it"),
+        ("format", "a policy 9", "this version reads"),
     ],
 )
 def test_an_entry_that_makes_no_sense_is_named_with_the_file(entry, value, says):
