@@ -38,6 +38,7 @@ from qsft_robot.verbs.flag_words import (
     read_as,
     say_device,
     say_upside_down,
+    server_address,
     use_threads,
 )
 from qsft_robot.verbs.flat import import_npz
@@ -47,7 +48,6 @@ from qsft_robot.verbs.harness import (
     evaluate_policy,
     evaluate_server,
     result_name,
-    server_address,
 )
 from qsft_robot.verbs.label import label
 from qsft_robot.verbs.learn import demo, export, info, report

@@ -113,17 +113,6 @@ def test_another_format_is_refused(tmp_path):
         read_policy_folder(tmp_path / "p")
 
 
-def test_a_tokenizer_of_a_later_version_is_refused_with_what_to_upgrade(tmp_path):
-    file = tmp_path / "code.json"
-    for told, line in (
-        ("qsft-robot tokenizer 2", "code.json: written by a later qsft-robot.* Upgrade it here"),
-        ("qsft-robot policy 2", "code.json: no tokenizer that qsft-robot fit-tokenizer"),
-    ):
-        write_json(file, {"format": told})
-        with pytest.raises(ValueError, match=line):
-            read_tokenizer(file)
-
-
 def test_a_weights_file_that_is_none_is_refused_with_its_name(tmp_path):
     with atomic_folder(tmp_path / "p") as temporary:
         write_json(temporary / "policy.json", describe().to_json())
@@ -300,7 +289,6 @@ import torch
 from qsft_robot.policy.checkpoint import write_checkpoint
 from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.files import write_json
-from qsft_robot.token_data.tokenizer_file import read_tokenizer
 
 folder, bytes_left = Path(sys.argv[1]), int(sys.argv[2])
 described = PolicyDescription.from_json(json.loads(sys.argv[3]), "a policy")

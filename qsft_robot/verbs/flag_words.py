@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from qsft_robot.config.acting import ActingConfig
@@ -22,6 +24,15 @@ from qsft_robot.parts.simulators import (
 from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.presets.look_up import RECIPES, find_recipe
 from qsft_robot.printed_text import printable, say
+
+# A path joins the slashes of an address.
+_ADDRESS = re.compile(r"(wss?):/+(.+)")
+
+
+def server_address(run: Path) -> str | None:
+    """The address (ws://...) that a RUN is; None where it is a path or an id."""
+    found = _ADDRESS.fullmatch(str(run))
+    return None if found is None else f"{found[1]}://{found[2]}"
 
 
 def _number(word: str, flag: str) -> float:

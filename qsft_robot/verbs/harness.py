@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 DEFAULT_EPISODES = 100
 # The name of our own simulators as a benchmark of the harness.
 _SIMULATOR = "simulator"
-# A path joins the slashes of an address.
-_ADDRESS = re.compile(r"(wss?):/+(.+)")
 
 
 @dataclass(frozen=True)
@@ -75,12 +73,6 @@ def result_name(harness: str | None) -> str:
     if harness is None:
         return "policy"
     return re.sub(r"[^\w.-]+", "-", harness.removesuffix(".yaml").removesuffix(".yml")).strip(".-")
-
-
-def server_address(run: Path) -> str | None:
-    """The address (ws://...) that a RUN is; None where it is a path or an id."""
-    found = _ADDRESS.fullmatch(str(run))
-    return None if found is None else f"{found[1]}://{found[2]}"
 
 
 def evaluate_policy(

@@ -19,7 +19,7 @@ from qsft_robot.policy.description import LoadedPolicy
 from qsft_robot.presets.look_up import EVALUATION_SEED
 from qsft_robot.printed_text import PrintableLines, printable, say
 from qsft_robot.trust import Trust
-from qsft_robot.verbs.flag_words import acting_changes, say_device, use_threads
+from qsft_robot.verbs.flag_words import acting_changes, say_device, server_address, use_threads
 
 TOKEN_VARIABLE = "QSFT_TOKEN"
 
@@ -52,7 +52,8 @@ def serve(
     The token that clients must send is read from the environment's QSFT_TOKEN or from a file.
 
     Args:
-        run: Run folder, or an exported policy or checkpoint; or a Hub id (owner/name).
+        run: Run folder, or an exported policy or checkpoint; or a Hub id (owner/name); or the
+            address of a model server of vla-eval's (ws://host:8000), which is then asked.
         host: Address to listen on. Off loopback a token is needed.
         port: Port; 0 takes a free one.
         token_file: File that holds the token, instead of QSFT_TOKEN.
@@ -82,14 +83,20 @@ def serve(
     if threads < 1:
         raise ValueError(f"--threads {threads}: give at least 1.")
     trust = Trust(trust_remote_code, allow_downloads)
-    if protocol == "vla-eval":
+    upstream = server_address(run)
+    if protocol == "vla-eval" or upstream is not None:
         safe = (token_file, certificate, key)
         if host != "127.0.0.1" or refuse_far or any(x is not None for x in safe):
             raise ValueError(
-                "--protocol vla-eval knows neither tokens nor TLS, so it is served on loopback "
+                "vla-eval's protocol knows neither tokens nor TLS, so it is served on loopback "
                 "alone: leave --host, --token-file, --certificate, --key and --refuse-far out."
             )
         require_packages("--protocol vla-eval", "vla_eval")
+        if upstream is not None:
+            if protocol == "vla-eval":
+                raise ValueError(f"{upstream} speaks vla-eval's protocol already.")
+            _serve_bridge(upstream, key_map, port)
+            return
         _serve_harness(
             lambda: _open(run, acting, runtime, device, threads, trust),
             key_map,
@@ -99,7 +106,7 @@ def serve(
         )
         return
     if key_map is not None:
-        raise ValueError("--key-map is for --protocol vla-eval.")
+        raise ValueError("--key-map is for --protocol vla-eval and for ws://... in RUN's place.")
     config = ServerConfig(
         host=host,
         port=port,
@@ -138,6 +145,20 @@ def serve(
         say("stopped")
 
     asyncio.run(until_signal())
+
+
+def _serve_bridge(model_server: str, key_map: Path | None, port: int) -> None:
+    from qsft_robot.harness.key_map import KeyMap, read_key_map
+    from qsft_robot.harness.openpi_bridge import bridge_until_signal
+
+    keys = KeyMap() if key_map is None else read_key_map(key_map)
+    bridge_until_signal(
+        model_server,
+        keys,
+        port,
+        lambda url: say(f"listening on {url}: {model_server} in openpi's protocol"),
+    )
+    say("stopped")
 
 
 def _serve_harness(

@@ -18,6 +18,7 @@ from qsft_robot.files import read_json, write_json, write_sums
 from qsft_robot.policy.description import FORMAT
 from qsft_robot.policy.earlier import EARLIER_FORMATS
 from qsft_robot.policy.open import open_policy
+from qsft_robot.token_data.tokenizer_file import read_tokenizer
 from qsft_robot.types import Observation
 
 DATA = Path(__file__).parents[1] / "data"
@@ -97,6 +98,17 @@ def test_a_later_format_is_refused_with_what_to_upgrade(folders, tmp_path, capsy
             r"qsft-robot\.",
             line,
         )
+
+
+def test_a_tokenizer_of_a_later_version_is_refused_with_what_to_upgrade(tmp_path):
+    file = tmp_path / "code.json"
+    for told, line in (
+        ("qsft-robot tokenizer 2", "code.json: written by a later qsft-robot.* Upgrade it here"),
+        ("qsft-robot policy 2", "code.json: no tokenizer that qsft-robot fit-tokenizer"),
+    ):
+        write_json(file, {"format": told})
+        with pytest.raises(ValueError, match=line):
+            read_tokenizer(file)
 
 
 @pytest.mark.parametrize("name", ["run_behaviour", "run_value"])
