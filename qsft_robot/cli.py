@@ -51,6 +51,7 @@ from qsft_robot.verbs.harness import (
 )
 from qsft_robot.verbs.label import label
 from qsft_robot.verbs.learn import demo, export, info, report
+from qsft_robot.verbs.prompt import prompt
 from qsft_robot.verbs.robot import run
 from qsft_robot.verbs.serve import serve
 from qsft_robot.verbs.tokens import fit_tokenizer
@@ -265,6 +266,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "fit-tokenizer": fit_tokenizer,
     "train": train,
     "evaluate": evaluate,
+    "prompt": prompt,
     "compare": compare,
     "export": export,
     "report": report,

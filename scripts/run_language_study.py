@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from run_study import Setting, Study, behaviors, parsed, run_all, study_parser
+from run_study import ROOT, Setting, Study, behaviors, parsed, run_all, study_parser
 
-from qsft_robot.report.study_rows import MEAN_RETURN, result_row
+from qsft_robot.files import read_json
+from qsft_robot.report.study_rows import MEAN_RETURN, result_row, run_verb
 
 SCRIPT = Path(__file__).resolve()
 # Settings are chosen on seeds from here on, and on these episodes (docs/protocol.md).
@@ -85,10 +86,13 @@ METHODS = {
     "qsft": "--method qsft",
     "qsft_paper": "--preset paper --method qsft",
     "ilql": "--method ilql",
+    "monte_carlo": "--method monte_carlo",
     "return_conditioned": "--method return_conditioned",
     "filtered_sft": "--method filtered_sft",
     "sft": "--method sft",
 }
+# Method of a row that trains nothing -> words of `prompt`.
+PROMPTED = {"prompt": "", "react": "--prompt.thoughts"}
 
 
 def rows(study: Study, setting: Setting, options: argparse.Namespace) -> Iterator[dict]:
@@ -96,6 +100,8 @@ def rows(study: Study, setting: Setting, options: argparse.Namespace) -> Iterato
     seeds = range(options.first_seed, options.first_seed + options.seeds)
 
     def one(method: str, seed: int) -> Mapping[str, Any]:
+        if method in PROMPTED:
+            return prompted(study, setting, method, seed, options)
         run = study.train(setting, method, METHODS[method], seed, options.train)
         episodes = f" --seed {DEVELOPMENT_EPISODES}" if seed >= DEVELOPMENT_SEED else ""
         elsewhere = EVALUATE.get((setting.task, setting.name.split()[0]), "")
@@ -112,12 +118,39 @@ def rows(study: Study, setting: Setting, options: argparse.Namespace) -> Iterato
             )
 
 
+def prompted(
+    study: Study, setting: Setting, method: str, seed: int, options: argparse.Namespace
+) -> Mapping[str, Any]:
+    """The summary of a prompted language model, shown the best logs of one seed."""
+    run = study.folder(setting, method, seed)
+    summary = run / "evaluation" / options.name / "summary.json"
+    if not summary.exists():
+        elsewhere = EVALUATE.get((setting.task, setting.name.split()[0]), "")
+        run_verb(
+            f"prompt {setting.task} {options.prompt} {PROMPTED[method]} {elsewhere} --out {run} "
+            f"--prompt.examples {study.logs(setting, seed)} --name {options.name} "
+            f"--episodes {options.prompt_episodes or setting.episodes}"
+            + (f" --seed {DEVELOPMENT_EPISODES}" if seed >= DEVELOPMENT_SEED else ""),
+            run.with_suffix(".log"),
+            ROOT,
+        )
+    return read_json(summary)
+
+
 def options_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of a command line; sys.argv's where `words` is None."""
-    parser = study_parser(__doc__, list(METHODS), "language")
+    parser = study_parser(__doc__, [*METHODS, *PROMPTED], "language")
+    parser.set_defaults(methods=list(METHODS))
     parser.add_argument("--evaluate", default="", help="further words for every `evaluate`")
     parser.add_argument("--name", default="policy", help="name of the evaluations")
-    return parsed(parser, words, SETTING_NAMES, begins)
+    parser.add_argument(
+        "--prompt", default="", help="words of `prompt` that name a model, for prompt and react"
+    )
+    parser.add_argument("--prompt-episodes", type=int, help="fewer episodes for these two")
+    options = parsed(parser, words, SETTING_NAMES, begins)
+    if not options.prompt and (asked := [x for x in options.methods if x in PROMPTED]):
+        parser.error(f"{', '.join(asked)}: name the model, --prompt '--prompt.model MODEL'")
+    return options
 
 
 def begins(name: str, words: Sequence[str]) -> bool:

@@ -167,7 +167,7 @@ SHARED = {
     "pixels": {"sft": "qsft", "filtered_sft": "qsft"},
     "text+image": {"sft": "qsft", "filtered_sft": "qsft"},
     "image": {"sft": "qsft", "filtered_sft": "qsft"},
-    "text": {"qsft_paper": "qsft", "ilql": "qsft"},
+    "text": {"qsft_paper": "qsft", "ilql": "qsft", "monte_carlo": "qsft"},
 }
 # Sweep around the defaults of Q-SFT: name -> words of `train`.
 SWEEP = {

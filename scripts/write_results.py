@@ -57,7 +57,7 @@ ABOUT = {
 ORDER = (
     *("sft", "filtered_sft", "nonfailing_sft", "filtered_sft_by_value", "return_conditioned"),
     *("advantage_weighted", "advantage_conditioned", "cql", "q_transformer"),
-    *("ilql", "qsft_paper", "qsft", "qsft_free"),
+    *("prompt", "react", "monte_carlo", "ilql", "qsft_paper", "qsft", "qsft_free"),
 )
 # Settings of run_lamo_study.py: trunk (or "logs", of the baselines), per cent of the logs, change.
 TRUNK = re.compile(r"(scratch|pretrained|reinitialized|logs)-(\d+)((?:-\w+)*)")

@@ -116,12 +116,45 @@ def test_flags_that_do_not_go_together_are_refused(tmp_path, monkeypatch, capsys
     assert not list(tmp_path.iterdir())
 
 
-def test_one_turn_of_the_flywheel_runs_through(tmp_path, repository, monkeypatch, capsys):
-    path = repository / "scripts" / "run_flywheel.py"
-    spec = importlib.util.spec_from_file_location("run_flywheel", path)
+def load_script(name, repository, monkeypatch):
+    path = repository / "scripts" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     script = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "run_flywheel", script)
+    monkeypatch.setitem(sys.modules, name, script)
     spec.loader.exec_module(script)
+    return script
+
+
+def test_rest_counts_its_episodes_and_plays_none_of_the_evaluation(
+    tmp_path, repository, monkeypatch, capsys
+):
+    flywheel = load_script("run_flywheel", repository, monkeypatch)
+    rest = load_script("run_rest", repository, monkeypatch)
+    out = tmp_path / "rest"
+    words = "--logs 40 --own-logs 8 --rounds 1 --seeds 1 --episodes 4 --improve filtered_sft"
+    tiny = "--model.width 16 --model.depth 1 --optim.batch-size 8 --optim.behavior-steps 2"
+    asked = ["run_rest.py", "--out", str(out), *words.split(), "--share", "0.5", "--train", tiny]
+    monkeypatch.setattr(sys, "argv", asked)
+    rest.main()
+    rows = read_json(out / "rest.json")["rows"]
+    assert [row["episodes"] for row in rows] == [40, 48]
+    assert [row["logs"] for row in rows] == [40, 48]
+    assert all(row["n"] == 4 and -6 <= row["mean_return"] <= 0 for row in rows)
+    assert read_json(out / "filtered_sft/0/run_1/config.json")["filtered_share"] == 0.5
+    assert "| filtered_sft | 1 | 48 |" in capsys.readouterr().out
+    before = (out / "filtered_sft/0/flywheel.log").read_text()
+    rest.main()  # everything is there
+    assert (out / "filtered_sft/0/flywheel.log").read_text() == before
+    monkeypatch.setattr(flywheel, "env_seed", lambda seed, index: 100_000 + index)
+    with pytest.raises(ValueError, match="would play the evaluation's seeds"):
+        rest.main()
+    monkeypatch.setattr(rest, "env_seed", lambda seed, index: 100_000 + index)
+    with pytest.raises(ValueError, match="the scripted logs of seed 0 hold the evaluation's"):
+        rest.main()
+
+
+def test_one_turn_of_the_flywheel_runs_through(tmp_path, repository, monkeypatch, capsys):
+    script = load_script("run_flywheel", repository, monkeypatch)
     out = tmp_path / "flywheel"
     words = "--seeds 1 --logs 16 --own-logs 4 --episodes 2 --train"
     tiny = "--model.width 16 --model.depth 1 --optim.batch-size 8 --optim.behavior-steps 2 "

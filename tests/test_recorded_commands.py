@@ -71,6 +71,25 @@ def test_development_plays_other_games_than_test_rows(tmp_path: Path) -> None:
     assert asked == ["", " --seed 5000"]
 
 
+def test_a_prompted_model_is_shown_the_logs_of_its_seed(tmp_path: Path, monkeypatch) -> None:
+    study = script("run_language_study")
+    ran = []
+    monkeypatch.setattr(study, "run_verb", lambda words, log, root: ran.append(words))
+    words = ["games/wordle:tenth closed", "--methods", "react", "--seeds", "1"]
+    with pytest.raises(SystemExit):
+        study.options_of(words)
+    options = study.options_of(
+        [*words, "--prompt", "--prompt.model smol", "--prompt-episodes", "5", "--out", "runs"]
+    )
+    there = study.Study(tmp_path, 1)
+    monkeypatch.setattr(there, "logs", lambda setting, seed: tmp_path / "logs.hdf5")
+    with pytest.raises(FileNotFoundError):  # nothing ran, so nothing was written
+        next(study.rows(there, options.chosen[0], options))
+    (verb,) = ran
+    assert verb.startswith("prompt games/wordle --prompt.model smol --prompt.thoughts")
+    assert f"--prompt.examples {tmp_path / 'logs.hdf5'} --name policy --episodes 5" in verb
+
+
 def test_the_language_studys_flags_of_train_are_understood() -> None:
     study = script("run_language_study")
     lowest = {"games/wordle": -6, "games/twenty_questions": -20}

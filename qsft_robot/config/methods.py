@@ -118,6 +118,15 @@ METHODS: dict[str, Method] = {
         rules=("advantage", "behavior"),
         acting={"rule": "advantage", "beta": 8.0},
     ),
+    "monte_carlo": Method(
+        "Monte-Carlo value heads that shift the behavior, the baseline MC of LMRL-Gym",
+        stage="qsft_robot.algorithms.monte_carlo:MonteCarloStage",
+        value_stage=True,
+        settings="monte_carlo",
+        head="heads",
+        rules=("advantage", "behavior"),
+        acting={"rule": "advantage", "beta": 8.0},
+    ),
     "lamo": Method(
         "a Decision Transformer, on the layers of a language model or from scratch",
         stage="qsft_robot.algorithms.decision_transformer:DecisionTransformerStage",
@@ -329,3 +338,14 @@ class ILQLConfig:
 
     def __post_init__(self) -> None:
         require(0.5 <= self.expectile < 1, "--ilql.expectile must lie in [0.5, 1).")
+
+
+@dataclass(frozen=True)
+class MonteCarloConfig:
+    """Value heads on the logs' own returns."""
+
+    # Weight of the conservative term.
+    conservatism: float = 0.01
+
+    def __post_init__(self) -> None:
+        require(self.conservatism >= 0, "--monte-carlo.conservatism must not be negative.")

@@ -17,6 +17,7 @@ from qsft_robot.config.methods import (
     FilteredByValueConfig,
     ILQLConfig,
     Method,
+    MonteCarloConfig,
     QSFTConfig,
     TokenQConfig,
     find_method,
@@ -89,7 +90,7 @@ class TrainConfig:
     out: Path = Path("runs/train")
     # qsft, or a baseline on the same batch, model and budget: sft, filtered_sft, nonfailing_sft,
     # filtered_sft_by_value, return_conditioned, advantage_weighted, advantage_conditioned, cql,
-    # q_transformer, ilql, lamo, or a method that an installed package registers.
+    # q_transformer, ilql, monte_carlo, lamo, or a method that an installed package registers.
     method: str = "qsft"
     # Discount of one control step. Choose it so that discount ** (longest log) is at least .3.
     discount: float = 0.99
@@ -103,6 +104,8 @@ class TrainConfig:
     qsft: QSFTConfig = field(default_factory=QSFTConfig)
     # Of --method ilql, implicit Q-learning with value heads.
     ilql: ILQLConfig = field(default_factory=ILQLConfig)
+    # Of --method monte_carlo, value heads on the logs' own returns.
+    monte_carlo: MonteCarloConfig = field(default_factory=MonteCarloConfig)
     # Of --method filtered_sft: this share of the logs, those of the highest returns, in place of
     # the successful ones. For logs that tell no success, or where a success tells little.
     filtered_share: float | None = None

@@ -13,6 +13,7 @@ from qsft_robot.trust import NOTHING, Trust
 
 if TYPE_CHECKING:
     from vlm.model import ActionModel
+    from vlm.pretrained.language import LanguageModel
     from vlm.pretrained.model import PretrainedModel
 
 MODELS = ("perceptron", "decision_transformer", "rt_tiny", "rt_small", "rt_base", "pretrained")
@@ -127,6 +128,13 @@ def language_task(model: ActionModel, text: Path, length: int, count: int, devic
     from vlm.decision_transformer.language import LanguageTask
 
     return LanguageTask(model, text, length, count, device)
+
+
+def load_language_model(base: str, device: str = "cpu", fetch: bool = False) -> LanguageModel:
+    """A language model that goes on with texts: a folder, a GGUF file or a Hub id."""
+    from vlm.pretrained.language import LanguageModel
+
+    return LanguageModel(base, device, fetch)
 
 
 def save_processor(model: PretrainedModel, folder: Path) -> None:

@@ -35,6 +35,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "qsft soft backup": {"qsft__backup": "soft", "qsft__lam": 0.5},
     "paper": {"preset": "paper"},
     "ilql": {"method": "ilql", "acting__rule": "advantage"},
+    "monte_carlo": {"method": "monte_carlo", "acting__rule": "advantage"},
     "sft": {"method": "sft"},
     "filtered_sft": {"method": "filtered_sft"},
     "return_conditioned": {"method": "return_conditioned"},

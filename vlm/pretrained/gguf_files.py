@@ -120,7 +120,7 @@ def _unpack(file: Path, folder: Path) -> None:
 
     source: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
     auto = transformers.AutoModelForCausalLM
-    with _without_bars():
+    with without_bars():
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **source)
             loaded = auto.from_pretrained(file.parent, dtype=torch.float32, **source)
@@ -139,7 +139,8 @@ def _unpack(file: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _without_bars() -> Any:
+def without_bars() -> Any:
+    """Inside, transformers draws no progress bars."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
