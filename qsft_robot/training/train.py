@@ -167,7 +167,7 @@ def _run_stages(
                     each.name, config, networks, data, resumed is not None, checkpoint
                 )
             last = each.steps if stop_after is None else min(each.steps, stop_after - each.before)
-            keep = _saver(checkpoint, config, description, networks, each)
+            keep = _saver(checkpoint, description, networks, each)
             run_stage(each, stage, config, last, log, keep, resumed)
             if config.optim.shard:
                 make_whole(networks)
@@ -280,15 +280,11 @@ def resume_config(run: Path, trust: Trust = NOTHING, **changes: Any) -> TrainCon
 
 
 def _saver(
-    checkpoint: Path,
-    config: TrainConfig,
-    description: PolicyDescription,
-    networks: PolicyNetworks,
-    stage: StagePlan,
+    checkpoint: Path, description: PolicyDescription, networks: PolicyNetworks, stage: StagePlan
 ) -> Callable[[int, dict[str, Tensor]], None]:
     def keep(update: int, tensors: dict[str, Tensor]) -> None:
         parts = tuple(name for name, module in networks.named_children() if module is not None)
-        acting, critic = config.acting, networks.critic
+        acting, critic = description.acting, networks.critic
         if networks.value is None:
             acting = replace(acting, rule="behavior")
         if critic is None:

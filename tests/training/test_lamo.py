@@ -103,6 +103,14 @@ def test_what_was_paid_lowers_the_return_that_is_asked_for(config, tmp_path, obs
 
 
 @pytest.mark.parametrize(
+    ("changes", "asked"),
+    [({"data__return_high": 4.0}, 0.25), ({"lamo__target_return": 0.5}, 0.5)],
+)
+def test_a_policy_asks_for_the_return_that_was_chosen_on_its_logs(changes, asked, config) -> None:
+    assert load_policy(train(config(**OWN | changes))).acting.target_return == pytest.approx(asked)
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"model__history": 200}, "are 399 steps, and the longest log has"),
