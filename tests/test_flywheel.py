@@ -132,7 +132,8 @@ def test_rest_counts_its_episodes_and_plays_none_of_the_evaluation(
     rest = load_script("run_rest", repository, monkeypatch)
     out = tmp_path / "rest"
     words = "--logs 40 --own-logs 8 --rounds 1 --seeds 1 --episodes 4 --improve filtered_sft"
-    tiny = "--model.width 16 --model.depth 1 --optim.batch-size 8 --optim.behavior-steps 2"
+    tiny = "--model.width 16 --model.depth 1 --optim.batch-size 8 --optim.behavior-steps 2 "
+    tiny += "--optim.value-steps 2"
     asked = ["run_rest.py", "--out", str(out), *words.split(), "--share", "0.5", "--train", tiny]
     monkeypatch.setattr(sys, "argv", asked)
     rest.main()
