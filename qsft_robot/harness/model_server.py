@@ -109,6 +109,8 @@ class HarnessModelServer(PredictModelServer):
             each.record.values.append(value)
             each.record.decision_ms.append(ms)
             actions = self._actions.of(np.asarray(decision.actions, np.float32))
+            if not np.isfinite(actions).all():
+                raise RuntimeError("the policy gave an action that is NaN or infinite.")
             answers.append({"actions": actions, "value": value})
         return answers
 

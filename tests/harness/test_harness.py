@@ -145,8 +145,14 @@ def test_a_policy_that_fails_ends_the_evaluation_with_its_own_words(tmp_path) ->
         def infer_batch(self, observations: Any, memories: Any) -> list[Decision]:
             raise RuntimeError("the network gave NaN")
 
+    class NotFinite(Walker):
+        def infer_batch(self, observations: Any, memories: Any) -> list[Decision]:
+            return [Decision(np.full((1, 2), np.nan, np.float32)) for _ in observations]
+
     with pytest.raises(RuntimeError, match="gave NaN"):
         by_harness(LocalDecider(Broken()), tmp_path, 3)
+    with pytest.raises(RuntimeError, match="an action that is NaN or infinite"):
+        by_harness(LocalDecider(NotFinite()), tmp_path, 3)
     assert not (tmp_path / "summary.json").exists()
 
 
