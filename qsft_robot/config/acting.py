@@ -36,12 +36,20 @@ class ActingConfig:
     # Return that the return-conditioned baseline is asked for, in [0, 1].
     target_return: float = 1.0
 
-    # Decisions that are drawn by the rule above; the critic's best of them is taken. 1: one is
-    # drawn, without a critic.
+    # Decisions that are drawn by the rule above, of which the judge's best is taken. 1: one is
+    # drawn, and nothing judges it.
     candidates: int = 1
+    # critic: Q of the whole decision. likelihood: the rule's own probability of the whole decision,
+    # whose likeliest token by token may be far from the likeliest (words of letters).
+    judge: Literal["critic", "likelihood"] = "critic"
     # Actions of a chunk that are executed before the next decision; None: all. With a history,
     # training takes it for the steps between two frames.
     execute: int | None = None
+
+    @property
+    def needs_critic(self) -> bool:
+        """Whether a critic chooses among candidates."""
+        return self.candidates > 1 and self.judge == "critic"
 
     @property
     def runs_behavior(self) -> bool:
@@ -56,6 +64,10 @@ class ActingConfig:
         require(
             self.draw in ("sample", "median"),
             f"--acting.draw {self.draw}: there are sample and median.",
+        )
+        require(
+            self.judge in ("critic", "likelihood"),
+            f"--acting.judge {self.judge}: there are critic and likelihood.",
         )
         require(
             self.candidates == 1 or self.draw == "sample",

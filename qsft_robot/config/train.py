@@ -241,9 +241,9 @@ class TrainConfig:
         )
         require(0 < self.discount <= 1, "--discount must lie in (0, 1].")
         require(
-            self.acting.candidates == 1 or self.critic.updates > 0,
+            not self.acting.needs_critic or self.critic.updates > 0,
             f"--acting.candidates {self.acting.candidates} need a critic that chooses among them: "
-            "give --critic.updates.",
+            "give --critic.updates, or --acting.judge likelihood.",
         )
         self._check_own_model()
         rules = self.traits.rules

@@ -56,7 +56,7 @@ def export_policy(
         networks.remove_value()
     elif not rule.runs_behavior:
         networks.behavior = None
-    if rule.candidates == 1:
+    if not rule.needs_critic:
         networks.critic = None
     description = replace(
         description,
@@ -166,7 +166,7 @@ def model_card(description: PolicyDescription, networks: nn.Module) -> str:
             "## How it acts",
             "",
             f"rule {acting.rule}, k {acting.k}, low-probability cut {acting.min_p}, "
-            f"temperature {acting.temperature}.{_candidates(acting.candidates)}",
+            f"temperature {acting.temperature}.{_candidates(acting)}",
             "",
             *_onnx_lines(description.onnx),
             "## What it was trained on",
@@ -193,8 +193,11 @@ def model_card(description: PolicyDescription, networks: nn.Module) -> str:
     )
 
 
-def _candidates(count: int) -> str:
-    return "" if count == 1 else f" The critic takes the best of {count} decisions drawn so."
+def _candidates(acting: ActingConfig) -> str:
+    if acting.candidates == 1:
+        return ""
+    taken = "critic takes the best" if acting.needs_critic else "policy takes the likeliest"
+    return f" The {taken} of {acting.candidates} decisions drawn so."
 
 
 def _onnx_lines(onnx: Mapping[str, Any] | None) -> list[str]:

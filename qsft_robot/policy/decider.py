@@ -47,14 +47,16 @@ class Decider:
         token 0, a command at full speed. The networks step through their caches side by side.
 
         `legal(prefix ids [b, i]) -> bool [b, v]`; `noise` is standard Gumbel noise; `temperature`
-        replaces that of the acting rule. Of several candidates the critic's best is taken;
-        `numbers` tells what each stands for, where the critic reads numbers.
+        replaces that of the acting rule. Of several candidates the judge's best is taken; `numbers`
+        tells what each stands for, where a critic reads numbers.
         """
         if self.candidates == 1:
-            return self._draw(contexts, legal, noise[:, 0], temperature)
+            return self._draw(contexts, legal, noise[:, 0], temperature)[:3]
         many = repeated(contexts, self.candidates)
-        ids, value, finite = self._draw(many, legal, noise.flatten(0, 1), temperature)
-        scores = self.scores(many[-1], ids, numbers).unflatten(0, (-1, self.candidates))
+        ids, value, finite, scores = self._draw(many, legal, noise.flatten(0, 1), temperature)
+        if self.acting.needs_critic:
+            scores = self.scores(many[-1], ids, numbers)
+        scores = scores.unflatten(0, (-1, self.candidates))
         finite = finite & torch.isfinite(scores).flatten()
         best = scores.argmax(1)[:, None, None].expand(-1, 1, ids.shape[1])
         ids = ids.unflatten(0, (-1, self.candidates)).gather(1, best)[:, 0]
@@ -76,11 +78,15 @@ class Decider:
         legal: Legal,
         noise: Float[Tensor, "b n v"],
         temperature: float | Tensor | None,
-    ) -> tuple[Int64[Tensor, "b n"], Float[Tensor, " b"] | None, Bool[Tensor, " b"]]:
-        """One decision a row by the acting rule."""
+    ) -> tuple[
+        Int64[Tensor, "b n"], Float[Tensor, " b"] | None, Bool[Tensor, " b"], Float[Tensor, " b"]
+    ]:
+        """One decision a row by the acting rule, with V, whether all was finite, and the rule's
+        log-probability of the decision."""
         temperature = self.acting.temperature if temperature is None else temperature
         state_value: list[Tensor] = []
         finite: list[Tensor] = []
+        likelihood: list[Tensor] = []
 
         def pick(outputs: Sequence[ModelOutput], allowed: Tensor, i: int) -> Tensor:
             log_probs, value = self._log_probs(self.acting, outputs, allowed)
@@ -92,11 +98,15 @@ class Decider:
             if i == 0 and value is not None and self.has_value:
                 state_value.append(value)
             if self.acting.draw == "median":
-                return median(log_probs, temperature)
-            return choose(log_probs, temperature, noise[:, i])
+                token = median(log_probs, temperature)
+            else:
+                token = choose(log_probs, temperature, noise[:, i])
+            likelihood.append(log_probs.gather(-1, token[:, None])[:, 0])
+            return token
 
         ids = decide_together(self.trunks, contexts, legal, pick, self.ends)
-        return ids, state_value[0] if state_value else None, torch.stack(finite).all(0)
+        value = state_value[0] if state_value else None
+        return ids, value, torch.stack(finite).all(0), torch.stack(likelihood).sum(0)
 
     def shortfall(
         self,

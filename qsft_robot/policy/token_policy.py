@@ -271,11 +271,11 @@ class TokenPolicy:
                 f"acting rule {rule!r} needs a value network; this policy "
                 f"({self.description.method}) has none: use the rule behavior."
             )
-        if self.acting.candidates > 1 and has.critic is None:
+        if self.acting.needs_critic and has.critic is None:
             raise ValueError(
                 f"{self.acting.candidates} candidates need a critic that chooses among them, and "
                 "this policy was trained without one: train with --critic.updates, or use "
-                "candidates=1."
+                "judge=likelihood or candidates=1."
             )
         of_q = ("heads", "token_values")
         if rule in ("advantage", "value") and has.head_name not in of_q:

@@ -21,21 +21,33 @@ _SHARED: dict[str, Any] = {
     "optim.learning_rate": 1e-3,
     "optim.value_learning_rate": 1e-3,
 }
-_WORDLE: dict[str, Any] = {
-    **_SHARED,
-    "data.state_keys": ("board",),
-    "data.return_low": -6.0,
-    "data.return_high": 0.0,
-    "model.text_history": 1,
-}
+_WORDLE: dict[str, Any] = {"data.return_low": -6.0, "data.return_high": 0.0}
 # Preset -> flag (as on the command line, with underscores) -> value.
 PRESETS: dict[str, dict[str, Any]] = {
-    # Letters as tokens, any letters; --tokenizer.closed leaves only the words of the logs.
-    "games/wordle": _WORDLE,
+    # Letters as tokens, any letters; --tokenizer.closed leaves only the words of the logs. The
+    # board tells all, so perceptrons read it alone. The likeliest letters one by one make no likely
+    # word: whole words are compared.
+    "games/wordle": {
+        **_SHARED,
+        **_WORDLE,
+        "data.state_keys": ("board",),
+        "model.name": "perceptron",
+        "model.text_history": 0,
+        "model.width": 256,
+        "model.depth": 2,
+        "model.dropout": 0.1,
+        "optim.batch_size": 256,
+        "optim.behavior_steps": 4000,
+        "optim.value_steps": 3000,
+        "acting.candidates": 256,
+        "acting.judge": "likelihood",
+        "acting.min_p": 0.0,
+        "acting.temperature": 0.7,
+    },
     # The same from text alone, for pretrained language models.
     "games/wordle_text": {
+        **_SHARED,
         **_WORDLE,
-        "data.state_keys": (),
         "data.text_keys": ("feedback",),
         "model.text_history": 6,
         "model.text_length": 160,

@@ -287,7 +287,7 @@ def _saver(
         acting, critic = description.acting, networks.critic
         if networks.value is None:
             acting = replace(acting, rule="behavior")
-        if critic is None:
+        if critic is None and acting.needs_critic:
             acting = replace(acting, candidates=1)
         shape = None if critic is None else critic.describe()
         full = replace(description, networks=parts, acting=acting, critic=shape)

@@ -72,6 +72,8 @@ KEYS = {"state_keys": ("proprio",)}
         (ActingConfig, {"min_p": 1.1}, "--acting.min-p"),
         (ActingConfig, {"support": -0.1}, "--acting.support"),
         (ActingConfig, {"rule": "powr"}, "power"),
+        (ActingConfig, {"judge": "chance"}, "--acting.judge"),
+        (TrainConfig, {"acting": ActingConfig(candidates=2)}, "--acting.judge likelihood"),
         (OptimConfig, {"batch_size": 1}, "--optim.batch-size"),
         (OptimConfig, {"behavior_steps": 0}, "--optim.behavior-steps"),
         (OptimConfig, {"value_steps": 0}, "--optim.value-steps"),

@@ -23,6 +23,7 @@ ACTING = {
     "behavior": {"rule": "behavior"},
     "likeliest": {"temperature": 0.0},
     "candidates": {"candidates": 4},
+    "likeliest candidate": {"candidates": 4, "judge": "likelihood"},
 }
 
 
@@ -98,12 +99,37 @@ def test_the_critic_takes_the_best_of_its_candidates(policy, observations):
     assert len(scores.argmax(0).unique()) > 1
 
 
+def test_the_likeliest_of_the_candidates_is_that_of_the_whole_decision(policy, observations):
+    """Its log-probability is that of a whole forward pass."""
+    several = policy.with_acting(candidates=6, judge="likelihood", min_p=0.0, temperature=1.5)
+    model = several.networks.value
+    torch.nn.init.normal_(model.head.weight)
+    seen = observations[:5]
+    memories = [several.begin_episode(i) for i in range(5)]
+    contexts, noise = several.contexts(seen, memories), several.noise(memories)
+    found, _, finite = several.decider.decide(contexts, several.legal, noise)
+    assert finite.all()
+    one = several.with_acting(candidates=1, judge="likelihood", min_p=0.0, temperature=1.5)
+    drawn = [one.decider.decide(contexts, one.legal, noise[:, i : i + 1])[0] for i in range(6)]
+    likelihoods, c = [], contexts[-1]
+    for ids in drawn:
+        logits = model(c.features, c.state, c.frame_mask, c.text_ids, ids).logits
+        for i in range(ids.shape[1]):
+            logits[:, i].masked_fill_(~several.legal(ids[:, :i]), -torch.inf)
+        tokens = logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+        likelihoods.append(tokens.sum(-1))
+    best = torch.stack(likelihoods).argmax(0)
+    assert torch.equal(found, torch.stack(drawn)[best, torch.arange(5)])
+    assert len(best.unique()) > 1
+
+
 def test_candidates_without_a_critic_are_refused(config):
     setting = config()
     train(setting)
     policy = load_policy(setting.out / "policy")
     with pytest.raises(ValueError, match=r"4 candidates need a critic .*--critic\.updates"):
         policy.with_acting(candidates=4)
+    assert policy.with_acting(candidates=4, judge="likelihood").acting.candidates == 4
 
 
 def test_a_decision_does_not_depend_on_its_neighbors(policy, observations):

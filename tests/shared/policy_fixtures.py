@@ -53,6 +53,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         "parts": ["behavior", "value", "void", "critic"],
         "acting": {"k": 2.0, "candidates": 3},
     },
+    "the likeliest of several": {"horizon": 3, "acting": {"candidates": 3, "judge": "likelihood"}},
     "one network": {"parts": ["value", "void"]},
     "pixels alone": {"cameras": True, "state": False, "parts": ["value", "void"]},
     "behavior of two": {"acting": {"rule": "behavior"}},

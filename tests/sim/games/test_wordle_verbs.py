@@ -14,6 +14,8 @@ SIZES = (
     "--model.width", "32", "--model.depth", "1", "--optim.behavior-steps", "3",
     "--optim.value-steps", "3", "--optim.batch-size", "16", "--optim.warmup-steps", "1",
 )  # fmt: skip
+# One guess is drawn: the likeliest of many is the same in every game of an untrained policy.
+DRAWN = ("--acting.candidates", "1", "--acting.temperature", "1")
 FEW = ("--workers", 1, "--envs-per-worker", 8, "--episodes", 16)
 
 
@@ -50,7 +52,7 @@ def test_collect_tells_the_mean_return_and_a_log_plays_back(folder, capsys):
 
 
 def test_a_closed_policy_says_only_words_of_the_list_here_and_exported(folder, capsys):
-    made = run(folder, "closed", "--tokenizer.closed", "--method", "qsft")
+    made = run(folder, "closed", "--tokenizer.closed", "--method", "qsft", *DRAWN)
     verb("evaluate", made, *FEW)
     said = capsys.readouterr().out
     summary = json.loads((made / "evaluation/policy/summary.json").read_text())
@@ -70,21 +72,19 @@ def test_a_closed_policy_says_only_words_of_the_list_here_and_exported(folder, c
     assert words <= {" ".join(word) for word in read_words(str(folder / "list.txt"))}
 
 
-def test_perceptrons_play_by_the_board_alone(folder):
-    made = run(
-        *(folder, "board", "--tokenizer.closed", "--method", "qsft", "--model.name", "perceptron"),
-        *("--model.text-history", "0"),
-    )
+def test_perceptrons_play_by_the_board_alone_and_the_likeliest_word(folder):
+    made = run(folder, "board", "--tokenizer.closed", "--method", "qsft")
     verb("evaluate", made, *FEW)
     summary = json.loads((made / "evaluation/policy/summary.json").read_text())
     assert summary["refused_commands"]["count"] == 0
     policy = open_policy(made / "policy")
     assert policy.text_history == 0
+    assert (policy.acting.candidates, policy.acting.judge) == (256, "likelihood")
     assert not policy.description.model["config"]["action_words"]
 
 
 def test_a_free_policy_says_other_words_which_cost_what_the_environment_says(folder):
-    made = run(folder, "free", "--method", "sft")
+    made = run(folder, "free", "--method", "sft", *DRAWN)
     verb("evaluate", made, *FEW, "--env-kwargs", "outside_reward=-10", "--videos", 1)
     summary = json.loads((made / "evaluation/policy/summary.json").read_text())
     refused = summary["refused_commands"]["count"]
