@@ -22,7 +22,7 @@ from qsft_robot.verbs.train_flags import defaults_for
 
 # verb -> flags and arguments that its help has to name
 HELP = {
-    "prompt": ["--prompt.model", "--prompt.url", "--out"],
+    "prompt": ("--prompt.model", "--prompt.url", "--out"),
     "generate": ("--out", "--valid-unseen", "--seed"),
     "collect": ("--out", "--episodes", "--mixture", "--noise", "--seed", "--policy"),
     "inspect": ("PATH", "--filter-key", "--log-end", "--success-reward"),
