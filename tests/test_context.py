@@ -181,8 +181,9 @@ def test_both_policies_see_what_training_showed(name, tmp_path, monkeypatch, tin
     config = config_of(name.split(" ")[0], tmp_path, tiny_folder("paligemma"), **CASES[name])
     data, networks, description = prepared(config)
     policy, tokens = TokenPolicy(description, networks), data.train
-    # Texts and the tower of a VLM have no ONNX form.
-    has_graphs = not policy.text_history and config.model.pretrained is None
+    # Texts, commands and the tower of a VLM have no ONNX form.
+    speaks = policy.text_history or config.tokenizer.kind == "commands"
+    has_graphs = not speaks and config.model.pretrained is None
     graphs = exported(description, networks, tmp_path) if has_graphs else None
     for i in range(2):
         log, memory = episode(i, config), policy.begin_episode(0)
