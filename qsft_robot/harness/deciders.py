@@ -15,6 +15,7 @@ from qsft_robot.policy.description import LoadedPolicy, PolicyDescription
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.server.remote_policy import MAX_ANSWER
 from qsft_robot.server.requests import PAID, PROMPT, RESET, SEED, STEP
+from qsft_robot.server.secrecy import check_token
 from qsft_robot.server.wire import pack, unpack
 from qsft_robot.types import Decision, Observation
 
@@ -82,7 +83,10 @@ class OpenpiDecider:
         timeout_s: float = 60.0,
     ) -> None:
         """Connect once to read the metadata. ConnectionError where nothing answers, ValueError
-        where the key map names nothing that a server of another kind could be sent."""
+        where the token would be seen, and where the key map names nothing that a server of another
+        kind could be sent."""
+        mend = "serve with --certificate and --key and give wss://, or unset QSFT_TOKEN."
+        check_token(url, token, url, mend)
         self._url, self._timeout_s = url, timeout_s
         self._headers = {} if token is None else {"Authorization": f"Api-Key {token}"}
         connection, told = self._connect()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import json
 import socket
 import ssl
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from qsft_robot.printed_text import one_line
+from qsft_robot.server.secrecy import check_token
 
 # Bytes of an answer that are read: more is no answer to a question of a few hundred words.
 _LARGEST = 1 << 20
@@ -45,11 +45,7 @@ class Address:
             raise ValueError(
                 "--prompt.url is an address alone: a token goes into a file, --prompt.token-file."
             )
-        if token is not None and parts.scheme == "http" and not _on_this_machine(parts.hostname):
-            raise ValueError(
-                f"--prompt.url {url}: the token would cross the network in clear text; use https, "
-                "or a server on this machine."
-            )
+        check_token(url, token, f"--prompt.url {url}", "use https, or a server on this machine.")
         self.url, self.model, self.timeout_s = url, model, timeout_s
         self._parts, self._port, self._pauses = parts, port, tuple(pauses)
         self._headers = {"Content-Type": "application/json"}
@@ -138,10 +134,3 @@ class Address:
 
 def _short(said: bytes) -> str:
     return one_line(said[:160].decode(errors="replace"))
-
-
-def _on_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

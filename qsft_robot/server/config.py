@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from qsft_robot.server.secrecy import is_loopback
 
 # Of each setting; a batch is decided at every size up to the largest before the server is ready.
 MOST = {"max_batch": 1024, "max_connections": 1 << 16, "max_waiting": 1 << 16}
@@ -59,11 +60,6 @@ class ServerConfig:
             raise ValueError("the token holds characters that an HTTP header can't carry")
         if self.token is not None and len(self.token.split()) != 1:
             raise ValueError("the token is empty or holds blanks")
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an IP address is reached from this machine alone."""
-    return ipaddress.ip_address(address).is_loopback
 
 
 def bind(config: ServerConfig) -> socket.socket:

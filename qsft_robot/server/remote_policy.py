@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 import time
@@ -13,7 +12,6 @@ from pathlib import Path
 from threading import Timer
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from websockets.exceptions import WebSocketException
@@ -23,6 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.server.requests import BAD_REQUEST, BUSY, NOTES, REQUEST_ID, request_message
+from qsft_robot.server.secrecy import check_token, on_this_machine
 from qsft_robot.server.wire import WireError, pack, unpack
 from qsft_robot.types import Observation, PolicyChanged
 
@@ -73,12 +72,14 @@ class RemotePolicy:
                 raise ValueError(
                     f"{name} {seconds}: give seconds above 0, at most {MAX_TIMEOUT_S:g}"
                 )
-        self._here = _on_this_machine(url)
-        if token is not None and url.startswith("ws://") and not (self._here or token_in_clear):
-            raise ValueError(
-                f"{url}: the token would cross the network in clear text; serve with --certificate "
-                "and --key and connect to wss://, or give --token-in-clear where the network is "
-                "yours alone."
+        self._here = on_this_machine(url)
+        if not token_in_clear:
+            check_token(
+                url,
+                token,
+                url,
+                "serve with --certificate and --key and connect to wss://, or give "
+                "--token-in-clear where the network is yours alone.",
             )
         self.url = url
         self.timeout_s = timeout_s
@@ -312,15 +313,6 @@ class RemotePolicy:
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"{error}; for a certificate of one's own: --ca-file (ca_file)"
         return str(error) or type(error).__name__
-
-
-def _on_this_machine(url: str) -> bool:
-    """Whether the address is a loopback one, as far as its words tell."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _trusting(url: str, ca_file: Path) -> ssl.SSLContext:

@@ -19,7 +19,7 @@ from websockets.protocol import State
 from qsft_robot.policy.description import LoadedPolicy
 from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.server.batching import Abandoned, Busy, DecisionBatches, PolicyFailed, Session
-from qsft_robot.server.config import ServerConfig, bind, is_loopback, lets_in, tls_context
+from qsft_robot.server.config import ServerConfig, bind, lets_in, tls_context
 from qsft_robot.server.connection import POLICY_VIOLATION, bounded_connection
 from qsft_robot.server.door import Door, reserve_files
 from qsft_robot.server.metrics import CONTENT_TYPE, ServerMetrics
@@ -33,6 +33,7 @@ from qsft_robot.server.requests import (
     metadata_of,
     read_request,
 )
+from qsft_robot.server.secrecy import is_loopback
 from qsft_robot.server.wire import pack
 
 log = logging.getLogger("qsft_robot.server.server")

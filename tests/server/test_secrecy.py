@@ -28,6 +28,18 @@ def test_a_token_is_not_sent_in_clear_text(host, monkeypatch):
     assert not tried
 
 
+@pytest.mark.parametrize("host", ELSEWHERE)
+def test_nor_does_an_evaluation_in_a_harness_send_it(host, monkeypatch):
+    from qsft_robot.harness import deciders
+    from qsft_robot.harness.key_map import KeyMap
+
+    tried = []
+    monkeypatch.setattr(deciders, "connect", lambda url, **options: tried.append(url))
+    with pytest.raises(ValueError, match=r"clear text.*wss://"):
+        deciders.OpenpiDecider(f"ws://{host}:8000", KeyMap(), TOKEN)
+    assert not tried
+
+
 @pytest.mark.parametrize(
     ("url", "options"),
     [
