@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ class ModelOutput(NamedTuple):
     logits: Float[Tensor, "b n v"]
 
 
+@runtime_checkable
 class ModelShape(Protocol):
     """Sizes that every model's config tells."""
 
@@ -50,6 +52,25 @@ class ModelShape(Protocol):
     def text_length(self) -> int: ...
     @property
     def frame_image_tokens(self) -> int: ...
+
+
+def check_frames(
+    config: ModelShape, features: Tensor | None, state: Tensor | None, shape: torch.Size
+) -> None:
+    """ValueError where features and states are not those of windows of this `shape`, [b, k]."""
+    b, k = shape
+    if k != config.history:
+        raise ValueError(f"frame_mask has {k} frames; the model reads {config.history}.")
+    wanted = (b, k, config.frame_image_tokens, config.width)
+    if config.frame_image_tokens and (features is None or features.shape != wanted):
+        given = None if features is None else list(features.shape)
+        raise ValueError(f"features of shape {given}; the model expects {list(wanted)}.")
+    if not config.frame_image_tokens and features is not None:
+        raise ValueError("features were given to a model without cameras; pass None.")
+    expected = (b, k, config.state_dim)
+    if config.state_dim and (state is None or state.shape != expected):
+        given = None if state is None else list(state.shape)
+        raise ValueError(f"state of shape {given}; the model expects {list(expected)}.")
 
 
 class DecodingCache(Protocol):

@@ -24,7 +24,7 @@ from vlm.decision_transformer.trunk import (
     load_trunk,
     width_of,
 )
-from vlm.model import ModelOutput
+from vlm.model import ModelOutput, check_frames
 from vlm.rt.config import RTConfig
 from vlm.rt.perceptron import PrefixDecisions, PrefixSum, ResidualPerceptron
 
@@ -106,7 +106,7 @@ class DecisionTransformer(PrefixDecisions):
         text_ids: Int64[Tensor, "b l"],
     ) -> Float[Tensor, "b k c"]:
         """Hidden states at the end of every frame, which has seen those before it."""
-        self._check_frames(features, state, frame_mask.shape)
+        check_frames(self.config, features, state, frame_mask.shape)
         assert state is not None
         b, k = frame_mask.shape
         dtype = self.embedding_norm.weight.dtype

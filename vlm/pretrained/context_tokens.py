@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlm.model import check_frames
 from vlm.pretrained.config import PretrainedConfig
 from vlm.pretrained.prompt import STATE_LIMIT, STATE_STEPS, Prompt
 
@@ -191,19 +192,7 @@ class ContextTokens(nn.Module):
         self, features: Tensor | None, state: Tensor | None, frame_mask: Tensor, text_ids: Tensor
     ) -> None:
         config = self.config
-        b, k = frame_mask.shape
-        if k != config.history:
-            raise ValueError(f"frame_mask has {k} frames; the model reads {config.history}.")
-        wanted = (b, k, config.frame_image_tokens, config.width)
-        if config.cameras and (features is None or features.shape != wanted):
-            given = None if features is None else list(features.shape)
-            raise ValueError(f"features of shape {given}; the model expects {list(wanted)}.")
-        if not config.cameras and features is not None:
-            raise ValueError("features were given to a model without cameras; pass None.")
-        if config.state_dim and (state is None or state.shape != (b, k, config.state_dim)):
-            given = None if state is None else list(state.shape)
-            expected = [b, k, config.state_dim]
-            raise ValueError(f"state of shape {given}; the model expects {expected}.")
+        check_frames(config, features, state, frame_mask.shape)
         if text_ids.shape[1] != config.text_length:
             raise ValueError(
                 f"text_ids have {text_ids.shape[1]} tokens and the model reads "

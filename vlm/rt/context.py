@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vlm.blocks import InstructionEncoder, ReturnToken, additive_mask
 from vlm.decision import decide_together
-from vlm.model import ActionModel, Context, ModelOutput
+from vlm.model import ActionModel, Context, ModelOutput, check_frames
 from vlm.rt.config import RTConfig
 from vlm.rt.copied_words import CopiedWords
 from vlm.rt.frame_text import FrameText, frame_words
@@ -210,7 +210,7 @@ class ContextReader(ActionModel):
         self, features: Tensor | None, state: Tensor | None, shape: torch.Size, dtype: torch.dtype
     ) -> Tensor:
         """Tokens of all frames, [b, k, tokens of one frame, c], after their shapes were checked."""
-        self._check_frames(features, state, shape)
+        check_frames(self.config, features, state, shape)
         b, k = shape
         parts = [] if features is None else [features.to(dtype)]
         if self.state_token is not None:
@@ -219,21 +219,3 @@ class ContextReader(ActionModel):
         if not parts:  # a model of texts alone
             return self.no_return.new_zeros(b, k, 0, self.config.width)
         return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
-
-    def _check_frames(
-        self, features: Tensor | None, state: Tensor | None, shape: torch.Size
-    ) -> None:
-        """ValueError where features and states are not those of windows of this `shape`, [b, k]."""
-        config, (b, k) = self.config, shape
-        if k != config.history:
-            raise ValueError(f"frame_mask has {k} frames; the model reads {config.history}.")
-        wanted = (b, k, config.frame_image_tokens, config.width)
-        if config.cameras and (features is None or features.shape != wanted):
-            given = None if features is None else list(features.shape)
-            raise ValueError(f"features of shape {given}; the model expects {list(wanted)}.")
-        if not config.cameras and features is not None:
-            raise ValueError("features were given to a model without cameras; pass None.")
-        expected = (b, k, config.state_dim)
-        if config.state_dim and (state is None or state.shape != expected):
-            given = None if state is None else list(state.shape)
-            raise ValueError(f"state of shape {given}; the model expects {list(expected)}.")
