@@ -125,12 +125,3 @@ class DecisionTransformerStage(UniformStage):
         language = self.language.loss(self.model, batch.text)
         loss = loss + self.config.text_weight * language
         return loss, metrics | {"loss/total": loss.detach(), "loss/language": language.detach()}
-
-    def before_update(self, update: int) -> None: ...
-
-    def after_update(self) -> None: ...
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None: ...

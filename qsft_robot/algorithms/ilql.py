@@ -6,15 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from qsft_robot.algorithms.log_probs import (
-    Metrics,
-    at_least_float32,
-    chosen,
-    legal_log_softmax,
-    masked_mean,
-)
+from qsft_robot.algorithms.log_probs import Metrics, at_least_float32, chosen, masked_mean
 from qsft_robot.algorithms.networks import PolicyNetworks, teacher_forced
 from qsft_robot.algorithms.stage import WHOLE, HeadStage, Scale, scaled
+from qsft_robot.algorithms.value_heads import heads_loss
 from qsft_robot.config.methods import ILQLConfig
 from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.token_data.token_data import TokenData
@@ -42,22 +37,10 @@ def ilql_loss(
     last = mask.long().sum(-1, keepdim=True) - 1  # index of the last real token
     following = torch.cat([v.detach()[:, 1:], v.detach()[:, :1]], -1)
     q_goal = following.scatter(1, last.clamp(min=0), step_target.detach()[:, None])
-    q_taken = chosen(q, batch.action_ids)
-    q_term = masked_mean((q_taken - q_goal) ** 2, mask)
     gap = chosen(q_target, batch.action_ids).detach() - v
     weight = torch.where(gap > 0, expectile, 1 - expectile)
     v_term = masked_mean(weight * gap**2, mask)
-    nll = -chosen(legal_log_softmax(q, batch.legal), batch.action_ids)
-    cql_term = masked_mean(nll, mask)
-    loss = q_term + v_term + conservatism * cql_term
-    return loss, {
-        "loss/total": loss.detach(),
-        "loss/q": q_term.detach(),
-        "loss/v": v_term.detach(),
-        "loss/cql": cql_term.detach(),
-        "q/value_mean": masked_mean(v.detach(), mask),
-        "q/target_mean": masked_mean(q_goal, mask),
-    }
+    return heads_loss(q, v, batch, q_goal, v_term, conservatism)
 
 
 class ILQLStage(HeadStage):

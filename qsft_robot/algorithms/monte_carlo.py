@@ -7,17 +7,12 @@ of the behavior, and the policy acts by the behavior shifted by Q - V.
 from __future__ import annotations
 
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from qsft_robot.algorithms.log_probs import (
-    Metrics,
-    at_least_float32,
-    chosen,
-    legal_log_softmax,
-    masked_mean,
-)
+from qsft_robot.algorithms.log_probs import Metrics, at_least_float32, masked_mean
 from qsft_robot.algorithms.networks import PolicyNetworks, teacher_forced
-from qsft_robot.algorithms.stage import WHOLE, HeadStage, Scale, own_returns, scaled
+from qsft_robot.algorithms.stage import WHOLE, Scale, ValueStage, own_returns, scaled
+from qsft_robot.algorithms.value_heads import heads_loss
 from qsft_robot.config.methods import MonteCarloConfig
 from qsft_robot.token_data.batch import TokenBatch
 from qsft_robot.token_data.token_data import TokenData
@@ -33,31 +28,23 @@ def monte_carlo_loss(
     """Squared errors of Q of the tokens taken and of V before each of them, both on `returns`, the
     return to go of their step; with a weight a cross entropy of softmax(Q) towards the token taken.
     """
-    q, v, mask = at_least_float32(q), at_least_float32(v), batch.token_mask
+    q, v = at_least_float32(q), at_least_float32(v)
     goal = returns.detach()[:, None].expand_as(v)
-    q_term = masked_mean((chosen(q, batch.action_ids) - goal).square(), mask)
-    v_term = masked_mean((v - goal).square(), mask)
-    nll = -chosen(legal_log_softmax(q, batch.legal), batch.action_ids)
-    cql_term = masked_mean(nll, mask)
-    loss = q_term + v_term + conservatism * cql_term
-    return loss, {
-        "loss/total": loss.detach(),
-        "loss/q": q_term.detach(),
-        "loss/v": v_term.detach(),
-        "loss/cql": cql_term.detach(),
-        "q/value_mean": masked_mean(v.detach(), mask),
-        "q/target_mean": masked_mean(goal, mask),
-    }
+    v_term = masked_mean((v - goal) ** 2, batch.token_mask)
+    return heads_loss(q, v, batch, goal, v_term, conservatism)
 
 
-class MonteCarloStage(HeadStage):
+class MonteCarloStage(ValueStage):
     """Q and V heads on a copy of phi, on returns that never change; phi acts, shifted by Q - V."""
 
     def __init__(
         self, networks: PolicyNetworks, data: TokenData, device: str, config: MonteCarloConfig
     ) -> None:
-        super().__init__(networks, data, device, ema_rate=1.0)
-        self.config, self.returns = config, own_returns(data)
+        super().__init__(networks, data, device)
+        self.heads, self.config, self.returns = networks.head, config, own_returns(data)
+
+    def trained(self) -> list[nn.Module]:
+        return [self.model, self.heads]
 
     def loss(
         self, batch: TokenBatch, steps: Int[Tensor, " b"], scale: Scale = WHOLE
@@ -66,6 +53,3 @@ class MonteCarloStage(HeadStage):
         returns = self.returns[steps].to(self.device)
         loss, metrics = monte_carlo_loss(q, v, batch, returns, self.config.conservatism)
         return scaled(loss, metrics, scale.value)
-
-    def refresh(self) -> None:
-        """Nothing: a log's own return is no estimate."""

@@ -121,10 +121,6 @@ class BehaviorStage(UniformStage):
         loss = loss + self.auxiliary_weight * error
         return loss, metrics | {"loss/total": loss.detach(), "loss/auxiliary": error.detach()}
 
-    def before_update(self, update: int) -> None: ...
-
-    def after_update(self) -> None: ...
-
     def tensors(self) -> dict[str, Tensor]:
         if self.auxiliary is None:
             return {}

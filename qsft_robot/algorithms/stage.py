@@ -118,7 +118,8 @@ def own_returns(data: TokenData, final: Float[Tensor, " e"] | None = None) -> Fl
 
 
 class UniformStage:
-    """A base of stages that draw uniformly from the steps of all logs."""
+    """A base of stages that draw uniformly from the steps of all logs, with nothing to do between
+    updates and nothing to keep for a resume."""
 
     data: TokenData
     device: str
@@ -135,6 +136,15 @@ class UniformStage:
 
     def read(self, steps: Int[Tensor, " b"], generator: torch.Generator) -> TokenBatch:
         return self.data.batch(steps).to(self.device)
+
+    def before_update(self, update: int) -> None: ...
+
+    def after_update(self) -> None: ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None: ...
 
 
 class ValueStage(UniformStage):
