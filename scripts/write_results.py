@@ -40,7 +40,7 @@ ABOUT = {
     "set for all seeds, cut into 1,580 logs of which 134 reach the goal of the task. Decisions of "
     "five actions (the preset `ogbench/states`); `candidates=32`: the best of 32 by the critic.",
     "full letters scratch": "20,000 games of the recipe, others for each seed; the preset's "
-    "transformer with random weights, which says any letters. `refused`: share of guesses outside "
+    "model with random weights, which says any letters. `refused`: share of guesses outside "
     "of the list, each of which costs a guess.",
     "full closed scratch": "The same with --tokenizer.closed: only words of the logs can be said.",
     "tenth letters scratch": "2,000 games of the recipe; any letters.",

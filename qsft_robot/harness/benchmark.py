@@ -10,7 +10,7 @@ from vla_eval.benchmarks.base import StepBenchmark, StepResult
 from vla_eval.render import configure_mujoco_render
 from vla_eval.specs import IMAGE_RGB, LANGUAGE, DimSpec
 
-from qsft_robot.harness.observations import IMAGES, PAID, TASK, TEXTS, Shown
+from qsft_robot.harness.observations import IMAGES, PAID, STATES, TASK, TEXTS, Shown
 from qsft_robot.parts.env_observations import as_mapping
 from qsft_robot.parts.simulators import build_env
 from qsft_robot.parts.told_success import either, told_success
@@ -19,8 +19,6 @@ from qsft_robot.rollouts.action_range import action_range
 from qsft_robot.rollouts.worker import env_description
 from qsft_robot.types import is_image
 
-# The arrays of all state keys side by side, as other benchmarks of the harness send them.
-STATES = "states"
 # Where neither the simulator nor its registration tells a limit.
 _STEPS = 1000
 

@@ -17,6 +17,8 @@ from qsft_robot.types import Observation, is_image
 
 # Names of harness messages.
 IMAGES, TASK, TEXTS, PAID = "images", "task_description", "texts", "paid"
+# The arrays of all state keys side by side, in which the harness' model servers look for the state.
+STATES = "states"
 
 
 @dataclass(frozen=True)

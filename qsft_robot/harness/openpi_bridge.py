@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +21,8 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import ServerConnection, serve
 
 from qsft_robot.harness.key_map import KeyMap
-from qsft_robot.harness.observations import IMAGES, TASK
+from qsft_robot.harness.observations import IMAGES, STATES, TASK
+from qsft_robot.harness.serving import HOST, stopped_by_signals
 from qsft_robot.server.config import ServerConfig, bind
 from qsft_robot.server.remote_policy import MAX_ANSWER
 from qsft_robot.server.requests import BAD_REQUEST, FAILED, PREFIX, PROMPT, RESET, SEED
@@ -30,8 +30,6 @@ from qsft_robot.server.wire import MAX_ENTRIES, pack, unpack
 from qsft_robot.types import is_image
 
 log = logging.getLogger("qsft_robot.harness")
-# The array in which vla-eval's model servers look for the state.
-STATES = "states"
 _OURS = {PROMPT, RESET, SEED}
 
 
@@ -110,7 +108,7 @@ def bridging(
     a connection to the model server of its own. ConnectionError where no model server answers."""
     first = _Upstream(model_server, timeout_s)
     first.close()
-    bind(ServerConfig(host="127.0.0.1", port=port)).close()
+    bind(ServerConfig(host=HOST, port=port)).close()
 
     def converse(client: ServerConnection) -> None:
         try:
@@ -129,12 +127,12 @@ def bridging(
 
     # No page in this machine's browser drives it: those send an origin.
     with serve(
-        converse, "127.0.0.1", port, compression=None, max_size=MAX_ANSWER, origins=[None]
+        converse, HOST, port, compression=None, max_size=MAX_ANSWER, origins=[None]
     ) as server:
         thread = threading.Thread(target=server.serve_forever, name="bridge")
         thread.start()
         try:
-            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+            yield f"ws://{HOST}:{server.socket.getsockname()[1]}"
         finally:
             server.shutdown()
             thread.join()
@@ -170,13 +168,6 @@ def bridge_until_signal(
     model_server: str, key_map: KeyMap, port: int, tell: Callable[[str], None]
 ) -> None:
     """The bridge until SIGINT or SIGTERM; `tell` gets its address."""
-    stop = threading.Event()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    with bridging(model_server, key_map, port) as url:
-        before = {each: signal.signal(each, lambda *_: stop.set()) for each in signals}
-        try:
-            tell(url)
-            stop.wait()
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
+    with bridging(model_server, key_map, port) as url, stopped_by_signals() as stop:
+        tell(url)
+        stop.wait()

@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qsft_robot.extras import require_packages
+from qsft_robot.harness.configurations import SIMULATOR, Configuration, find_configuration
 from qsft_robot.printed_text import printable, say
 from qsft_robot.progress import RolloutProgress
 from qsft_robot.verbs.flag_words import env_of_recipe
 from qsft_robot.verbs.serve import TOKEN_VARIABLE
 
 if TYPE_CHECKING:
-    from qsft_robot.harness.configurations import Configuration
     from qsft_robot.harness.deciders import Decider
     from qsft_robot.policy.description import LoadedPolicy
 
 DEFAULT_EPISODES = 100
-# The name of our own simulators as a benchmark of the harness.
-_SIMULATOR = "simulator"
 
 
 @dataclass(frozen=True)
@@ -41,24 +39,22 @@ class Asked:
     @property
     def ours(self) -> bool:
         """Whether the harness runs the simulator of the logs."""
-        return self.harness == _SIMULATOR
+        return self.harness == SIMULATOR
 
     def check(self, env_flags: Mapping[str, Any], videos: int) -> None:
         """ImportError with the line that installs the harness; ValueError names a flag that it does
         not take. `env_flags` are those that only a simulator of ours takes."""
-        from qsft_robot.harness.configurations import find_configuration
-
         require_packages("--harness", "vla_eval")
         if videos:
             raise ValueError("--videos: the harness films nothing; evaluate without --harness.")
         if given := [f"--{flag}" for flag, value in env_flags.items() if value and not self.ours]:
             raise ValueError(
-                f"{', '.join(given)}: only --harness {_SIMULATOR} takes that; {self.harness} is "
+                f"{', '.join(given)}: only --harness {SIMULATOR} takes that; {self.harness} is "
                 "another benchmark's, whose arguments stand in a YAML file of vla-eval's "
                 "(--harness FILE.yaml)."
             )
         if self.ours and self.image is not None:
-            raise ValueError(f"--harness-image: {_SIMULATOR} runs here, in no container.")
+            raise ValueError(f"--harness-image: {SIMULATOR} runs here, in no container.")
         for flag in ("episodes", "execute_steps", "max_steps"):
             value = getattr(self, flag)
             if value is not None and value < 1:
@@ -84,7 +80,6 @@ def evaluate_policy(
     run_to_limit: bool = False,
 ) -> None:
     """Run the benchmark with a policy that is open here, write its result to `out`, print it."""
-    from qsft_robot.harness.configurations import find_configuration
     from qsft_robot.harness.deciders import LocalDecider
 
     decider = LocalDecider(policy, asked.execute_steps)
@@ -104,7 +99,6 @@ def evaluate_server(
 ) -> None:
     """Run the benchmark with a server of openpi's protocol; the result goes to
     <host>-<port>.evaluation/<name> here."""
-    from qsft_robot.harness.configurations import find_configuration
     from qsft_robot.harness.deciders import OpenpiDecider
     from qsft_robot.harness.key_map import KeyMap, read_key_map
 
