@@ -23,7 +23,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optim.batch_size": 256,
         "optim.learning_rate": 2e-3,
         "optim.value_learning_rate": 2e-3,
-        "optim.behavior_steps": 4000,
+        "optim.behavior_steps": 11_000,
         "optim.value_steps": 1500,
         "critic.updates": 10_000,
         "critic.expectile": 0.9,
