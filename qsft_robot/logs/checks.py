@@ -270,7 +270,7 @@ def _steps_of(demo: h5py.Group, key: str) -> int:
 
 
 def _count(where: str, value: Any) -> int:
-    if not isinstance(value, int | float | np.number) or value != int(value):
+    if not isinstance(value, int | float | np.number) or not 0 <= value < 1e18 or value % 1:
         raise ValueError(f"{where}: {value!r}, where a number of steps is expected.")
     return int(value)
 

@@ -57,7 +57,7 @@ def _copy(found: Member, into: h5py.Group, name: str, depth: int) -> None:
         )
     if not found.is_virtual and not found.external:
         into.copy(found, into, name)
-        _check_attributes(found)
+        check_attributes(found)
         return
     check_written(found)
     plain = into.create_dataset(name, found.shape, found.dtype)
@@ -78,7 +78,8 @@ def _refers(dtype: np.dtype) -> bool:
     return h5py.check_ref_dtype(dtype) is not None
 
 
-def _check_attributes(item: Member) -> None:
+def check_attributes(item: Member) -> None:
+    """ValueError where an attribute is a reference."""
     for attribute in item.attrs:
         if _refers(item.attrs.get_id(attribute).dtype):
             raise ValueError(
@@ -88,6 +89,6 @@ def _check_attributes(item: Member) -> None:
 
 
 def _copy_attributes(item: Member, copied: Member) -> None:
-    _check_attributes(item)
+    check_attributes(item)
     for attribute in item.attrs:
         copied.attrs[attribute] = item.attrs[attribute]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 from pathlib import Path
@@ -79,6 +80,7 @@ def check_written(dataset: h5py.Dataset) -> None:
     if dataset.is_virtual:
         others += [source.file_name for source in dataset.virtual_sources()]
         _check_sources(dataset)
+    _check_external(dataset)
     stored = dataset.id.get_storage_size()
     for name in others:
         path = dataset.file.filename if name == "." else name
@@ -107,6 +109,49 @@ def _check_sources(dataset: h5py.Dataset) -> None:
                 f"{place(dataset)}: is put together from {source.dset_name} of {source.file_name}, "
                 f"which is not there. {MEND}"
             )
+
+
+    if not _covered(dataset):
+        raise ValueError(
+            f"{place(dataset)}: is put together from other datasets, and no row of them stands for "
+            "some of its own, which would be read as zeros. Write these rows, or take the log out."
+        )
+
+
+def _covered(dataset: h5py.Dataset) -> bool:
+    """Whether every entry of a virtual dataset comes from some source: HDF5 reads others as zeros.
+
+    Exact where sources are whole rows, as recorders write them; else by the number of entries."""
+    if not dataset.shape:
+        return bool(dataset.virtual_sources())
+    rows, entries = np.zeros(dataset.shape[:1], bool), 0
+    whole_rows = True
+    for source in dataset.virtual_sources():
+        try:
+            low, high = (np.array(bound) for bound in source.vspace.get_select_bounds())
+        except (RuntimeError, ValueError):  # without an end: it grows with its source
+            return True
+        selected = source.vspace.get_select_npoints()
+        entries += selected
+        sides = high - low + 1
+        whole_rows &= selected == math.prod(sides.tolist())
+        whole_rows &= tuple(sides[1:].tolist()) == dataset.shape[1:]
+        rows[low[0] : high[0] + 1] = True
+    return bool(rows.all()) if whole_rows else entries >= dataset.size
+
+
+def _check_external(dataset: h5py.Dataset) -> None:
+    """ValueError where files of external storage end before the array does: HDF5 reads zeros."""
+    missing = dataset.size * dataset.dtype.itemsize if dataset.external else 0
+    for name, offset, size in dataset.external or ():
+        wanted = min(size, missing)
+        if os.path.getsize(name) - offset < wanted:
+            raise ValueError(
+                f"{place(dataset)}: {wanted} bytes of it stand in {name} from byte {offset} on, "
+                "where the file is shorter: the rest would be read as zeros. Copy the file again, "
+                "or take the entry out."
+            )
+        missing -= wanted
 
 
 def room_for(where: str, size: int) -> None:

@@ -18,6 +18,8 @@ import numpy as np
 from qsft_robot.logs.hdf5_members import place
 from qsft_robot.logs.hdf5_rows import kind_of, read_rows
 
+# Java and some converters know no unsigned bytes.
+_BYTES = (np.uint8, np.int8)
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 # Names that only images have: rows of bytes under them are no state.
 # Sides of a map of numbers; smaller arrays may be state of another shape.
@@ -137,7 +139,7 @@ def is_depth(dataset: h5py.Dataset) -> bool:
 def rows_decide(dataset: h5py.Dataset) -> bool:
     """Whether it takes a look at the rows to tell images from state or text."""
     if kind_of(dataset) == "number":
-        return dataset.ndim > 2 or dataset.dtype == np.uint8
+        return dataset.ndim > 2 or dataset.dtype in _BYTES
     return _has_name_of_images(dataset)
 
 
@@ -146,11 +148,11 @@ def _look(dataset: h5py.Dataset) -> Images | str | None:
     if dataset.shape is None or not dataset.ndim or not len(dataset):
         return None
     if kind == "number":
-        if dataset.ndim == 2 and dataset.dtype == np.uint8:
+        if dataset.ndim == 2 and dataset.dtype in _BYTES:
             return _look_at_bytes(dataset)
         return _look_at_pixels(dataset) if dataset.ndim > 2 else None
     vlen = h5py.check_vlen_dtype(dataset.dtype) if _has_dtype(dataset) else None
-    if kind == "text" or vlen == np.uint8 or (_has_dtype(dataset) and dataset.dtype.kind == "V"):
+    if kind == "text" or vlen in _BYTES or (_has_dtype(dataset) and dataset.dtype.kind == "V"):
         return _look_at_bytes(dataset) if dataset.ndim == 1 and not dataset.dtype.names else None
     return None
 

@@ -89,7 +89,12 @@ class LogReader:
         if demo is None:
             demo = demo_group(self.file, name)
             check_demo(demo)
-        episode = self._episode(demo, name)
+        sizes = dict(self._sizes)
+        try:
+            episode = self._episode(demo, name)
+        except ValueError:
+            self._sizes = sizes  # what is refused says nothing of the others
+            raise
         if differs and self._looks:
             self._looks -= 1
             self._alike = AlikeLogs.of(demo, ("actions", "rewards", *MARKS), self._keys)
@@ -101,22 +106,22 @@ class LogReader:
         episode = _read_demo(demo, self._keys, lang, self._ends.get(name), self._signals.get(name))
         check_actions(f"{place(demo)}/actions", episode.actions, self._action_scale)
         for key, x in episode.observations.items():
-            self._compare(f"obs/{key}", x, name)
-        self._compare("actions", episode.actions, name)
+            self.compare(f"obs/{key}", _row_size(x), name)
+        self.compare("actions", _row_size(episode.actions), name)
         return episode
 
-    def forget_sizes(self) -> None:
-        """Let the next log that is read say which sizes the ones after it have."""
-        self._sizes.clear()
-
-    def _compare(self, key: str, rows: np.ndarray, name: str) -> None:
-        here = ("text",) if is_text(rows) else rows.shape[1:]
+    def compare(self, key: str, here: tuple[int | str, ...], name: str) -> None:
+        """ValueError where an array of a log has rows of another size than in the logs before."""
         first, size = self._sizes.setdefault(key, (name, here))
         if here != size:
             raise ValueError(
                 f"{self.file.filename}: {key} differs in size: {size} in {first}, {here} in "
                 f"{name}. One policy needs one size; convert the file or select by mask."
             )
+
+
+def _row_size(rows: np.ndarray) -> tuple[int | str, ...]:
+    return ("text",) if is_text(rows) else rows.shape[1:]
 
 
 def _known_keys(file: h5py.File, name: str, keys: Sequence[str] | None) -> list[str]:
@@ -151,7 +156,8 @@ def _no_place(dataset: h5py.Dataset) -> str:
 
 def is_state_or_text(dataset: h5py.Dataset) -> bool:
     kind = kind_of(dataset)
-    plain = (kind == "number" and dataset.ndim <= 2) or (kind == "text" and dataset.ndim == 1)
+    numbers = kind == "number" and dataset.ndim in (1, 2) and 0 not in dataset.shape[1:]
+    plain = numbers or (kind == "text" and dataset.ndim == 1)
     return plain and not is_camera(dataset) and not why_no_images(dataset)
 
 

@@ -24,8 +24,8 @@ from qsft_robot.logs.checks import (
     masks_of,
     open_demonstrations,
 )
-from qsft_robot.logs.copying import copy_log
-from qsft_robot.logs.ends import is_untold, marks_of, untold_note
+from qsft_robot.logs.copying import check_attributes, copy_log
+from qsft_robot.logs.ends import is_untold, marks_of, read_steps, untold_note
 from qsft_robot.logs.hdf5_members import arrays, attribute
 from qsft_robot.logs.hdf5_rows import kind_of
 from qsft_robot.logs.image_convention import OPENGL, image_convention, upside_down_note
@@ -124,6 +124,7 @@ def _look_through(path: Path, common_keys: bool) -> _Source:
             demo = demo_group(file, name)
             check_demo(demo)
             marks_of(demo)
+            read_steps(demo, "rewards")
             untold += is_untold(demo)
             here = {key: _kind(x) for key, x in arrays(demo, "obs").items()}
             if keys is None:
@@ -142,6 +143,8 @@ def _look_through(path: Path, common_keys: bool) -> _Source:
                     f"{path}: data/{name}/actions have {_action_dim(demo)} dimensions (text "
                     f"commands 0), those of {names[0]} {action_dim}."
                 )
+        for holder in (file, file["data"]):
+            check_attributes(holder)
         told = {n: attribute(file["data"], n) for n in file["data"].attrs if n not in _OWN}
         masks, env_args = masks_of(file), env_args_of(file)
         turned = upside_down_note(image_convention(file, env_args)) is not None

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from qsft_robot.cli import main
 from qsft_robot.logs.merge import merge_files
 from qsft_robot.logs.reader import read_episodes
 
@@ -129,3 +130,89 @@ def test_attributes_of_data_that_differ_are_told(tmp_path, rng):
     with pytest.warns(UserWarning, match=r"differ in the attribute tag of data \(libero-v1 and"):
         out = merge_files([one, two], tmp_path / "both.hdf5")
     assert [e.instruction for e in read_episodes(out)] == ["open it"] * 2 + ["close it"] * 2
+
+
+def gap(file, demo):
+    """Rows 3 and 4 of the actions come from nowhere."""
+    layout = h5py.VirtualLayout((STEPS, 3), np.float32)
+    layout[:3] = h5py.VirtualSource("raw.hdf5", "data/demo_0/actions", (STEPS, 3))[:3]
+    demo.create_virtual_dataset("actions", layout)
+
+
+def gap_in_columns(file, demo):
+    """The last column of the actions comes from nowhere."""
+    layout = h5py.VirtualLayout((STEPS, 3), np.float32)
+    layout[:, :2] = h5py.VirtualSource("raw.hdf5", "data/demo_0/actions", (STEPS, 3))[:, :2]
+    demo.create_virtual_dataset("actions", layout)
+
+
+def overlapping(file, demo):
+    """As many rows as there are, two of them twice and so two from nowhere."""
+    layout = h5py.VirtualLayout((STEPS, 3), np.float32)
+    for rows in (slice(0, 3), slice(1, 3)):
+        source = h5py.VirtualSource("raw.hdf5", "data/demo_0/actions", (STEPS, 3))
+        layout[rows] = source[rows]
+    demo.create_virtual_dataset("actions", layout)
+
+
+def short(file, demo):
+    """The file of the external storage ends within row 2."""
+    demo.create_dataset("actions", (STEPS, 3), "f4", external=[("short.raw", 0, STEPS * 12)])
+
+
+def without_end(file, demo):
+    """The same where the array says no size."""
+    unlimited = h5py.h5f.UNLIMITED
+    demo.create_dataset("actions", (STEPS, 3), "f4", external=[("short.raw", 8, unlimited)])
+
+
+@pytest.mark.parametrize("points", [gap, gap_in_columns, overlapping, short, without_end])
+def test_rows_that_come_from_nowhere_are_refused_not_read_as_zeros(
+    tmp_path, rng, points, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    plain(tmp_path / "raw.hdf5", rng)
+    (tmp_path / "short.raw").write_bytes(np.ones(8, "f4").tobytes())
+    path = plain(tmp_path / "points.hdf5", rng)
+    with h5py.File(path, "r+") as file:
+        demo = file["data/demo_0"]
+        del demo["actions"]
+        points(file, demo)
+    for words in (["inspect", path], ["merge", path, "--out", tmp_path / "out.hdf5"]):
+        assert main([str(word) for word in words]) == 2
+        assert "data/demo_0/actions" in capsys.readouterr().err
+    assert not (tmp_path / "out.hdf5").exists()
+
+
+def test_rows_from_two_halves_are_whole(tmp_path, rng):
+    source = plain(tmp_path / "raw.hdf5", rng)
+    path = plain(tmp_path / "halves.hdf5", rng)
+    with h5py.File(path, "r+") as file:
+        demo = file["data/demo_0"]
+        del demo["actions"]
+        layout = h5py.VirtualLayout((STEPS, 3), np.float64)
+        for rows in (slice(0, 2), slice(2, STEPS)):
+            there = h5py.VirtualSource("raw.hdf5", "data/demo_0/actions", (STEPS, 3))
+            layout[rows] = there[rows]
+        demo.create_virtual_dataset("actions", layout)
+    with h5py.File(source) as there:
+        wanted = there["data/demo_0/actions"][()]
+    assert np.allclose(read_episodes(path)[0].actions, wanted)
+
+
+@pytest.mark.parametrize("holder", ["/", "data"])
+def test_references_beside_the_logs_are_refused_by_name(tmp_path, rng, holder):
+    path = plain(tmp_path / "refs.hdf5", rng)
+    with h5py.File(path, "r+") as file:
+        file[holder].attrs["points"] = file["data/demo_0"].ref
+    with pytest.raises(ValueError, match=r"attribute points is a reference"):
+        merge_files([path], tmp_path / "out.hdf5")
+
+
+def test_a_log_that_no_reader_takes_is_not_merged(tmp_path, rng):
+    path = plain(tmp_path / "two.hdf5", rng)
+    with h5py.File(path, "r+") as file:
+        del file["data/demo_1/rewards"]
+        file["data/demo_1/rewards"] = np.zeros((STEPS, 2))
+    with pytest.raises(ValueError, match=r"data/demo_1/rewards: shape \(5, 2\)"):
+        merge_files([path], tmp_path / "out.hdf5")

@@ -71,6 +71,7 @@ LAYOUTS = {
     "png_text": lambda x: np.array(encoded(x, "PNG"), "S"),
     "png_opaque": lambda x: opaque(encoded(x, "PNG")),
     "jpeg": lambda x: padded(encoded(x, "JPEG")),
+    "jpeg_signed": lambda x: padded(encoded(x, "JPEG")).view(np.int8),
     "jpeg_vlen": lambda x: vlen(encoded(x, "JPEG")),
 }
 

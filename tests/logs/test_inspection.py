@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from qsft_robot.cli import main
 from qsft_robot.logs.inspection import inspect
 
 
@@ -88,3 +89,64 @@ def test_what_no_reader_could_mend_is_an_error(tmp_path):
         file["data/demo_1/actions"][0, 0] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         run(path)
+
+
+def said(path, capsys):
+    """What `inspect` answers to a file of which a log can't be read."""
+    assert main(["inspect", str(path)]) == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("samples", [np.nan, np.inf, -1, 2.5])
+def test_a_number_of_steps_that_is_none_is_named(tmp_path, samples, capsys):
+    write(tmp_path / "a.hdf5", [[0, 1], [0, 0]])
+    with h5py.File(tmp_path / "a.hdf5", "r+") as file:
+        file["data/demo_1"].attrs["num_samples"] = samples
+    assert "a.hdf5: data/demo_1: attribute num_samples" in said(tmp_path / "a.hdf5", capsys)
+
+
+@pytest.mark.parametrize("odd", [1, 2])
+@pytest.mark.parametrize("key", ["proprio", "front_image"])
+def test_logs_whose_rows_differ_in_size_are_named(tmp_path, key, odd, capsys):
+    """The first log says what the others are compared with, whatever was refused before."""
+    write(tmp_path / "a.hdf5", [[0, 1], [0, 0], [0, 1], [0, 0]])
+    with h5py.File(tmp_path / "a.hdf5", "r+") as file:
+        for number in (odd, 3):
+            for group in ("obs", "next_obs"):
+                here = file[f"data/demo_{number}/{group}"]
+                rows = here[key][()]
+                del here[key]
+                here[key] = np.concatenate([rows, rows], axis=1)
+    err = said(tmp_path / "a.hdf5", capsys)
+    assert f"{key} differs in size" in err
+    assert f"demo_{odd}" in err
+    assert "1 more logs are refused" in err
+
+
+def test_the_keys_are_those_of_the_first_log_that_can_be_read(tmp_path, capsys):
+    write(tmp_path / "a.hdf5", [[0, 1], [0, 0]])
+    with h5py.File(tmp_path / "a.hdf5", "r+") as file:
+        file["data/demo_0/obs/only_here"] = 3.0
+    assert "data/demo_0/obs/only_here: one value" in said(tmp_path / "a.hdf5", capsys)
+
+
+def test_a_key_without_numbers_is_left_out_by_name(tmp_path):
+    write(tmp_path / "a.hdf5", [[0, 1], [0, 0]])
+    with h5py.File(tmp_path / "a.hdf5", "r+") as file:
+        for demo in file["data"].values():
+            demo["obs/nothing"] = np.zeros((2, 0), "f4")
+    summary, _ = run(tmp_path / "a.hdf5")
+    assert "nothing" not in summary.keys
+    (found,) = (x for x in summary.findings if x.check == "unread-key")
+    assert "obs/nothing" in found.message
+
+
+def test_a_clock_that_fails_at_a_step_is_told_and_one_that_never_ran_is_not(tmp_path):
+    write(tmp_path / "a.hdf5", [[0] * 6 + [1], [0] * 7])
+    for times, told in ((np.nan, set()), (np.arange(7.0), {"demo_0"})):
+        with h5py.File(tmp_path / "a.hdf5", "r+") as file:
+            file["data/demo_0"].pop("timestamps", None)
+            file["data/demo_0/timestamps"] = np.full(7, times)
+            file["data/demo_0/timestamps"][3] = np.nan
+        found = {x.check: set(x.logs) for x in run(tmp_path / "a.hdf5")[0].findings}
+        assert found.get("timestamp-back", set()) == told

@@ -77,34 +77,31 @@ def iter_hdf5_logs(
     refuses the log, which is then why. ValueError where it refuses the file."""
     with open_demonstrations(path) as file:
         names = select_demos(file, filter_key)
-        first = arrays(demo_group(file, names[0]), "obs")
-        cameras = [key for key, x in first.items() if is_camera(x)]
-        keys = [key for key, x in first.items() if is_state_or_text(x)]
-        at, reader = 0, None
-        while at < len(names):
-            name = names[at]
+        cameras, reader, first = list[str](), None, True
+        for at, name in enumerate(names):
             try:
                 # Anew until a first log can be read: it says what the others are compared with.
-                reader = reader or LogReader(
-                    file,
-                    names[at:],
-                    keys=keys,
-                    log_end=log_end,
-                    success_reward=success_reward,
-                    action_scale=ANY_SCALE,
-                )
+                if reader is None or first:
+                    obs = arrays(demo_group(file, name), "obs")
+                    cameras = [key for key, x in obs.items() if is_camera(x)]
+                    reader = LogReader(
+                        file,
+                        names[at:],
+                        keys=[key for key, x in obs.items() if is_state_or_text(x)],
+                        log_end=log_end,
+                        success_reward=success_reward,
+                        action_scale=ANY_SCALE,
+                    )
                 demo, episode = reader.read(name)
-                found: tuple[Episode | None, Log] = (
-                    episode,
-                    log_of(episode, demo, read_frames(demo, cameras)),
-                )
+                frames = read_frames(demo, cameras)
+                for camera, digests in frames.items():
+                    reader.compare(f"obs/{camera}", digests.shape, name)
+                found: tuple[Episode | None, Log] = episode, log_of(episode, demo, frames)
+                first = False
             except ValueError as error:
                 if name not in str(error):
                     raise
                 found = None, Log(name, refusal=str(error))
-                if reader is not None:
-                    reader.forget_sizes()
-            at += 1
             yield found
 
 
@@ -151,7 +148,8 @@ def _timestamps(demo: h5py.Group) -> np.ndarray | None:
         found = member(demo, f"obs/{key}") or member(demo, key)
         if isinstance(found, h5py.Dataset) and kind_of(found) == "number" and found.ndim:
             values = np.asarray(read_rows(found), np.float64).reshape(len(found), -1)
-            if values.shape == (check_demo(demo), 1) and np.isfinite(values).all():
+            # Of a clock that failed at some steps these are told; one that never ran is none.
+            if values.shape == (check_demo(demo), 1) and np.isfinite(values).any():
                 return values[:, 0]
     return None
 

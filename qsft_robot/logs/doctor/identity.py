@@ -20,6 +20,8 @@ _PLACEHOLDERS = {
     "bar", "foobar", "foo bar", "hello", "hello world", "xxx", "abc", "aaa", "temp", "tmp",
     "new task", "lorem ipsum", "episode", "demo", "debug", "string", "text", "fill me", "fixme",
 }  # fmt: skip
+# Rows of a keyboard, and how much of one nobody means as a word ("were" and "poi" are some).
+_KEYS, _RUN = ("qwertyuiop", "asdfghjkl", "zxcvbnm", "qwertzuiop", "yxcvbnm", "azertyuiop"), 5
 # Steps that two logs share only where they are one recording.
 _SAME_STEPS = 5
 
@@ -86,7 +88,9 @@ def is_junk(text: str) -> bool:
     letters = "".join(words)
     if not letters:
         return True
-    if " ".join(words) in _PLACEHOLDERS:
+    if " ".join(words) in _PLACEHOLDERS or re.fullmatch(r"\s*(<[^<>\s]+>\s*)+", text):
+        return True
+    if len(words) == 1 and len(letters) >= _RUN and any(letters in row for row in _KEYS):
         return True
     # One letter again and again, or a single letter of an alphabet; a Chinese word may be one.
     return len(set(letters)) == 1 and letters.isascii()

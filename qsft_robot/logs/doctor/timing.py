@@ -34,16 +34,19 @@ def timestamp_gap(logs: LogSet) -> list[Finding]:
 
 
 def timestamp_back(logs: LogSet) -> list[Finding]:
-    """Time stands still or runs backwards."""
+    """Time stands still, runs backwards or is no number."""
     steps = {}
     for log in logs.readable:
         if log.timestamps is not None:
-            at = np.flatnonzero(np.diff(log.timestamps) <= 0) + 1
+            at = np.flatnonzero(~(np.diff(log.timestamps) > 0)) + 1
             if len(at):
                 steps[log.name] = [(int(i), int(i)) for i in at]
     if not steps:
         return []
-    message = "the timestamps of these steps are not after those before: steps are out of order."
+    message = (
+        "the timestamps of these steps are not after those before, or no numbers: steps are out of "
+        "order, or the clock failed."
+    )
     return [Finding("timestamp-back", "error", message, steps)]
 
 

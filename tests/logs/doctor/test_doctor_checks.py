@@ -174,6 +174,11 @@ def test_a_single_log_is_told_of_its_camera_that_stalls(rng):
 @pytest.mark.parametrize(
     ("text", "junk"),
     [
+        ("<unk>", True),
+        ("qwertyuiop", True),
+        ("asdfgh", True),
+        ("put < 3 > cups", False),
+        ("property", False),
         ("put the red cube in the bowl", False),
         ("把红色方块放进碗里", False),
         ("拿", False),
