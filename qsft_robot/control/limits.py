@@ -172,6 +172,8 @@ class ActionLimiter:
             np.where(self._still, np.maximum(declared[1], 0.0), declared[1]),
         )
         self._low, self._high = self._range()
+        end = robot.end_effector
+        self._point = CommandedPoint(0.0 if end is None else end.leash)
         self.reset()
 
     def reset(self, moved: bool = True) -> None:
@@ -181,15 +183,24 @@ class ActionLimiter:
             self.last = None
         # What was handed to the driver, which may have sent less.
         self._handed = self.last
-        self._point = CommandedPoint(end.leash if (end := self.robot.end_effector) else 0.0)
+        if moved:
+            self._point.reset()
 
-    def sent(self, action: np.ndarray, believed: np.ndarray | None = None) -> None:
-        """Tell what was handed to the driver, float32 [d], and what it really sent where that is
-        another action and was `believed`."""
-        self._handed = np.asarray(action, np.float32)
-        self.last = self._handed if believed is None else np.asarray(believed, np.float32)
+    def take_over(self, before: ActionLimiter) -> None:
+        """Go on where the limits of another policy were."""
+        self.last, self._point = before.last, before._point
+
+    def sent(self, action: np.ndarray) -> None:
+        """Tell what was handed to the driver, float32 [d]."""
+        self._handed = self.last = np.asarray(action, np.float32)
         if self.robot.end_effector is not None:
             self._point.sent(self.robot.end_effector.scale * self.last[:3].astype(float))
+
+    def told(self, really: np.ndarray) -> None:
+        """Tell what the driver says that it sent instead, float32 [d], where that is `believed`."""
+        self.last = np.asarray(really, np.float32)
+        if self.robot.end_effector is not None:
+            self._point.told(self.robot.end_effector.scale * self.last[:3].astype(float))
 
     def believed(self, action: np.ndarray, told: Any) -> np.ndarray | None:
         """The action that a driver `told` it sent instead of `action` [d], float32 [d]; None unless
@@ -320,7 +331,6 @@ class ActionLimiter:
             return None
         at = np.array(observation.state[end.key][:3], np.float64)
         if not np.isfinite(at).all():
-            self._point.reset()
             low[:3] = high[:3] = 0.0  # nobody knows which way leads inwards
             return low, high
         lowest, highest = self._point.look(at)

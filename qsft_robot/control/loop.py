@@ -331,7 +331,7 @@ class ControlLoop:
                 "it should return None, or what it sent instead",
             )
             return action
-        self.limiter.sent(action, sent)
+        self.limiter.told(sent)
         return sent
 
     def _feed(self, doing: str) -> None:

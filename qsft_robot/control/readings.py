@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from math import inf
 
 import numpy as np
 
@@ -18,7 +19,7 @@ AGREE = 5
 MOVING = 3.0
 # Slack of a place where the logs never moved it: share of the range, else a plain number.
 SHARE, LEAST = 0.005, 1e-3
-# Metres that a hand may move between two readings at least.
+# Meters between two readings of a hand that stands, and at least of one that moves.
 HAND_M = 0.02
 # A reading this many times the logs' span away from them is another unit or another order.
 FAR = 3.0
@@ -48,7 +49,12 @@ class ReadingCheck:
         own |= {end.key} if end is not None else set()
         self._cameras = list(robot.cameras if cameras is None else cameras)
         self._state = sorted({*(robot.state if state is None else state), *own})
-        self._slack = _slack(robot, limits, hz)
+        self._free = robot.is_displacement.copy()
+        self._free[list(robot.switches)] = True
+        # How far numbers may move in one command, and a robot that was laid out anew before it.
+        self._slack = self._slack_of(limits, inf if (speed := limits.speed) is None else speed / hz)
+        self._rest = self._slack_of(limits, 0.0)
+        self._stands = True
         self._ranges = {} if "state" in accept else {k: (ranges or {}).get(k) for k in own}
         self._refuses_frozen = "frozen" not in accept
         # Sensors that froze, for the report.
@@ -74,9 +80,10 @@ class ReadingCheck:
         sent last, or else was seen last."""
         sent, key = self._last_sent, self._robot.measured
         if anchor is None and sent is not None and key is not None and self._believed is not None:
-            self._believed = {**self._believed, key: sent.astype(np.float64)}
+            seen = self._believed.get(key, sent)
+            self._believed = {**self._believed, key: np.where(self._free, seen, sent).astype(float)}
         # Readings of the episode before are not in a row with those of this one.
-        self._last_sent, self._agreed = None, 0
+        self._last_sent, self._agreed, self._stands = None, 0, anchor is not None
         if anchor is not None:
             self._believed = self._raw = self._rows(anchor)
             self._agreed, self._gap_s = 1, 0.0
@@ -136,14 +143,15 @@ class ReadingCheck:
                 self._agreed = 0
                 return problem
         self._gap_s += passed_s
-        wide, since = 1.0, 1.0
+        slack, wide, since = self._rest if self._stands else self._slack, 1.0, 1.0
         if self._last_sent is not None:
+            slack = self._slack
             wide, since = (MOVING * max(1.0, t * self._hz) for t in (passed_s, self._gap_s))
         raw, self._raw = self._raw, rows
-        near_raw = raw is None or _differ(rows, raw, self._slack, wide) is None
+        near_raw = raw is None or _differ(rows, raw, slack, wide) is None
         self._agreed = self._agreed + 1 if near_raw else 1
         was = self._believed
-        far = None if was is None else _differ(rows, was, self._slack, since)
+        far = None if was is None else _differ(rows, was, slack, since)
         if was is not None and far is not None and (self._agreed < AGREE or self._stuck(far[0])):
             key, i = far
             return f"state {key!r}[{i}] jumped from {was[key][i]:.4g} to {rows[key][i]:.4g}"
@@ -158,7 +166,7 @@ class ReadingCheck:
     def _possible(self, key: str, row: np.ndarray) -> str | None:
         if key == self._robot.measured:
             low, high = self._robot.action_low, self._robot.action_high
-            free = np.isinf(self._slack[key])
+            free = self._free | np.isinf(self._slack[key])
             out = ~free & ((row < low - self._slack[key]) | (row > high + self._slack[key]))
             if out.any():
                 i = int(np.flatnonzero(out)[0])
@@ -171,6 +179,24 @@ class ReadingCheck:
         if far is None:
             return None
         return f"state {key!r}[{far}] reads {row[far]:.4g}, far from all that the logs had"
+
+    def _slack_of(self, limits: Limits, hand_m: float) -> dict[str, np.ndarray]:
+        """How far each number may move between two readings, by key, Inf where nothing is known;
+        the hand by `hand_m` and what is left of its leash, or HAND_M."""
+        robot, found = self._robot, dict[str, np.ndarray]()
+        if robot.measured is not None:
+            width, seen = robot.action_high - robot.action_low, limits.high - limits.low
+            width = np.where(np.isfinite(width), width, seen)
+            least = np.where(np.isfinite(width), SHARE * width, LEAST)
+            reach = limits.reach(1.0 / self._hz)
+            slack = np.maximum(np.where(np.isfinite(reach), reach, 20 * least), least)
+            found[robot.measured] = np.where(self._free, inf, slack)
+        if (end := robot.end_effector) is not None:
+            # It may stand among what is measured, where displacements alone say nothing of it.
+            row = found.setdefault(end.key, np.full(3, inf))
+            far = max(HAND_M, hand_m + end.leash if hand_m else 0.0)
+            row[:3] = np.where(np.isinf(row[:3]), far, row[:3])
+        return found
 
     def _rows(self, seen: Observation | None) -> dict[str, np.ndarray] | None:
         """The rows compared from one reading to the next: measured places and the hand."""
@@ -220,24 +246,6 @@ def far_from(row: np.ndarray, span: Span) -> int | None:
     width = np.maximum(high - low, 1e-3)
     far = np.maximum(low - row, row - high) > FAR * width
     return int(np.flatnonzero(far)[0]) if far.any() else None
-
-
-def _slack(robot: RobotSpec, limits: Limits, hz: float) -> dict[str, np.ndarray]:
-    """How far each number may move between two readings, by key; Inf where nothing is known."""
-    found, end = {}, robot.end_effector
-    if robot.measured is not None:
-        free = robot.is_displacement.copy()
-        free[list(robot.switches)] = True
-        width, seen = robot.action_high - robot.action_low, limits.high - limits.low
-        width = np.where(np.isfinite(width), width, seen)
-        least = np.where(np.isfinite(width), SHARE * width, LEAST)
-        reach = limits.reach(1.0 / hz)
-        slack = np.maximum(np.where(np.isfinite(reach), reach, 20 * least), least)
-        found[robot.measured] = np.where(free, np.inf, slack)
-    if end is not None and end.key != robot.measured:
-        speed = np.inf if limits.speed is None else limits.speed
-        found[end.key] = np.full(3, max(HAND_M, MOVING * speed / hz) + end.leash)
-    return found
 
 
 def _differ(

@@ -286,7 +286,7 @@ class _Run:
         before = self.loop.limiter
         hz = self.settings.loop.control_hz
         self.loop.limiter = ActionLimiter(limits, self.driver.spec, hz, before.clamps)
-        self.loop.limiter.last = before.last
+        self.loop.limiter.take_over(before)
         readings, before_it = self._readings(spec, limits), self.loop.readings
         readings.take_over(before_it)
         self.loop.readings = readings

@@ -137,11 +137,16 @@ def test_a_hand_that_is_sent_to_positions_stays_in_the_box_under_the_top_speed(a
 
 
 SHARES = arrays(np.float64, 2, elements=st.floats(0, 1))
+# What happens at a tick: a command at a reading, a hold in the dark, or a driver that says that it
+# sent a share of what it got.
+TICK = st.one_of(st.just("seen"), st.just("dark"), st.floats(0, 1))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
-    st.lists(st.tuples(arrays(np.float64, 4, elements=st.floats(-1, 1)), SHARES), max_size=30),
+    st.lists(
+        st.tuples(arrays(np.float64, 4, elements=st.floats(-1, 1)), SHARES, TICK), max_size=30
+    ),
     st.sampled_from([0.0, 0.02, 0.1]),
 )
 def test_a_commanded_point_that_runs_ahead_of_the_hand_stays_in_the_box_too(ticks, leash) -> None:
@@ -150,9 +155,14 @@ def test_a_commanded_point_that_runs_ahead_of_the_hand_stays_in_the_box_too(tick
     limits = Limits(spec.action_low, spec.action_high, box_low=LOW, box_high=HIGH)
     limiter = ActionLimiter(limits, spec, HZ)
     hand = goal = ((LOW + HIGH) / 2).astype(np.float32).astype(float)
-    for action, (thinking, moving) in ticks:
-        sent = limiter.apply(action, seen("pose", [*hand, 0, 0, 0, 0, 0]))
+    for action, (thinking, moving), tick in ticks:
+        shown = seen("pose", [*hand, 0, 0, 0, 0, 0])
+        sent = limiter.hold(None) if tick == "dark" else limiter.apply(action, shown)
+        if sent is None:
+            continue
         limiter.sent(sent)
+        if isinstance(tick, float) and (told := limiter.believed(sent, tick * sent)) is not None:
+            limiter.told(told)
         # The hand goes on while the policy thinks, and after the command came.
         hand = hand + thinking * (goal - hand)
         goal = hand + np.clip(goal - hand, -leash, leash) + 0.04 * sent[:3].astype(float)
@@ -310,7 +320,8 @@ def test_the_next_command_is_near_what_was_handed_over_whatever_the_driver_says(
         sent = limiter.apply(np.full(4, 9.0 if i % 2 else -9.0), start)
         assert (np.abs(sent - at) <= CHANGE + 1e-6).all()
         # It says that it went back by a whole change, which is near enough to be believed.
-        limiter.sent(sent, limiter.believed(sent, sent - CHANGE * np.sign(sent)))
+        limiter.sent(sent)
+        limiter.told(limiter.believed(sent, sent - CHANGE * np.sign(sent)))
         at = sent
 
 
