@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import reprlib
+from collections.abc import Callable, Mapping, Sized
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,21 @@ from qsft_robot.types import Observation, is_image
 TOLD = (ValueError, OSError, ImportError, RuntimeError)
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a driver says that it sent: a row of numbers, None where it is none, and its words."""
+
+    row: np.ndarray | None
+    words: str
+
+
 class Driver:
-    """One robot's verbs. `doing` names the one under way and since when, for the supervisor."""
+    """One robot's verbs. `doing` names the one under way and since when, for the supervisor;
+    `after` undoes what one may have done to the process."""
 
     def __init__(self, robot: Robot, clock: Clock) -> None:
         self.robot, self._clock = robot, clock
+        self.after: Callable[[], None] = lambda: None
         self.doing: tuple[str, float] | None = None
         self.connected = False
         self._spec: RobotSpec | None = None
@@ -70,11 +82,19 @@ class Driver:
     def observe(self) -> Observation:
         """The newest observation, its arrays copied; what is no observation at all is an empty one,
         which no check of readings passes."""
-        return _clean(self._call("get_observation", self.robot.get_observation))
+        # Its arrays may be of kinds that run the driver's code when they are looked at.
+        seen: Observation = self._call(
+            "get_observation", lambda: _clean(self.robot.get_observation())
+        )
+        return seen
 
-    def send(self, action: np.ndarray) -> Any:
-        """Hand `action` float32 [d] over; whatever the driver says that it sent."""
-        return self._call("send_action", lambda: self.robot.send_action(action.copy()))
+    def send(self, action: np.ndarray) -> Told | None:
+        """Hand `action` float32 [d] over; what the driver says that it sent instead, None where it
+        says nothing."""
+        told: Told | None = self._call(
+            "send_action", lambda: _told(self.robot.send_action(action.copy()), len(action))
+        )
+        return told
 
     def stop(self) -> bool:
         """Stop by the second path; False where there is none. For any thread."""
@@ -100,6 +120,7 @@ class Driver:
             raise RuntimeError(said) from error
         finally:
             self.doing = None
+            self.after()
             if os.getpid() != self._process:
                 os._exit(0)  # of a driver that forked: the loop runs once
 
@@ -121,6 +142,28 @@ def _clean(raw: Any) -> Observation:
     return Observation(images, state, instruction, texts)
 
 
+def _told(said: Any, size: int) -> Told | None:
+    """What `send_action` returned; `size` numbers are looked at, and no more."""
+    if said is None:
+        return None
+    row = None
+    if isinstance(said, Sized) and _length(said) == size:
+        found = _array(said)
+        row = found if found is not None and found.dtype.kind in "fiu" else None
+    try:
+        words = " ".join(reprlib.repr(said).split())[:80]
+    except Exception:
+        words = f"a {type(said).__name__}"
+    return Told(row, words)
+
+
+def _length(x: Sized) -> int | None:
+    try:
+        return len(x)
+    except Exception:
+        return None
+
+
 def _array(x: Any) -> np.ndarray | None:
     """A copy of `x` as an array; None where it is none, for whatever reason (ragged lists, a
     sensor's own type that fails to convert)."""
@@ -131,7 +174,10 @@ def _array(x: Any) -> np.ndarray | None:
 
 
 def _items(found: Any) -> list[tuple[str, Any]]:
-    """Named entries, in order; none where `found` is no mapping."""
+    """Named entries, in order; none where `found` is no mapping, or one that fails."""
     if not isinstance(found, Mapping):
         return []
-    return [(key, x) for key, x in found.items() if isinstance(key, str)]
+    try:
+        return [(key, x) for key, x in found.items() if isinstance(key, str)]
+    except Exception:
+        return []

@@ -36,7 +36,7 @@ while True:
         if stopped():
             if not told:
                 say("the process was stopped by the system; the arm keeps its last command")
-            told = True
+            told, silent = True, 0.0
             continue
         say(f"the process has been stuck for {limit:g} s and is killed: the arm was not left "
             "holding and not disconnected")

@@ -206,9 +206,12 @@ class ActionLimiter:
         """The action that a driver `told` it sent instead of `action` [d], float32 [d]; None unless
         it is a finite row [d] of the declared range, as near as one change or nearer to a stop."""
         try:
-            row = np.asarray(told, np.float64)
-        except (TypeError, ValueError):
+            row = np.asarray(told)
+        except Exception:  # an array of the driver's own kind may fail in any way
             return None
+        if row.dtype.kind not in "fiu":
+            return None
+        row = row.astype(np.float64)
         if row.shape != action.shape or not np.isfinite(row).all():
             return None
         low, high, width = (*self._declared_range, self.limits.high - self.limits.low)

@@ -22,8 +22,9 @@ from qsft_robot.types import Observation, PolicyChanged
 # Attempts at the hold that ends an episode: a bus may fail once.
 HOLD_ATTEMPTS = 3
 
-# What a loop in Python can keep, and how long an arm may be left holding without an action.
-MAX_CONTROL_HZ, MAX_STOP_AFTER_S = 1000.0, 3600.0
+# What a loop in Python can keep, how long an arm may go on under one command, and how long it may
+# be left holding without an action.
+MAX_CONTROL_HZ, MIN_CONTROL_HZ, MAX_STOP_AFTER_S = 1000.0, 0.01, 3600.0
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,12 @@ class LoopSettings:
     max_steps: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.control_hz <= MAX_CONTROL_HZ:
+        if not MIN_CONTROL_HZ <= self.control_hz <= MAX_CONTROL_HZ:
             raise ValueError(
-                f"--control-hz {self.control_hz}: give actions a second above 0, at most "
-                f"{MAX_CONTROL_HZ:g}."
+                f"--control-hz {self.control_hz}: give actions a second, at least "
+                f"{MIN_CONTROL_HZ:g}, at most {MAX_CONTROL_HZ:g}."
             )
-        if not self.stop_after_s <= MAX_STOP_AFTER_S:
+        if not 0 < self.stop_after_s <= MAX_STOP_AFTER_S:
             raise ValueError(
                 f"--stop-after {self.stop_after_s}: give seconds above 0, at most "
                 f"{MAX_STOP_AFTER_S:g}."
@@ -65,6 +66,12 @@ class LoopSettings:
                 f"late_ticks {self.late_ticks} and blend_steps {self.blend_steps} must not be "
                 f"negative, decide_share {self.decide_share} lies between 0 and 1."
             )
+
+    @property
+    def longest_gap_s(self) -> float:
+        """Seconds between two commands after which the run ends; a gap that one tick makes is
+        none."""
+        return max(self.stop_after_s, 2 / self.control_hz)
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ class ControlLoop:
         self.spec = self.driver.spec
         self.limiter, self.settings = limiter, settings
         self.readings = readings or ReadingCheck(self.spec, limiter.limits, settings.control_hz)
-        self.supervisor = supervisor or Supervisor(self.driver, settings.stop_after_s, clock)
+        self.supervisor = supervisor or Supervisor(self.driver, settings.longest_gap_s, clock)
         self.cadence = Cadence(settings.control_hz)
         self.watchdog = Watchdog(settings.stop_after_s)
         self.chunks = ChunkExecution(self.spec.switches, settings.blend_steps, settings.late_ticks)
@@ -128,8 +135,6 @@ class ControlLoop:
         self.unheld: str | None = None
         self._decider, self._clock = decider, clock
         self._execute = settings.execute_steps or max(1, -(-horizon // 2))
-        # A gap that one tick makes is none.
-        self._longest_gap = max(settings.stop_after_s, 2 / settings.control_hz)
         self.instruction, self._stop_request, self._tell = instruction, stop_request, tell
         self._notice, self._noticed = notice, set[str]()
 
@@ -234,7 +239,9 @@ class ControlLoop:
         """Why the episode ends although there may be an action: nothing came for too long, or the
         arm got no command for as long, whatever held it up."""
         gap = self._clock.now() - self._fed
-        if self.supervisor.tripped or (gap >= self._longest_gap and not self.spec.stepped):
+        if self.supervisor.tripped or (
+            gap >= self.settings.longest_gap_s and not self.spec.stepped
+        ):
             blame = self.supervisor.blocked or f"the loop was held up for {gap:.2f} s"
             self.last_error = self._why = f"{blame}; the arm got no command meanwhile"
             self.watchdog.stop()
@@ -321,14 +328,13 @@ class ControlLoop:
         self.cadence.add("send", self._clock.now() - began)
         if really is None:
             return action
-        sent = self.limiter.believed(action, really)
+        sent = None if really.row is None else self.limiter.believed(action, really.row)
         if sent is None:
             self.cadence.counts["strange_returns"] += 1
-            told = " ".join(repr(really).split())[:80]
             self._say_once(
                 "return",
-                f"send_action says that it sent {told}, which is no action near the one it got: "
-                "it should return None, or what it sent instead",
+                f"send_action says that it sent {really.words}, which is no action near the one "
+                "it got: it should return None, or what it sent instead",
             )
             return action
         self.limiter.told(sent)
@@ -363,13 +369,16 @@ class ControlLoop:
                 return
             except BaseException as error:
                 problem = error
-        self.supervisor.rest()
+        # The second path may block as well, and the arm moves.
+        self.supervisor.feed("stop")
         said = f"the final hold could not be sent ({problem or type(problem).__name__})"
         try:
             stopped = self.driver.stop()
         except BaseException as error:
             self.unheld = f"{said}, and stop() failed ({error or type(error).__name__})"
             return
+        finally:
+            self.supervisor.rest()
         self.unheld = None if stopped else said
         if stopped:
             self._notice(f"note: robot {self.spec.name}: {said}; it was stopped by stop()")

@@ -43,6 +43,7 @@ class OperatorInput:
         self._request: str | None = None
         self._terminal: Any = None
         self._earlier: dict[int, Any] = {}
+        self._taken: dict[int, Any] = {}
         self._asked = asked
         self._released: float | None = None
 
@@ -74,8 +75,8 @@ class OperatorInput:
             now = signal.getsignal(number)
             # What is ignored (nohup) stays so, and a driver's own handlers are its own.
             if now is signal.SIG_DFL or number in asked:
-                taken = signal.SIG_IGN if number in ignored else self._signal
-                self._earlier[number] = signal.signal(number, taken)
+                self._taken[number] = signal.SIG_IGN if number in ignored else self._signal
+                self._earlier[number] = signal.signal(number, self._taken[number])
         # A handler runs once the main thread comes back from a call; the byte comes at once.
         self._wakes, self._woken = os.pipe()
         for end in (self._wakes, self._woken):
@@ -85,12 +86,15 @@ class OperatorInput:
 
     def take_back(self) -> None:
         """Take what people ask an end with from a driver that took it for itself (middleware of
-        robots handles Ctrl-C on its own): the arm would not be left as promised."""
-        for name in _ASKED:
-            number = getattr(signal, name, None)
-            if number in self._earlier and signal.getsignal(number) != self._signal:
-                signal.signal(number, self._signal)
-        signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
+        robots handles Ctrl-C on its own, asyncio leaves signals at their defaults): the arm would
+        not be left as promised. What else it handles itself stays its own."""
+        asked = {getattr(signal, name, None) for name in _ASKED}
+        for number, taken in self._taken.items():
+            now = signal.getsignal(number)
+            if now != taken and (number in asked or now is signal.SIG_DFL):
+                signal.signal(number, taken)
+        with suppress(OSError, ValueError):  # it may have closed the pipe
+            signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
 
     def _listen(self, wakes: int) -> None:
         """Until the pipe closes: pass signals on though the main thread be stuck."""

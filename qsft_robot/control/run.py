@@ -69,7 +69,7 @@ def run_robot(
         stack.enter_context(folder_lock(settings.out))
         if settings.arm is not None:
             stack.enter_context(arm_lock(settings.arm))
-        watched = stack.enter_context(around.watch(driver, settings.loop.stop_after_s))
+        watched = stack.enter_context(around.watch(driver, settings.loop.longest_gap_s))
         run = _Run(driver, policy, description, settings, around, watched, say, watch)
         failure: BaseException | None = None
         try:
@@ -109,6 +109,7 @@ class _Run:
         self.driver, self.policy, self.description = driver, policy, description
         self.settings, self.around, self.watched = settings, around, watched
         self.operator: OperatorInput = watched.operator
+        driver.after = self.operator.take_back
         self.say, self.watch = say, watch
         self.status = StatusLine()
         self.decider: Decider = around.decider(policy)
@@ -122,7 +123,6 @@ class _Run:
     def start(self) -> None:
         """Connect, compare, warm up: nothing moves yet."""
         self.driver.connect()
-        self.operator.take_back()
         self.driver.begin_episode(self.settings.seed)
         seen = self.driver.observe()
         spec, passed, limits = self._agree(seen)

@@ -14,8 +14,8 @@ from qsft_robot.control.driver import Driver
 
 # Exit status of a run whose arm could not be left holding and disconnected.
 LEFT = 3
-# Seconds between two looks.
-_LOOK_S = 0.05
+# Seconds between two looks, and without one after which the system had stopped the process.
+_LOOK_S, _STOPPED_S = 0.05, 1.0
 
 
 def end_after(stop_after_s: float) -> float:
@@ -28,7 +28,8 @@ class Supervisor:
     """Watches one driver. While commands are sent (`feed` to `rest`) a gap of `stop_after_s` trips
     it: the arm is stopped by its second path, `Robot.stop`, where it has one. After `end_after` the
     process ends, with one line and exit status LEFT. The same goes for a call that has not come
-    back so long after the end of the run was asked for, whichever it is.
+    back so long after the end of the run was asked for, whichever it is. A process that the system
+    stopped (SIGSTOP) and let go on has the time that a blocked call has to come back.
 
     As a context manager it runs in a thread of its own; `check` is what that does.
     """
@@ -55,6 +56,8 @@ class Supervisor:
         self._fed: float | None = None
         self._doing = ""
         self._asked: float | None = None
+        # When the system let the process go on that it had stopped.
+        self._resumed: float | None = None
         self._over = threading.Event()
 
     def feed(self, doing: str = "a command") -> None:
@@ -89,7 +92,9 @@ class Supervisor:
                 self._beside(self._stop)
             except RuntimeError as error:  # the system has no thread left; the end still comes
                 self._stopped = f"stop() could not be called ({error}): not left holding"
-        if gap >= end_after(self._stop_after_s):
+        patience = end_after(self._stop_after_s)
+        since_resumed = patience if self._resumed is None else now - self._resumed
+        if gap >= patience and since_resumed >= patience - self._stop_after_s:
             left = self._stopped or "the arm was not left holding"
             verb = doing[0] if doing else self._doing
             self._end(
@@ -118,7 +123,13 @@ class Supervisor:
         self._over.set()
 
     def _watch(self) -> None:
+        before = self._clock.now()
         while not self._over.wait(_LOOK_S):
+            now = self._clock.now()
+            if now - before > _STOPPED_S:
+                # The loop was stopped with this thread, and can hold in a moment.
+                self._resumed = now
+            before = now
             self.check()
 
 

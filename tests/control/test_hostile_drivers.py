@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from promised_world import HZ, STOP_AFTER, World, described
 
-from qsft_robot.control.driver import Driver
+from qsft_robot.control.driver import Driver, Told
 from qsft_robot.control.loop import LoopSettings
 from qsft_robot.control.run import run_robot
 from qsft_robot.control.run_report import RunSettings
@@ -48,6 +48,11 @@ class Arm(type(world.arm)):
         super().connect()
     def get_observation(self):
         seen = super().get_observation()
+        if sent == 2:  # as asyncio does when it is through
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.set_wakeup_fd(-1)
         if sent == 3:
             seen.state["ragged"] = [[1], [1, 2]]
         return seen
@@ -59,7 +64,8 @@ class Arm(type(world.arm)):
         if sent == 4 and os.fork() == 0:
             return None
         if sent == 6:
-            os.kill(os.getpid(), signal.SIGINT)
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                os.kill(os.getpid(), number)
     def disconnect(self):
         print("disconnect", flush=True)
 
@@ -182,3 +188,97 @@ def test_a_supervisor_without_threads_left_still_ends_the_process():
     (line,) = said
     assert "can't start new thread" in line
     assert "not left holding" in line
+
+
+class Failing:
+    """Numbers whose every look at them fails."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def fail(self, *arguments, **others):
+        raise self.error
+
+    __array__ = __len__ = __repr__ = __iter__ = __getitem__ = fail
+
+
+def driver_that(world, said=None, seen=None) -> Driver:
+    world.arm.send_action = lambda action: said
+    world.arm.get_observation = lambda: seen
+    return Driver(world.arm, world)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [Failing(RuntimeError("grad")), Failing(KeyError("k")), [10**400] * 4, [True] * 4, [1j] * 4,
+     [Failing(RuntimeError("x"))] * 4, ["0.1"] * 4, np.zeros(4, "m8[s]"), {1: 2}, "4444", b"4444"],
+)  # fmt: skip
+def test_whatever_a_driver_says_that_it_sent_ends_no_run(said):
+    told = driver_that(World("measured", False, 1, 0), said).send(np.zeros(4, np.float32))
+    assert isinstance(told, Told)
+    assert told.row is None
+    assert 0 < len(told.words) <= 80
+
+
+def test_an_exit_in_what_a_driver_gives_is_an_error_of_the_driver():
+    world = World("measured", False, 1, 0)
+    for error in (SystemExit(0), KeyboardInterrupt()):
+        with pytest.raises(RuntimeError, match="send_action failed"):
+            driver_that(world, Failing(error)).send(np.zeros(4, np.float32))
+        lazy = Observation({}, {"q": Failing(error)})
+        with pytest.raises(RuntimeError, match="get_observation failed"):
+            driver_that(world, seen=lazy).observe()
+
+
+def test_a_hold_that_fails_and_a_second_path_that_blocks_end_the_process(tmp_path):
+    world = World("displaced", True, 1, 0)
+    world.script["send"] = deque([("fine", None)] * 5 + [("raises", OSError("bus"))] * 3)
+    world.script["stop"] = deque([("takes", 1e9), ("raises", OSError("stop"))])
+    run(world, tmp_path)
+    assert "stop has not come back" in world.dead
+    assert "not left holding" in world.dead
+
+
+def test_a_loop_that_is_slower_than_its_watchdog_is_not_stuck(tmp_path):
+    world = World("displaced", True, 1, 0)
+    loop = LoopSettings(0.2, max_steps=3, stop_after_s=STOP_AFTER)
+    result = run_robot(
+        world.arm, world.policy, described(1),
+        RunSettings(tmp_path, loop, record=False, accept=("rate",)), say=lambda text: None,
+        surroundings=world.surroundings(),
+    )  # fmt: skip
+    assert world.dead is None
+    assert [end.reason for end in result.ends] == ["steps"]
+
+
+@pytest.mark.parametrize("settings", [(20.0, 0.0), (20.0, -1.0), (1e-9, 2.0), (0.0, 2.0)])
+def test_a_loop_without_a_watchdog_is_refused(settings):
+    hz, seconds = settings
+    with pytest.raises(ValueError, match=r"--(control-hz|stop-after)"):
+        LoopSettings(hz, stop_after_s=seconds)
+
+
+def test_a_process_that_was_stopped_may_still_hold():
+    """SIGSTOP stops the supervisor with the loop: it can't tell which of them is stuck."""
+    world, said = World("displaced", False, 1, 0), []
+    supervisor = Supervisor(Driver(world.arm, world), STOP_AFTER, world, end=said.append)
+    limit = end_after(STOP_AFTER)
+    with supervisor:
+        supervisor.feed()
+        time.sleep(0.2)
+        world.time += 10 * limit
+        wait_until(lambda: supervisor.tripped)
+        time.sleep(0.3)
+        assert not said
+        # A loop that stays stuck ends it all the same.
+        for _ in range(20):
+            world.time += 0.1
+            time.sleep(0.1)
+        wait_until(lambda: said)
+
+
+def wait_until(true):
+    patience = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < patience
+        time.sleep(0.01)

@@ -150,6 +150,10 @@ class Promise(RuleBasedStateMachine):
     def has_no_second_path(self, fails) -> None:
         self.put("stop", "raises" if fails else "does nothing", OSError("stop"))
 
+    @rule(seconds=SECONDS)
+    def blocks_its_second_path(self, seconds) -> None:
+        self.put("stop", "takes", seconds)
+
     def teardown(self) -> None:
         if not hasattr(self, "world"):
             return

@@ -30,7 +30,7 @@ def check(measured: bool, leash: float = 0.0) -> ReadingCheck:
 
 def at(meters: float) -> Observation:
     """A reading of a hand that stands elsewhere along x."""
-    return Observation({}, {"pose": (HAND + [meters, 0, 0, 0]).astype(np.float32)})
+    return Observation({}, {"pose": (HAND + np.array([meters, 0, 0, 0])).astype(np.float32)})
 
 
 @pytest.mark.parametrize("measured", [True, False])

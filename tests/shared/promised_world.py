@@ -207,6 +207,8 @@ class StoppableArm(Arm):
         self.world.counts[f"stop {what}"] += 1
         if what == "raises":
             raise value
+        if what == "takes":
+            self.world.pass_to(self.world.time + value)
         if what == "fine":
             self.world.events.append(("stopped", None, None))
 
