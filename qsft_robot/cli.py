@@ -15,7 +15,6 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any, Literal
 
-import tyro
 from tyro.conf import Positional
 
 from qsft_robot.extras import explained
@@ -51,6 +50,7 @@ from qsft_robot.verbs.harness import (
 )
 from qsft_robot.verbs.label import label
 from qsft_robot.verbs.learn import demo, export, info, report
+from qsft_robot.verbs.parsing import parsed
 from qsft_robot.verbs.prompt import prompt
 from qsft_robot.verbs.robot import run
 from qsft_robot.verbs.serve import serve
@@ -312,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 result = None
                 train(rest)
             else:
-                result = tyro.cli(VERBS[verb], args=rest, prog=f"qsft-robot {verb}")
+                result = parsed(VERBS[verb], rest, f"qsft-robot {verb}")
     except SystemExit as stop:  # tyro's own, after --help and after a flag that it does not know
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt as stop:

@@ -92,6 +92,10 @@ def test_inspect_shows_every_word_of_a_file_and_obeys_none(strange, capsys, monk
         (TITLE,),
         ("inspect", "{path}", "--log-end", TITLE),
         ("evaluate", TITLE),
+        ("inspect", "{path}", f"--{TITLE}"),
+        ("view", "{path}", "--out", TITLE),
+        ("train", "--data.path", "{path}", "--out", "x", f"--no{TITLE}", "1"),
+        ("train", "--data.path", "{path}", "--out", "x", "--optim.batch-size", TITLE),
     ],
 )
 def test_errors_show_the_words_of_the_command_line(strange, capsys, words):

@@ -175,6 +175,31 @@ def test_a_weights_index_names_files_beside_it_only(copied, tmp_path):
         open_policy(copied)
 
 
+@pytest.mark.parametrize(
+    ("file", "edit"),
+    [
+        ("adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "/elsewhere"}),
+        ("config.json", {"transformers_weights": "../../elsewhere/model.safetensors"}),
+        ("processor_config.json", {"audio_tokenizer": {"audio_tokenizer_name_or_path": "a/b"}}),
+    ],
+)
+def test_a_base_that_leads_elsewhere_is_refused(copied, file, edit):
+    """The fingerprint is the folder's own word: a stranger leaves it out."""
+    change(copied, "policy.json", lambda p: p["model"]["config"].update(fingerprint=""))
+    there = copied / "base" / file
+    write_json(there, {**(read_json(there) if there.exists() else {}), **edit})
+    write_sums(copied)
+    with pytest.raises(ValueError, match=rf"{file} \(.*no part of the base"):
+        open_policy(copied)
+
+
+def test_a_base_of_a_billion_layers_is_refused_before_it_is_made(copied):
+    change(copied, "policy.json", lambda p: p["model"]["config"].update(fingerprint=""))
+    change(copied, "base/config.json", lambda c: c.update(n_layer=10**9))
+    with pytest.raises(ValueError, match=r"base/config\.json\.n_layer is 1000000000, more than"):
+        open_policy(copied)
+
+
 def test_a_hub_id_in_a_bases_place_is_fetched_only_when_the_opener_says_so(
     checkpoint, tmp_path, monkeypatch
 ):

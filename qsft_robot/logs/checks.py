@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -270,7 +270,7 @@ def _steps_of(demo: h5py.Group, key: str) -> int:
 
 
 def _count(where: str, value: Any) -> int:
-    if not isinstance(value, int | float | np.number) or not 0 <= value < 1e18 or value % 1:
+    if not isinstance(value, int | float | np.number) or not 0 <= value < 1e18 or float(value) % 1:
         raise ValueError(f"{where}: {value!r}, where a number of steps is expected.")
     return int(value)
 
@@ -351,50 +351,12 @@ def checked_env_args(value: Any, where: str) -> dict[str, Any]:
             raise ValueError(f"{where}: {key} is {value[key]!r}, not of type {kind.__name__}.")
     if value.get("env_kwargs") is None:
         value = {key: x for key, x in value.items() if key != "env_kwargs"}
+    for key in ("language", "lang"):
+        words = value.get("env_kwargs", {}).get(key)
+        if not isinstance(words, str | None):
+            raise ValueError(f"{where}: {key} of env_kwargs is {words!r}, where text is expected.")
     for key, inner in (("control_hz", value), ("control_freq", value.get("env_kwargs", {}))):
         hz = inner.get(key)
         if hz is not None and not (is_number(hz) and 0 < hz < 1e6):
             raise ValueError(f"{where}: {key} is {hz!r}, not a rate in actions a second.")
     return value
-
-
-# Attributes that say in words what a log, or every log of a file, does. LIBERO's files have theirs
-# in the JSON of problem_info.
-_WORDS = ("lang", "language_instruction", "task_description")
-DATA_WORDS = (*_WORDS, "problem_info")
-
-
-def language_of(demo: h5py.Group, env_args: Mapping[str, Any]) -> str:
-    """The instruction of one log: its own words, else ep_meta's, else those of the file's data,
-    else the environment's, else ""; ValueError on what is no text."""
-    own = [_words(demo, name) for name in _WORDS]
-    own.append(_words_inside(demo, "ep_meta", "lang"))
-    data = demo.parent
-    own += [_words(data, name) for name in _WORDS]
-    own.append(_words_inside(data, "problem_info", "language_instruction"))
-    found = next((words for words in own if words is not None), None)
-    if found is not None:
-        return found
-    inside = env_args.get("env_kwargs") or {}
-    return str(env_args.get("language") or inside.get("language") or "")
-
-
-def _words(item: h5py.Group, name: str) -> str | None:
-    return attribute_text(item, name)
-
-
-def _words_inside(item: h5py.Group, name: str, key: str) -> str | None:
-    """The text under `key` of an attribute that is JSON; None where there is none."""
-    text = attribute_text(item, name)
-    if text is None:
-        return None
-    try:
-        value = parse_json(text, "")
-    except ValueError:
-        return None
-    words = value.get(key) if isinstance(value, dict) else None
-    if words is None or words == "":
-        return None
-    if not isinstance(words, str):
-        raise ValueError(f"{place(item)}: {key} of {name} is {words!r}, where text is expected.")
-    return words.strip('"')

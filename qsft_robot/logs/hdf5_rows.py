@@ -110,7 +110,6 @@ def _check_sources(dataset: h5py.Dataset) -> None:
                 f"which is not there. {MEND}"
             )
 
-
     if not _covered(dataset):
         raise ValueError(
             f"{place(dataset)}: is put together from other datasets, and no row of them stands for "

@@ -22,7 +22,6 @@ from qsft_robot.logs.checks import (
     demo_group,
     env_args_of,
     is_text_dataset,
-    language_of,
 )
 from qsft_robot.logs.ends import (
     MARKS,
@@ -43,6 +42,7 @@ from qsft_robot.logs.hdf5_members import (
 )
 from qsft_robot.logs.hdf5_rows import kind_of, read_rows, room_for
 from qsft_robot.logs.images import images_in, is_camera, next_images, why_no_images
+from qsft_robot.logs.words import language_of
 from qsft_robot.names import no_such
 from qsft_robot.types import Episode, is_text
 

@@ -14,13 +14,11 @@ import numpy as np
 
 from qsft_robot.files import atomic_file
 from qsft_robot.logs.checks import (
-    DATA_WORDS,
     check_demo,
     demo_group,
     demo_names,
     env_args_of,
     is_text_dataset,
-    language_of,
     masks_of,
     open_demonstrations,
 )
@@ -30,6 +28,7 @@ from qsft_robot.logs.hdf5_members import arrays, attribute
 from qsft_robot.logs.hdf5_rows import kind_of
 from qsft_robot.logs.image_convention import OPENGL, image_convention, upside_down_note
 from qsft_robot.logs.images import images_in
+from qsft_robot.logs.words import DATA_WORDS, ENV_WORDS, language_of
 from qsft_robot.logs.writer import write_error
 from qsft_robot.printed_text import printable
 from qsft_robot.versions import VERSIONS, compare_files, joined_versions, recorded_versions
@@ -201,7 +200,7 @@ def _compared(env_args: Mapping[str, Any]) -> dict[str, Any]:
     for key in _SAME:
         value = env_args.get(key)
         if isinstance(value, dict):
-            flat |= {f"{key}.{inner}": x for inner, x in value.items() if inner != "language"}
+            flat |= {f"{key}.{inner}": x for inner, x in value.items() if inner not in ENV_WORDS}
         elif value is not None:
             flat[key] = value
     return flat

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsft_robot.files import inside
+from qsft_robot.files import inside, read_json
 from qsft_robot.names import unknown
 from qsft_robot.trust import NOTHING, Trust
 
@@ -59,8 +59,9 @@ def load_model(
         return build(settings, load_image_weights=False)
     if kind != "pretrained":
         raise unknown("kind of model", kind, MODEL_KINDS)
+    from qsft_robot.policy.allocation import check_layers
     from vlm.pretrained.config import PretrainedConfig
-    from vlm.pretrained.files import asks_for_code
+    from vlm.pretrained.files import asks_for_code, leads_elsewhere
     from vlm.pretrained.model import PretrainedModel
 
     config, where = PretrainedConfig(**description["config"]), folder or "the policy"
@@ -72,6 +73,12 @@ def load_model(
         base = inside(folder, description["inside"], f"{folder}: model.inside of policy.json")
         if not (base / "config.json").is_file():
             raise ValueError(f"{base}: a policy's base is a folder with a config.json.")
+        check_layers(read_json(base / "config.json"), str(base / "config.json"))
+        if found := leads_elsewhere(base):
+            raise ValueError(
+                f"{base}: its {found} names what is no part of the base that a policy carries; "
+                "export the policy again."
+            )
         if asking := asks_for_code(base):
             trust.require_code(f"{base}: its {asking}")
             asked = True

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-import tyro
-
 from qsft_robot.config.earlier import check_flags
 from qsft_robot.config.methods import find_method
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.presets.look_up import PRESETS, apply_presets, with_settings
 from qsft_robot.printed_text import say
 from qsft_robot.training.by_logs import FIXED, settings_by_logs, sizes_of
+from qsft_robot.verbs.parsing import parsed
 
 
 def train_config(arguments: Sequence[str]) -> TrainConfig:
@@ -66,11 +65,11 @@ def defaults_for(arguments: Sequence[str], presets: Sequence[str]) -> TrainConfi
 
 def _parsed(arguments: Sequence[str], start: TrainConfig) -> TrainConfig:
     """The config `start` with the flags' changes."""
-    return tyro.cli(
+    return parsed(
         TrainConfig,
+        arguments,
+        "qsft-robot train",
         default=start,
-        args=arguments,
-        prog="qsft-robot train",
         description=(
             "Train on logs and export the policy to OUT/policy.\n\n"
             "E.g. qsft-robot train --data.path logs.hdf5 --data.state-keys proprio --out runs/my; "

@@ -113,6 +113,11 @@ def test_references_are_refused_by_name(tmp_path, rng, where):
         {"problem_info": json.dumps({"language_instruction": '"open it"'})},
         {"language_instruction": "open it"},
         {"task_description": "open it"},
+        {"instruction": "open it"},
+        {"lang": "", "language_instruction": "open it"},
+        {"lang": "  ", "ep_meta": json.dumps({"language_instruction": "open it"})},
+        {"env_args": json.dumps({"language_instruction": "open it"})},
+        {"env_args": json.dumps({"env_kwargs": {"lang": "open it"}})},
     ],
 )
 def test_the_words_of_a_file_are_its_logs_instruction_and_go_with_them(tmp_path, rng, attributes):
@@ -216,3 +221,46 @@ def test_a_log_that_no_reader_takes_is_not_merged(tmp_path, rng):
         file["data/demo_1/rewards"] = np.zeros((STEPS, 2))
     with pytest.raises(ValueError, match=r"data/demo_1/rewards: shape \(5, 2\)"):
         merge_files([path], tmp_path / "out.hdf5")
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"problem_info": json.dumps({"language_instruction": "open it"})},
+        {"lang": "", "task_description": "open it"},
+        {"instruction": "open it"},
+        {"ep_meta": json.dumps({"task_description": "open it"})},
+    ],
+)
+def test_a_logs_own_words_go_before_those_of_its_file(tmp_path, rng, attributes):
+    path = plain(tmp_path / "words.hdf5", rng, language_instruction="close it")
+    with h5py.File(path, "r+") as file:
+        file["data/demo_1"].attrs.update(attributes)
+    assert [e.instruction for e in read_episodes(path)] == ["close it", "open it"]
+
+
+@pytest.mark.parametrize("steps", [False, True])
+def test_words_in_a_dataset_of_a_log_are_its_instruction(tmp_path, rng, steps):
+    path = plain(tmp_path / "words.hdf5", rng)
+    told = ["open it"] * STEPS if steps else "open it"
+    with h5py.File(path, "r+") as file:
+        for demo in file["data"].values():
+            demo["language_instruction"] = told
+    assert {e.instruction for e in read_episodes(path)} == {"open it"}
+    out = merge_files([path, plain(tmp_path / "silent.hdf5", rng)], tmp_path / "both.hdf5")
+    assert [e.instruction for e in read_episodes(out)] == ["open it"] * 2 + [""] * 2
+
+
+def test_a_log_whose_task_changes_is_refused_by_name(tmp_path, rng):
+    path = plain(tmp_path / "words.hdf5", rng)
+    with h5py.File(path, "r+") as file:
+        file["data/demo_1/language_instruction"] = ["open it"] * 2 + ["close it"] * 3
+    with pytest.raises(ValueError, match=r"data/demo_1/language_instruction: 2 different texts"):
+        read_episodes(path)
+
+
+def test_words_of_an_environment_that_are_no_text_are_refused(tmp_path, rng):
+    told = json.dumps({"env_name": "arm", "env_kwargs": {"language": 3}})
+    path = plain(tmp_path / "words.hdf5", rng, env_args=told)
+    with pytest.raises(ValueError, match=r"language of env_kwargs is 3"):
+        read_episodes(path)

@@ -117,6 +117,21 @@ def asks_for_code(folder: Path) -> str | None:
     return None
 
 
+def leads_elsewhere(folder: Path) -> str | None:
+    """What of a model's folder, in words, would have transformers load something beside the model:
+    weights by another name or an adapter over them; None without such."""
+    if (folder / "adapter_config.json").exists():
+        return "adapter_config.json (an adapter over its weights)"
+    for name, key in (
+        ("config.json", "transformers_weights"),
+        ("processor_config.json", "audio_tokenizer"),
+    ):
+        content = _json(folder / name) if (folder / name).is_file() else None
+        if isinstance(content, dict) and content.get(key):
+            return f"{name} ({key})"
+    return None
+
+
 def ask_for_no_code(folder: Path) -> None:
     """Take out of a copy what asks for code that its model was built without."""
     for file in folder.glob("*.json"):
