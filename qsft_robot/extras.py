@@ -25,6 +25,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "view": ("rerun",),
     "webshop": ("bm25s",),
     "harness": ("vla_eval",),
+    "ray": ("ray",),
 }  # fmt: skip
 
 

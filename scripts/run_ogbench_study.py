@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from run_study import ROOT, Setting, Study, asked_for, parsed, run_all, study_parser
+from run_study import Setting, Study, asked_for, parsed, run_all, study_parser
 
-from qsft_robot.report.study_rows import result_row, run_verb
+from qsft_robot.report.study_rows import result_row
 
 SCRIPT = Path(__file__).resolve()
 # Episodes of 1,001 steps; the published sets have 1,000.
@@ -86,10 +86,10 @@ class PlayStudy(Study):
         with self.collecting[stream]:
             if not stream.exists():
                 words = f"collect {setting.collect} --out {stream}"
-                run_verb(words, stream.with_suffix(".log"), ROOT)
+                self.verb(words, stream.with_suffix(".log"))
             if not cut.exists():
                 words = f"import-npz {stream} --env {setting.task} --out {cut}"
-                run_verb(words, cut.with_suffix(".log"), ROOT)
+                self.verb(words, cut.with_suffix(".log"))
         return cut
 
 

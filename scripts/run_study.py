@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from qsft_robot.report.study_rows import merge_rows, result_row, row_text, run_verb
+from qsft_robot.report.study_rows import merge_rows, on_ray, result_row, row_text, run_verb
 
 SCRIPT, ROOT = Path(__file__).resolve(), Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results.json"
@@ -196,9 +196,13 @@ ACTING = {
 class Study:
     """Runs what is missing under `out`; what is finished is kept, what was interrupted resumed."""
 
-    def __init__(self, out: Path, seeds: int) -> None:
-        self.out, self.seeds = out, seeds
+    def __init__(self, out: Path, seeds: int, ray: str | None = None) -> None:
+        self.out, self.seeds, self.ray = out, seeds, ray
         self.collecting: defaultdict[Path, Lock] = defaultdict(Lock)  # seeds may share their logs
+
+    def verb(self, words: str, log: Path) -> None:
+        """Run one `qsft-robot` command, on the study's cluster where it takes one."""
+        run_verb(on_ray(words, self.ray), log, ROOT)
 
     def logs(self, setting: Setting, seed: int) -> Path:
         """Collect a setting's logs for one seed; those of a benchmark with splits serve all."""
@@ -210,7 +214,7 @@ class Study:
         path = self.out / "logs" / f"{name}-{kind}-{seed}.hdf5"
         with self.collecting[path]:
             if not path.exists():
-                run_verb(f"collect {words} --out {path}", path.with_suffix(".log"), ROOT)
+                self.verb(f"collect {words} --out {path}", path.with_suffix(".log"))
         return path
 
     def folder(self, setting: Setting, method: str, seed: int) -> Path:
@@ -241,19 +245,15 @@ class Study:
                 f"--out {run}{shared} --log-every 100 --checkpoint-every 500"
             )
             asked = f"--resume {run}" if (run / "checkpoint").is_dir() else asked
-            run_verb(f"train {asked}", run.with_suffix(".log"), ROOT)
+            self.verb(f"train {asked}", run.with_suffix(".log"))
         return run
 
     def evaluate(self, setting: Setting, run: Path, name: str, flags: str = "") -> dict[str, Any]:
         """Evaluate a run unless it was; returns its summary."""
         summary = run / "evaluation" / name / "summary.json"
         if not summary.exists():
-            run_verb(
-                f"evaluate {run} --name {name} --episodes {setting.episodes} --workers 1 "
-                f"--envs-per-worker 16 {flags}",
-                run.with_suffix(".log"),
-                ROOT,
-            )
+            words = f"evaluate {run} --name {name} --episodes {setting.episodes} --workers 1 "
+            self.verb(f"{words}--envs-per-worker 16 {flags}", run.with_suffix(".log"))
         return json.loads(summary.read_text())
 
 
@@ -350,6 +350,7 @@ def study_parser(about: str | None, methods: Sequence[str], out: str) -> argpars
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--train", default="", help="further words for every `train`")
     parser.add_argument("--processes", type=int, default=2, help="seeds side by side, a core each")
+    parser.add_argument("--ray", help="collect and evaluate on a Ray cluster: auto, host:port")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / out)
     parser.add_argument("--results", type=Path, default=RESULTS)
     return parser
@@ -375,7 +376,7 @@ def run_all(
     kind: type[Study] = Study,
 ) -> None:
     """Run the chosen settings and put their rows into the file of results as they come."""
-    study = kind(options.out.resolve(), options.seeds)
+    study = kind(options.out.resolve(), options.seeds, options.ray)
     began = time.monotonic()
     for setting in options.chosen:
         for row in rows(study, setting, options):

@@ -18,7 +18,7 @@ import numpy as np
 from qsft_robot.captions.language_kept import captions_of_base, captions_of_run
 from qsft_robot.captions.scores import held_out
 from qsft_robot.files import atomic_file
-from qsft_robot.report.study_rows import merge_rows, result_row, row_text, run_verb
+from qsft_robot.report.study_rows import merge_rows, on_ray, result_row, row_text, run_verb
 
 SCRIPT = Path(__file__).resolve()
 ROOT = SCRIPT.parent.parent
@@ -86,7 +86,7 @@ class VLMStudy:
         if not path.exists():
             with atomic_file(path) as whole:
                 words = f"collect {TASK} --episodes {self.options.logs} --seed 1 --out {whole}"
-                run_verb(words, self.out / "logs.log", ROOT)
+                run_verb(on_ray(words, self.options.ray), self.out / "logs.log", ROOT)
                 add_tenths(whole, self.options.tenth)
         return path
 
@@ -116,12 +116,9 @@ class VLMStudy:
         run = self.train(setting, name, seed)
         summary = run / "evaluation" / "study" / "summary.json"
         if not summary.exists():
-            run_verb(
-                f"evaluate {run} --name study --episodes {self.options.episodes} --workers 1 "
-                "--envs-per-worker 16",
-                run.with_suffix(".log"),
-                ROOT,
-            )
+            words = f"evaluate {run} --name study --episodes {self.options.episodes} --workers 1 "
+            words = on_ray(f"{words}--envs-per-worker 16", self.options.ray)
+            run_verb(words, run.with_suffix(".log"), ROOT)
         return json.loads(summary.read_text())
 
     def rows(self, setting: Setting) -> Iterator[dict[str, Any]]:
@@ -182,6 +179,7 @@ def options_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--captions", type=int, default=128, help="scenes of the caption loss")
     parser.add_argument("--train", default="", help="further words for every `train`")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--ray", help="collect and evaluate on a Ray cluster: auto, host:port")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "vlm_study")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(words)

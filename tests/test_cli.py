@@ -16,7 +16,7 @@ import pytest
 from qsft_robot import cli
 from qsft_robot.cli import VERBS, main
 from qsft_robot.files import read_json, write_json, write_sums
-from qsft_robot.presets.look_up import PRESETS, RECIPES
+from qsft_robot.presets.look_up import EVALUATION_SEED, PRESETS, RECIPES
 from qsft_robot.printed_text import command
 from qsft_robot.verbs.train_flags import defaults_for
 
@@ -24,7 +24,7 @@ from qsft_robot.verbs.train_flags import defaults_for
 HELP = {
     "prompt": ("--prompt.model", "--prompt.url", "--out"),
     "generate": ("--out", "--valid-unseen", "--seed"),
-    "collect": ("--out", "--episodes", "--mixture", "--noise", "--seed", "--policy"),
+    "collect": ("--out", "--episodes", "--mixture", "--noise", "--seed", "--policy", "--ray"),
     "inspect": ("PATH", "--filter-key", "--log-end", "--success-reward"),
     "playback": ("PATH", "--demo", "--video"),
     "view": ("PATH", "--rrd", "--policy", "--logs", "--count"),
@@ -43,6 +43,8 @@ HELP = {
         "--acting",
         "--videos",
         "--workers",
+        "--ray",
+        "--max-batch",
         "--run-to-limit",
     ),
     "compare": ("PATH", "--against", "--accept", "--json", "--page"),
@@ -298,7 +300,7 @@ def test_the_run_keeps_its_settings_as_json(ran):
     config = json.loads((ran.run / "config.json").read_text())
     assert config["tokenizer"]["n_bins"] == 32
     assert config["optim"]["batch_size"] == 16
-    assert cli.EVALUATION_SEED == 100_000
+    assert EVALUATION_SEED == 100_000
 
 
 @pytest.mark.parametrize("given", [[], ["--version"], ["inspect", "--help"]])

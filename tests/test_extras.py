@@ -108,6 +108,13 @@ def test_a_missing_harness_is_answered_with_its_extra(run_without) -> None:
     assert error == "error: --harness needs vla_eval: pip install 'qsft-robot[harness]'\n"
 
 
+def test_a_missing_ray_is_answered_with_its_extra(run_without) -> None:
+    for words in ("evaluate runs/mine --ray auto", "collect tabletop/place --out x.hdf5 --ray a:1"):
+        status, _, error = run_without(["ray"], *words.split())
+        assert status == 2
+        assert error == "error: --ray needs ray: pip install 'qsft-robot[ray]'\n"
+
+
 def test_an_error_of_another_package_keeps_its_words() -> None:
     error = ModuleNotFoundError("No module named 'thesis'", name="thesis")
     assert explained(error) == "No module named 'thesis'"

@@ -34,6 +34,13 @@ LIGHT = [
     "qsft_robot.rollouts.collect_policy",
     "qsft_robot.rollouts.playback",
     "qsft_robot.rollouts.record_play",
+    "qsft_robot.rollouts.machines",
+    "qsft_robot.rollouts.partial",
+    "qsft_robot.rollouts.summary",
+    "qsft_robot.cluster.connection",
+    "qsft_robot.cluster.ray_machines",
+    "qsft_robot.verbs.collect",
+    "qsft_robot.verbs.evaluate",
     "qsft_robot.rollouts.play_worker",
     "qsft_robot.flat_files.importing",
     "qsft_robot.verbs.flat",
@@ -110,7 +117,7 @@ import sys
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "torchvision", "timm", "transformers"}:
+        if name.split(".")[0] in {"torch", "torchvision", "timm", "transformers", "ray"}:
             raise ImportError(f"{name} must not be needed here")
 
 sys.meta_path.insert(0, Blocker())

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+from qsft_robot.report.study_rows import on_ray
 from qsft_robot.verbs.train_flags import train_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -249,3 +250,15 @@ def test_trunks_on_one_share_of_the_logs_stand_in_one_table_with_their_differenc
     (told,) = writer.pretraining(rows)
     assert "seed by seed: 2.00 (-0.48 to 4.48" in told
     assert writer.pretraining(rows[:2]) == writer.pretraining([rows[0], rows[3]]) == []
+
+
+def test_a_studys_collections_and_evaluations_go_to_its_cluster_and_nothing_else_does() -> None:
+    words = "evaluate runs/a --workers 1 --envs-per-worker 16"
+    assert on_ray(words, "auto") == "evaluate runs/a --envs-per-worker 16 --ray auto"
+    assert on_ray("collect tabletop/place", "a:1") == "collect tabletop/place --ray a:1"
+    for same in (on_ray("train --out runs/a", "auto"), on_ray("train --out runs/a", None)):
+        assert same == "train --out runs/a"
+    assert on_ray(words, None) == words
+    row = min(ROWS, key=lambda row: len(row["command"]))
+    _, path, *given = shlex.split(row["command"])
+    assert script(Path(path).stem).options_of([*given, "--ray", "auto"]).ray == "auto"

@@ -25,13 +25,9 @@ from qsft_robot.harness.deciders import Decider
 from qsft_robot.harness.key_map import KeyMap
 from qsft_robot.harness.model_server import EpisodeRecord, HarnessModelServer
 from qsft_robot.rollouts.batches import EpisodeResult
-from qsft_robot.rollouts.evaluate import (
-    EPISODES_FILE,
-    SUMMARY_FILE,
-    EvaluationResult,
-    summarize,
-    write_episodes,
-)
+from qsft_robot.rollouts.evaluate import SUMMARY_FILE, EvaluationResult
+from qsft_robot.rollouts.partial import EPISODES_FILE, write_episodes
+from qsft_robot.rollouts.summary import summarize
 from qsft_robot.versions import VERSIONS, software_versions
 
 # Folder of what the harness itself writes, and its log.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qsft_robot.files import check_sums, read_json
+from qsft_robot.files import SUMS, check_sums, read_json
 from qsft_robot.logs.data_description import MAX_INSTRUCTIONS
 from qsft_robot.policy.description import PolicyDescription
 from qsft_robot.printed_text import one_line
@@ -36,6 +37,16 @@ def read_description(folder: Path) -> PolicyDescription:
         raise ValueError(f"{folder}: no {POLICY}, so this is no policy folder. It holds: {inside}")
     check_sums(folder)
     return PolicyDescription.from_json(read_json(folder / POLICY), str(folder / POLICY))
+
+
+def fingerprint(folder: Path) -> str:
+    """Hex digest that says which policy a run, checkpoint or exported folder holds: that of the
+    checksums of its files."""
+    digest = hashlib.sha256()
+    for inner in (folder, folder / "policy", folder / "checkpoint"):
+        if (inner / SUMS).is_file():
+            digest.update((inner / SUMS).read_bytes())
+    return digest.hexdigest()
 
 
 def count_parameters(folder: Path) -> int:

@@ -36,6 +36,14 @@ def run_verb(words: str, log: Path, root: Path) -> None:
         raise RuntimeError(f"`qsft-robot {words}` failed; see {log}")
 
 
+def on_ray(words: str, address: str | None) -> str:
+    """The words of a command; those of `collect` and `evaluate` with the address of a cluster,
+    which has more processes than one."""
+    if address is None or words.split(maxsplit=1)[0] not in ("collect", "evaluate"):
+        return words
+    return f"{words.replace(' --workers 1', '')} --ray {address}"
+
+
 def result_row(
     task: str,
     observations: str,

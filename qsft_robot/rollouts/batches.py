@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from qsft_robot.rollouts.pool import Lost, Message, WorkerPool
+from qsft_robot.rollouts.pool import NODE, Joined, Lost, Message, Pool
 from qsft_robot.types import BatchPolicy, Decision, EpisodeMemory, Observation, is_text
 
 # How often an episode that was not at fault begins again after its worker was lost.
 MAX_RESTARTS = 3
+# Called with the index of an episode that is over, its outcome, and what a pool that logs saw of
+# it, as the fields of `types.Episode`; None where it broke off or nothing is logged.
+Over = Callable[[int, "EpisodeResult", dict[str, Any] | None], None]
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class EpisodeResult:
                 del fields[name]
         return {"return" if k == "total_reward" else k: v for k, v in fields.items()}
 
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> EpisodeResult:
+        """Undo `to_json`; TypeError on other fields than these."""
+        return cls(**{"total_reward" if k == "return" else k: v for k, v in fields.items()})
+
 
 @dataclass
 class _Running:
@@ -87,26 +95,23 @@ class RolloutBatches:
 
     def __init__(
         self,
-        pool: WorkerPool,
+        pool: Pool,
         policy: BatchPolicy,
         slots: int,
         execute_steps: int | None,
-        keep: Callable[[int, dict[str, Any] | None], None] | None = None,
+        max_batch: int | None = None,
     ) -> None:
         """`execute_steps`: actions of a chunk before the next decision; None: as the policy says,
-        else all. `keep(index, episode)` gets what a pool that logs saw of each episode that ends,
-        as the fields of `types.Episode`; None where it broke off."""
-        description = getattr(policy, "description", None)
-        if execute_steps is None and description is not None:
-            execute_steps = description.acting.execute
-        if execute_steps is not None and execute_steps < 1:
-            raise ValueError(f"execute_steps is {execute_steps}, at least 1 is needed")
+        else all. `max_batch`: most observations that the policy is given at once."""
         self._pool = pool
         self._policy = policy
-        self.execute_steps = execute_steps
-        self._keep = keep
+        self.execute_steps = steps_executed(policy, execute_steps)
+        self._max_batch = max_batch
+        self.greeting = pool.greeting
         self.backend: dict[str, Any] = {}
         self._results: dict[int, EpisodeResult] = {}
+        self._queue: deque[tuple[int, int, int]] = deque()  # index, seed, restarts
+        self._waiting: deque[_Group] = deque()
         halves = [list(range(slots))[half::2] for half in range(2)]
         self._groups = [
             _Group(worker, half, {}, {}) for half in halves for worker in range(len(pool)) if half
@@ -121,38 +126,59 @@ class RolloutBatches:
         self,
         seeds: Sequence[int],
         filmed: Sequence[int],
-        tell: Callable[[bool | None], None] | None,
+        over: Over | None = None,
     ) -> list[EpisodeResult]:
-        """One episode a seed; `tell` is called with the success of each that ends."""
+        """One episode a seed; `over` is called with each that ends."""
+        self.begin(filmed, over)
+        self.add(enumerate(seeds))
+        while len(self._results) < len(seeds):
+            self.turn()
+        return self.finished
+
+    def begin(self, filmed: Sequence[int], over: Over | None) -> None:
+        """Forget all episodes; those to come are `add`ed."""
         self._results = {}
-        self._tell = tell
+        self._over = over
         self._filmed = set(filmed)
-        self._queue = deque((index, seed, 0) for index, seed in enumerate(seeds))
-        waiting: deque[_Group] = deque()
+        self._queue.clear()
+        self._waiting.clear()
         for group in self._groups:
             group.running.clear()
-            self._send(group, {})
-        while len(self._results) < len(seeds):
-            for event in self._pool.wait(0.0 if waiting else 0.5):
-                if isinstance(event, Lost):
-                    waiting = deque(g for g in waiting if g.worker != event.worker)
-                    self._recover(event)
-                    continue
-                group = self._take(event)
-                if group.observations:
-                    waiting.append(group)
-                else:
-                    self._send(group, {})
-            if waiting:
-                batch = [waiting.popleft() for _ in range(self._batch_groups(len(waiting)))]
-                self._decide(batch)
-        return self.finished
+
+    def add(self, episodes: Iterable[tuple[int, int]]) -> None:
+        """Queue episodes (index, seed) and begin those for which there is a free slot."""
+        self._queue.extend((index, seed, 0) for index, seed in episodes)
+        self._wake()
+
+    def turn(self) -> None:
+        """Take what the workers have sent, and decide once."""
+        for event in self._pool.wait(0.0 if self._waiting else 0.5):
+            if isinstance(event, Joined):
+                self._wake()
+            elif isinstance(event, Lost):
+                self._waiting = deque(g for g in self._waiting if g.worker != event.worker)
+                self._recover(event)
+            elif (group := self._take(event)).observations:
+                self._waiting.append(group)
+            else:
+                self._send(group, {})
+        if self._waiting:
+            count = self._batch_groups(len(self._waiting))
+            self._decide([self._waiting.popleft() for _ in range(count)])
+
+    def _wake(self) -> None:
+        # A group without an episode was told so by an earlier, empty queue.
+        for group in self._groups:
+            if not group.running:
+                self._send(group, {})
 
     def _batch_groups(self, waiting: int) -> int:
         return min(waiting, max(1, len(self._groups) // 2))
 
     def _send(self, group: _Group, decisions: dict[int, Decision]) -> None:
         """Send the actions of `decisions` (by slot) and begin episodes in the free slots."""
+        if not self._pool.present(group.worker):
+            return
         commands: list[dict[str, Any]] = []
         for slot, decision in decisions.items():
             actions = decision.actions[: self.execute_steps]
@@ -189,7 +215,7 @@ class RolloutBatches:
     ) -> None:
         ms = episode.decision_ms
         total_reward = result.pop("return")
-        self._results[episode.index] = EpisodeResult(
+        self._results[episode.index] = ended = EpisodeResult(
             seed=episode.seed,
             total_reward=total_reward,
             decisions=len(ms),
@@ -199,10 +225,8 @@ class RolloutBatches:
             restarts=episode.restarts,
             **result,
         )
-        if self._keep is not None:
-            self._keep(episode.index, log)
-        if self._tell is not None:
-            self._tell(self._results[episode.index].success_any)
+        if self._over is not None:
+            self._over(episode.index, ended, log)
 
     def _decide(self, groups: Sequence[_Group]) -> None:
         """One decision for every observation of `groups`, and off to the workers."""
@@ -210,7 +234,7 @@ class RolloutBatches:
         observations = [group.observations[slot] for group, slot in asked]
         episodes = [group.running[slot] for group, slot in asked]
         began = time.perf_counter()
-        decisions = self._policy.infer_batch(observations, [e.memory for e in episodes])
+        decisions = self._infer(observations, [e.memory for e in episodes])
         ms = 1000 * (time.perf_counter() - began) / len(asked)
         if len(decisions) != len(asked):
             raise ValueError(
@@ -227,6 +251,18 @@ class RolloutBatches:
         for group in groups:
             group.observations.clear()
             self._send(group, by_group[id(group)])
+
+    def _infer(
+        self, observations: Sequence[Observation], memories: Sequence[EpisodeMemory]
+    ) -> list[Decision]:
+        size = self._max_batch or len(observations)
+        return [
+            decision
+            for i in range(0, len(observations), size)
+            for decision in self._policy.infer_batch(
+                observations[i : i + size], memories[i : i + size]
+            )
+        ]
 
     def _checked(self, actions: np.ndarray) -> np.ndarray:
         actions = np.asarray(actions)
@@ -258,15 +294,23 @@ class RolloutBatches:
             running = dict(group.running)
             group.running.clear()
             for slot, episode in reversed(running.items()):
-                if slot == lost.task or episode.restarts >= MAX_RESTARTS:
+                if lost.reason == NODE:
+                    self._queue.appendleft((episode.index, episode.seed, episode.restarts))
+                elif slot == lost.task or episode.restarts >= MAX_RESTARTS:
                     reason = lost.reason if slot == lost.task else "crashed"
                     self._record(episode, _broken(reason, lost.detail))
                 else:
                     self._queue.appendleft((episode.index, episode.seed, episode.restarts + 1))
-        for group in self._groups:
-            # A group without an episode was told so by an earlier, empty queue: wake it as well.
-            if not group.running:
-                self._send(group, {})
+        self._wake()
+
+
+def steps_executed(policy: Any, asked: int | None) -> int | None:
+    """How many actions of a chunk are executed: as asked, as the policy says, or all (None)."""
+    description = getattr(policy, "description", None)
+    steps = description.acting.execute if asked is None and description is not None else asked
+    if steps is not None and steps < 1:
+        raise ValueError(f"execute_steps is {steps}, at least 1 is needed")
+    return steps
 
 
 def _broken(reason: str, detail: str) -> dict[str, Any]:

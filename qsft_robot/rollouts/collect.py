@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,8 +15,13 @@ import numpy as np
 from qsft_robot.logs.writer import DemonstrationWriter
 from qsft_robot.progress import RolloutProgress
 from qsft_robot.rollouts.collect_worker import EXPERT
-from qsft_robot.rollouts.pool import Lost, WorkerPool
+from qsft_robot.rollouts.machines import Machines, ThisMachine
+from qsft_robot.rollouts.partial import PartialLogs
+from qsft_robot.rollouts.pool import NODE, Lost, Message, Pool
 from qsft_robot.types import Episode
+from qsft_robot.versions import software_versions
+
+_DEMONSTRATIONS = "qsft_robot.rollouts.collect_worker:serve_demonstrations"
 
 # A worker has one order in work and one at hand.
 _AHEAD = 2
@@ -111,6 +116,8 @@ def collect(
     episode_timeout_s: float = 300.0,
     env_overrides: Mapping[str, Any] | None = None,
     compress_images: bool = True,
+    machines: Machines | None = None,
+    resumable: bool = False,
     progress: bool = True,
 ) -> CollectReport:
     """Collect `parts` into the HDF5 file `out` (robomimic's schema) and return what came of it.
@@ -118,6 +125,8 @@ def collect(
     Demonstration i depends on `seed` and i alone, so the file is the same for any `workers`.
     Masks: expert (no failure mode), mixed (all), train and valid (`valid_fraction` of all), and one
     for each part that names one. The file appears whole or not at all, also after Ctrl-C.
+    `machines`: where processes run (None: here). `resumable`: logs lie in <out>.parts as long as
+    the file is not whole, and the same call goes on from them.
     Raises ValueError on bad arguments, RuntimeError when an episode raises, dies or hangs.
     """
     orders = [order for part in parts for order in [part] * part.episodes]
@@ -128,6 +137,8 @@ def collect(
     if seed < 0:
         raise ValueError(f"seed is {seed}, it has to be 0 or more")
     settings = {"env_args": dict(env_args), "env_overrides": dict(env_overrides or {})}
+    machines = ThisMachine() if machines is None else machines
+    kept = None
     returns = Returns()
     seen: Counter[str] = Counter()
     good: Counter[str] = Counter()
@@ -135,11 +146,7 @@ def collect(
     try:
         with ExitStack() as stack:
             pool = stack.enter_context(
-                WorkerPool(
-                    "qsft_robot.rollouts.collect_worker:serve_demonstrations",
-                    settings,
-                    min(workers, len(orders)),
-                )
+                machines.pool(_DEMONSTRATIONS, settings, min(workers, len(orders)))
             )
             writer = stack.enter_context(
                 DemonstrationWriter(out, pool.greeting["env_args"], compress_images)
@@ -149,7 +156,9 @@ def collect(
             )
             began = time.monotonic()
             valid = choose_valid(len(orders), valid_fraction, seed)
-            for index, episode in _play_all(pool, orders, seed, episode_timeout_s):
+            if resumable:
+                kept = PartialLogs(Path(out), {**settings, **_all_of(parts, seed)})
+            for index, episode in _play_all(pool, orders, seed, episode_timeout_s, kept):
                 name = episode.attributes["expert"]
                 mask = orders[index].mask
                 masks = ["mixed", "valid" if index in valid else "train"]
@@ -164,9 +173,10 @@ def collect(
                     tell(episode.success)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"{out}: interrupted after {written} of {len(orders)} demonstrations; nothing was "
-            "written, and an earlier file of this name is as it was"
-        ) from None
+            interrupted(out, written, len(orders), "demonstrations", kept)
+        ) from (None)
+    if kept is not None:
+        kept.remove()
     return CollectReport(
         path=Path(out),
         episodes=written,
@@ -176,6 +186,25 @@ def collect(
         seconds=time.monotonic() - began,
         mean_return=returns.mean,
     )
+
+
+def interrupted(out: str | Path, done: int, of: int, what: str, kept: PartialLogs | None) -> str:
+    """What is said after Ctrl-C."""
+    if kept is not None:
+        return (
+            f"{out}: interrupted with {kept.count()} of {of} {what}, which lie in {kept.folder}; "
+            "the same command goes on from there"
+        )
+    return (
+        f"{out}: interrupted after {done} of {of} {what}; nothing was written, and an earlier file "
+        "of this name is as it was"
+    )
+
+
+def _all_of(parts: Sequence[CollectPart], seed: int) -> dict[str, Any]:
+    """All that decides the demonstrations beside their environment."""
+    told = [{**vars(part), "mixture": dict(part.mixture)} for part in parts]
+    return {"parts": told, "seed": seed, "versions": software_versions()}
 
 
 def choose_valid(n: int, fraction: float, seed: int) -> set[int]:
@@ -207,44 +236,64 @@ def _order(index: int, part: CollectPart, seed: int) -> dict[str, Any]:
 
 
 def _play_all(
-    pool: WorkerPool, parts: Sequence[CollectPart], seed: int, timeout_s: float
+    pool: Pool,
+    parts: Sequence[CollectPart],
+    seed: int,
+    timeout_s: float,
+    kept: PartialLogs | None,
 ) -> Iterator[tuple[int, Episode]]:
     """Yield (index, episode) in the order of the indices, whichever worker is faster."""
-    orders: dict[int, dict[str, Any]] = {}
+    there = set() if kept is None else {i for i in range(len(parts)) if kept.has(i)}
+    waiting = deque(i for i in range(len(parts)) if i not in there)
     arrived: dict[int, dict[str, Any]] = {}
-    in_work = [0] * len(pool)
-    following = wanted = 0
+    in_work: list[list[int]] = [[] for _ in range(len(pool))]
+    wanted = 0
     while wanted < len(parts):
-        for worker in range(len(pool)):
+        for worker, indices in enumerate(in_work):
             # A slow episode must not let the others pile up in memory.
             while (
-                in_work[worker] < _AHEAD
-                and following < len(parts)
-                and following - wanted < 8 * _AHEAD * len(pool)
+                len(indices) < _AHEAD
+                and waiting
+                and waiting[0] - wanted < 8 * _AHEAD * len(pool)
+                and pool.present(worker)
             ):
-                orders[following] = _order(following, parts[following], seed)
-                message = {"index": following, "timeout_s": timeout_s, **orders[following]}
-                pool.send(worker, message)
-                in_work[worker] += 1
-                following += 1
-        for event in pool.wait(0.5):
-            if isinstance(event, Lost):
-                order = orders.get(event.task)
-                what = "a worker with no demonstration under way"
-                if order is not None:
-                    seed_and_expert = f"env seed {order['seed']}, expert {order['expert']!r}"
-                    what = f"demonstration {event.task} ({seed_and_expert})"
-                raise RuntimeError(f"{what} {event.reason}: {event.detail}")
-            in_work[event.worker] -= 1
-            arrived[event.content["index"]] = event.content["episode"]
-        while wanted in arrived:
-            order = orders.pop(wanted)
+                index = waiting.popleft()
+                order = _order(index, parts[index], seed)
+                pool.send(worker, {"index": index, "timeout_s": timeout_s, **order})
+                indices.append(index)
+        if wanted not in there:
+            for event in pool.wait(0.5):
+                if isinstance(event, Lost):
+                    if event.reason != NODE:
+                        raise _lost(event, parts, seed)
+                    waiting.extendleft(reversed(in_work[event.worker]))
+                    in_work[event.worker].clear()
+                elif isinstance(event, Message):
+                    index = event.content["index"]
+                    in_work[event.worker].remove(index)
+                    arrived[index] = event.content["episode"]
+                    if kept is not None:
+                        kept.put(index, arrived[index])
+        while wanted in arrived or wanted in there:
+            fields = arrived.pop(wanted, None)
+            if fields is None:
+                assert kept is not None
+                fields = kept.get(wanted)
+            order = _order(wanted, parts[wanted], seed)
             attributes = {
                 "seed": order["seed"],
                 "reset_options": order["reset_options"] or {},
                 "expert": order["expert"],
                 "noise": order["noise"],
             }
-            fields = arrived.pop(wanted)
             yield wanted, Episode(name=f"demo_{wanted}", attributes=attributes, **fields)
             wanted += 1
+
+
+def _lost(event: Lost, parts: Sequence[CollectPart], seed: int) -> RuntimeError:
+    what = "a worker with no demonstration under way"
+    if event.task >= 0:
+        order = _order(event.task, parts[event.task], seed)
+        seed_and_expert = f"env seed {order['seed']}, expert {order['expert']!r}"
+        what = f"demonstration {event.task} ({seed_and_expert})"
+    return RuntimeError(f"{what} {event.reason}: {event.detail}")

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median, stdev
 from typing import Any
 
-from qsft_robot.files import atomic_file, write_json
-from qsft_robot.intervals import Rate, mean_interval, wilson
-from qsft_robot.parts.simulators import reference_returns
+from qsft_robot.files import write_json
+from qsft_robot.intervals import Rate, wilson
 from qsft_robot.rollouts.action_range import check_policy_range
-from qsft_robot.rollouts.batches import EpisodeResult, RolloutBatches
-from qsft_robot.rollouts.pool import WorkerPool
+from qsft_robot.rollouts.batches import EpisodeResult, steps_executed
+from qsft_robot.rollouts.machines import Machines, Rollouts, ThisMachine
+from qsft_robot.rollouts.partial import (
+    EPISODES_FILE,
+    PartialEvaluation,
+    write_episodes,
+)
+from qsft_robot.rollouts.summary import (
+    BROKEN,
+    count_reasons,
+    mean_text,
+    normalized,
+    summarize,
+    tells_success,
+)
 from qsft_robot.types import BatchPolicy
 from qsft_robot.versions import software_versions
 
-# Reasons that say that the software failed, not the policy. They count as failures all the same.
-BROKEN = ("error", "crashed", "timeout")
 # Said where no step's info tells whether the task is done.
 _UNTOLD = "the environment tells no success (neither 'success' nor 'is_success' in its info)"
-_SCORE = "normalized_score"
-EPISODES_FILE = "episodes.jsonl"
 SUMMARY_FILE = "summary.json"
 VIDEO_FOLDER = "videos"
 
@@ -44,7 +50,7 @@ class EvaluationResult:
     @property
     def tells_success(self) -> bool:
         """Whether the environment told of any episode whether it succeeded."""
-        return _tells_success(self.episodes)
+        return tells_success(self.episodes)
 
     @property
     def success_any(self) -> Rate:
@@ -79,12 +85,12 @@ class EvaluationResult:
         if self.tells_success:
             text = f"success {self.success_any}, at the last step {self.success_last.rate:.3f}"
             if any(e.total_reward != bool(e.success_any) for e in whole):
-                text += f"; {_mean_text(self.summary)}"
+                text += f"; {mean_text(self.summary)}"
         else:
-            text = f"{_UNTOLD}; {_mean_text(self.summary)} (n={len(whole)})"
+            text = f"{_UNTOLD}; {mean_text(self.summary)} (n={len(whole)})"
         if self.broken:
             first = next(e.error for e in self.episodes if e.failure_reason in BROKEN)
-            text += f"; {self.broken} episodes broke off ({_count_reasons(self.episodes)})"
+            text += f"; {self.broken} episodes broke off ({count_reasons(self.episodes)})"
             if first:
                 text += f", the first with: {first.strip().splitlines()[-1]}"
         for task, rate in self.summary.get("tasks", {}).items():
@@ -110,12 +116,16 @@ def evaluate(
     env_overrides: Mapping[str, Any] | None = None,
     reset_options: Mapping[str, Any] | None = None,
     accept: Sequence[str] = (),
+    max_batch: int | None = None,
+    identity: Mapping[str, Any] | None = None,
+    machines: Machines | None = None,
     progress: bool = True,
 ) -> EvaluationResult:
     """Run `policy` for one episode a seed and return every outcome.
 
     The seed resets the environment and begins the policy's episode, so the episodes are the same
-    for any `workers` and `envs_per_worker`, up to rounding within a batch.
+    for any `workers`, `envs_per_worker` and `machines`, up to rounding within a batch of decisions,
+    and to the bit where `max_batch` is 1.
     `episode_timeout_s`: seconds that an episode's own environment may compute; inference and
     waiting don't count. `execute_steps`: how many actions of a chunk are executed before the next
     decision (None: as the policy says, else all). `run_to_limit`: go on after success to the step
@@ -124,7 +134,10 @@ def evaluate(
     once more, of the first failures (`video_of="failures"`). `out`: the folder for episodes.jsonl,
     summary.json and videos/. An environment that raises, dies or hangs costs its own episode, which
     counts as a failure; the others of a worker that is replaced begin again (`restarts`).
-    `accept`: "range" lets actions pass that leave the environment's action space.
+    `accept`: "range" lets actions pass that leave the environment's action space. `max_batch`: most
+    decisions that are computed at once. `identity` (JSON) says which policy this is: the whole
+    episodes that an interrupted evaluation of it left in `out`, with the same settings, are kept.
+    `machines`: where processes run (None: here); those of a cluster take a policy of its own.
     Raises ValueError on bad arguments and what the environment raises when it can't be built.
     """
     seeds = [int(seed) for seed in seeds]
@@ -136,6 +149,7 @@ def evaluate(
         envs_per_worker=envs_per_worker,
         videos=videos,
         video_of=video_of,
+        max_batch=max_batch,
     )
     overrides = dict(env_overrides or {})
     if run_to_limit:
@@ -152,40 +166,44 @@ def evaluate(
         "episode_timeout_s": episode_timeout_s,
         "video_folder": str(folder / VIDEO_FOLDER) if folder is not None and videos else None,
     }
+    asked = {
+        "run_to_limit": run_to_limit,
+        "execute_steps": steps_executed(policy, execute_steps),
+        "episode_timeout_s": episode_timeout_s,
+    }
     began, started = time.monotonic(), datetime.now(UTC)
-    service = "qsft_robot.rollouts.worker:serve_rollouts"
-    with WorkerPool(service, settings, min(workers, len(seeds))) as pool:
+    machines = ThisMachine() if machines is None else machines
+    with machines.rollouts(
+        policy, settings, min(workers, len(seeds)), slots, execute_steps, max_batch
+    ) as rollouts:
         if "range" not in accept:
-            check_policy_range(getattr(policy, "description", None), pool.greeting["action_range"])
-        batches = RolloutBatches(pool, policy, slots, execute_steps)
+            description = getattr(policy, "description", None)
+            check_policy_range(description, rollouts.greeting["action_range"])
         ready = time.monotonic()
+        same = None if identity is None else _conditions(identity, settings, asked)
+        partial = PartialEvaluation(folder, same)
+        to_film = seeds[:videos] if video_of == "first" else []
         try:
             with _progress_bar(len(seeds), progress) as tell:
-                to_film = seeds[:videos] if video_of == "first" else []
-                episodes = batches.run(seeds, to_film, tell)
-        except BaseException:
-            # Hours of rollouts are not lost to Ctrl-C or to a policy that raises.
-            if folder is not None and batches.finished:
-                write_episodes(folder / f"partial_{EPISODES_FILE}", batches.finished)
-            raise
-        wall_s = time.monotonic() - ready
-        if videos and video_of == "failures":
-            if folder is not None:  # filming may be broken off too
-                write_episodes(folder / f"partial_{EPISODES_FILE}", episodes)
-            failed = [e.seed for e in episodes if not e.success_any][:videos]
-            again = batches.run(failed, failed, None) if failed else []
-            shown = {e.seed: e.video for e in again}
-            episodes = [e.with_video(shown.get(e.seed)) for e in episodes]
-        described, backend = pool.greeting["env_args"], batches.backend
+                episodes, resumed = _run(rollouts, seeds, to_film, partial, tell)
+            wall_s = time.monotonic() - ready
+            if videos and video_of == "failures":
+                failed = [e.seed for e in episodes if not e.success_any][:videos]
+                again = rollouts.run(failed, failed) if failed else []
+                shown = {e.seed: e.video for e in again}
+                episodes = [e.with_video(shown.get(e.seed)) for e in episodes]
+        finally:
+            partial.close()
+        described, backend = rollouts.greeting["env_args"], rollouts.backend
     summary = summarize(episodes) | {
         "env_args": described,
         "env_overrides": overrides,
         "reset_options": settings["reset_options"],
-        "run_to_limit": run_to_limit,
-        "execute_steps": batches.execute_steps,
-        "episode_timeout_s": episode_timeout_s,
+        **asked,
         "workers": workers,
         "envs_per_worker": envs_per_worker,
+        "max_batch": max_batch,
+        "machines": machines.describe(),
         "seeds": seeds,
         "versions": software_versions(),
         "render_backend": backend,
@@ -193,17 +211,61 @@ def evaluate(
         "started": started.isoformat(timespec="seconds"),
         "startup_s": round(ready - began, 3),
         "wall_s": round(wall_s, 3),
-        "steps_per_s": round(sum(e.steps for e in episodes) / wall_s, 1),
+        "resumed": len(resumed),  # episodes of an earlier, interrupted run: not in these seconds
+        "steps_per_s": round(sum(e.steps for e in episodes if e.seed not in resumed) / wall_s, 1),
     }
-    summary |= _normalized(described.get("env_name", ""), summary)
+    summary |= normalized(described.get("env_name", ""), summary)
     result = EvaluationResult(tuple(episodes), summary, folder)
     if folder is not None:
         for leftover in (folder / VIDEO_FOLDER).glob(".*.tmp.mp4"):
             leftover.unlink()  # of episodes whose worker died
         write_episodes(folder / EPISODES_FILE, episodes)
         write_json(folder / SUMMARY_FILE, summary)
-        (folder / f"partial_{EPISODES_FILE}").unlink(missing_ok=True)
+        partial.remove()
     return result
+
+
+def _conditions(
+    identity: Mapping[str, Any], settings: Mapping[str, Any], asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All that decides an episode beside its seed."""
+    kept = {key: settings[key] for key in ("env_args", "env_overrides", "reset_options")}
+    return {"policy": dict(identity), **kept, **asked, "versions": software_versions()}
+
+
+def _run(
+    rollouts: Rollouts,
+    seeds: Sequence[int],
+    to_film: Sequence[int],
+    partial: PartialEvaluation,
+    tell: Callable[[bool | None], None] | None,
+) -> tuple[list[EpisodeResult], set[int]]:
+    """All episodes in the order of the seeds, and the seeds of those that were there already."""
+    # What broke may have been the machine's fault.
+    done = {
+        seed: partial.found[seed]
+        for seed in seeds
+        if seed in partial.found
+        and partial.found[seed].failure_reason not in BROKEN
+        and (partial.found[seed].video or seed not in to_film)
+    }
+    resumed = set(done)
+    if tell is not None:
+        for episode in done.values():
+            tell(episode.success_any)
+
+    def over(_: int, episode: EpisodeResult, log: object) -> None:
+        done[episode.seed] = episode
+        partial.append(episode)
+        if tell is not None:
+            tell(episode.success_any)
+
+    try:
+        if missing := [seed for seed in seeds if seed not in done]:
+            rollouts.run(missing, to_film, over)
+    finally:
+        partial.order(done[seed] for seed in seeds if seed in done)
+    return [done[seed] for seed in seeds], resumed
 
 
 def _check(
@@ -214,6 +276,7 @@ def _check(
     envs_per_worker: int,
     videos: int,
     video_of: str,
+    max_batch: int | None,
 ) -> None:
     if not seeds:
         raise ValueError("no seeds, so there is no episode to evaluate")
@@ -228,109 +291,12 @@ def _check(
         raise ValueError(
             f"workers={workers} and envs_per_worker={envs_per_worker}: at least 1 of each is needed"
         )
+    if max_batch is not None and max_batch < 1:
+        raise ValueError(f"max_batch is {max_batch}, at least 1 is needed")
     if video_of not in ("first", "failures"):
         raise ValueError(f"video_of is {video_of!r}; there are: first, failures")
     if videos and folder is None:
         raise ValueError("videos are asked for, but there is no folder (out) to write them to")
-
-
-def _count_reasons(episodes: Sequence[EpisodeResult]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for episode in episodes:
-        if episode.failure_reason is not None:
-            counts[episode.failure_reason] = counts.get(episode.failure_reason, 0) + 1
-    return counts
-
-
-def _tells_success(episodes: Sequence[EpisodeResult]) -> bool:
-    # An episode that broke off counts as a failure, told or not.
-    whole = [e for e in episodes if e.failure_reason not in BROKEN]
-    return not whole or any(e.success_any is not None for e in whole)
-
-
-def summarize(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
-    """What the episodes come to: rates with intervals, returns, reasons of failure."""
-    n = len(episodes)
-    first = last = None
-    if _tells_success(episodes):
-        first = wilson(sum(bool(e.success_any) for e in episodes), n)
-        last = wilson(sum(bool(e.success_last) for e in episodes), n)
-    decisions = [e.mean_decision_ms for e in episodes if e.mean_decision_ms is not None]
-    extra: dict[str, Any] = {}
-    refused = [e.refused_commands for e in episodes if e.refused_commands is not None]
-    if refused:
-        commands = sum(e.steps for e in episodes if e.refused_commands is not None)
-        extra["refused_commands"] = {"count": sum(refused), "rate": sum(refused) / commands}
-    if first is not None and (tasks := sorted({e.task for e in episodes if e.task is not None})):
-        of_task = {
-            task: [bool(e.success_any) for e in episodes if e.task == task] for task in tasks
-        }
-        extra["tasks"] = {task: asdict(wilson(sum(x), len(x))) for task, x in of_task.items()}
-    return {
-        "n": n,
-        # The headline is success at any step; both measures follow in full.
-        # None, as all rates are, where the environment tells no success.
-        "success_rate": first and first.rate,
-        "low": first and first.low,
-        "high": first and first.high,
-        "interval": "Wilson, 95 %",
-        "success_any": first and asdict(first),
-        "success_last": last and asdict(last),
-        "broken": sum(e.failure_reason in BROKEN for e in episodes),
-        "failure_reasons": _count_reasons(episodes),
-        "restarts": sum(e.restarts for e in episodes),
-        **_returns([e.total_reward for e in episodes if e.failure_reason not in BROKEN]),
-        "mean_steps": sum(e.steps for e in episodes) / n,
-        "median_decision_ms": round(median(decisions), 4) if decisions else None,
-        **extra,
-    }
-
-
-def _mean_text(summary: Mapping[str, Any]) -> str:
-    told = []
-    for key, words in (("mean_return", "mean return"), (_SCORE, "normalized score")):
-        if (value := summary.get(key)) is not None:
-            low, high = summary[f"{key}_low"], summary[f"{key}_high"]
-            told.append(
-                f"{words} {value:.4g}" + ("" if low is None else f" [{low:.4g}, {high:.4g}]")
-            )
-    return "; ".join(told)
-
-
-def _normalized(env_name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The mean return where a random policy's is 0 and an expert's 100, with its interval; empty
-    where no such references are published."""
-    references = reference_returns(env_name)
-    if references is None or summary["mean_return"] is None:
-        return {}
-    random, expert = references
-    ends = {end: summary[f"mean_return{end}"] for end in ("", "_low", "_high")}
-    return {"reference_returns": {"random": random, "expert": expert}} | {
-        _SCORE + end: None if x is None else 100.0 * (x - random) / (expert - random)
-        for end, x in ends.items()
-    }
-
-
-def _returns(returns: Sequence[float]) -> dict[str, float | None]:
-    """Mean return with its interval, of the episodes that didn't break off: what those would have
-    paid nobody knows, and where steps cost, the 0 of none would be the best of all."""
-    mean = sum(returns) / len(returns) if returns else None
-    deviation = stdev(returns) if len(returns) > 1 else None
-    low = high = None
-    if mean is not None and deviation is not None:
-        low, high = mean_interval(mean, deviation, len(returns))
-    return {
-        "mean_return": mean,
-        "mean_return_low": low,
-        "mean_return_high": high,
-        "return_deviation": deviation,
-    }
-
-
-def write_episodes(path: Path, episodes: Sequence[EpisodeResult]) -> None:
-    """Write episodes.jsonl: one line an episode."""
-    with atomic_file(path) as temporary:
-        temporary.write_text("".join(json.dumps(e.to_json()) + "\n" for e in episodes))
 
 
 def _progress_bar(total: int, shown: bool) -> Any:

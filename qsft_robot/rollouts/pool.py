@@ -14,11 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.connection import wait as wait_for
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from qsft_robot.rollouts.array_messages import pack, unpack
-from qsft_robot.rollouts.worker_channel import STARTUP_S, read_mark, write_mark
+from qsft_robot.rollouts.worker_channel import STARTUP_S, error_of, read_mark, write_mark
 
+# Why a worker is lost whose machine went away: whatever it was at begins again elsewhere.
+NODE = "node"
 _LOG_TAIL = 4000
 # The path travels as an argument, so a worker imports what the main process would.
 _BOOT = (
@@ -41,9 +43,33 @@ class Lost:
     """Worker number `worker` died or hung and was replaced by a fresh one of the same number."""
 
     worker: int
-    reason: str  # "crashed" or "timeout"
+    reason: str  # "crashed" or "timeout", which is its task's fault, or NODE, which is nobody's
     task: int  # what it was at, or worker_channel.IDLE
     detail: str  # exit status and the last lines that it printed
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Worker number `worker` is present from now on."""
+
+    worker: int
+
+
+class Pool(Protocol):
+    """Workers that run one service, wherever they are. The first message of a worker is its
+    greeting."""
+
+    greeting: dict[str, Any]
+
+    def __len__(self) -> int: ...
+
+    def present(self, worker: int) -> bool:
+        """Whether a worker can be sent messages; one that is not comes with a `Joined`."""
+        ...
+
+    def send(self, worker: int, message: Any) -> None: ...
+
+    def wait(self, timeout_s: float) -> list[Message | Lost | Joined]: ...
 
 
 class _Worker:
@@ -130,16 +156,20 @@ class WorkerPool:
         """Process ids of the workers, by number."""
         return [worker.process.pid for worker in self._workers]
 
+    def present(self, worker: int) -> bool:
+        """Always: a lost one is replaced at once."""
+        return worker < len(self._workers)
+
     def send(self, worker: int, message: Any) -> None:
         """Queue a message; a worker that has just died is told by the next `wait`."""
         with suppress(OSError):
             self._workers[worker].connection.send_bytes(pack(message))
 
-    def wait(self, timeout_s: float) -> list[Message | Lost]:
+    def wait(self, timeout_s: float) -> list[Message | Lost | Joined]:
         """The messages that came in; none after `timeout_s`. Raises the error of a worker that
         can't start."""
         by_connection = {w.connection: i for i, w in enumerate(self._workers)}
-        events: list[Message | Lost] = []
+        events: list[Message | Lost | Joined] = []
         for connection in wait_for(list(by_connection), timeout_s):
             number = by_connection[connection]  # type: ignore[index]
             worker = self._workers[number]
@@ -149,7 +179,7 @@ class WorkerPool:
                 events.append(self._replace(number, "crashed"))
                 continue
             if isinstance(content, dict) and "failed" in content:
-                raise _error_of(content)
+                raise error_of(content)
             if worker.ready:
                 events.append(Message(number, content))
             else:
@@ -188,14 +218,3 @@ class WorkerPool:
             raise RuntimeError(f"a worker process could not start: {detail}")
         self._workers[number] = _Worker(self._service, self._settings)
         return Lost(number, reason, task, detail)
-
-
-def _error_of(content: Mapping[str, str]) -> Exception:
-    kinds = {"ImportError": ImportError, "ValueError": ValueError, "OSError": OSError}
-    if content["kind"] in kinds:
-        return kinds[content["kind"]](content["message"])
-    # No plain mistake of the user: show where it happened.
-    return RuntimeError(
-        f"a worker process failed: {content['failed']}: {content['message']}\n"
-        f"{content['traceback']}"
-    )

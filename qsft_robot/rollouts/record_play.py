@@ -12,7 +12,8 @@ import numpy as np
 
 from qsft_robot.files import atomic_file, read_json, write_json
 from qsft_robot.rollouts.collect import env_seed
-from qsft_robot.rollouts.pool import Lost, WorkerPool
+from qsft_robot.rollouts.machines import Machines, ThisMachine
+from qsft_robot.rollouts.pool import NODE, Joined, Lost, Pool
 
 _SETTINGS = "settings.json"
 
@@ -38,11 +39,13 @@ def record_play(
     seed: int = 0,
     workers: int = 2,
     episode_timeout_s: float = 3600.0,
+    machines: Machines | None = None,
     tell: Callable[[int, int], None] | None = None,
 ) -> Recording:
     """Record `episodes` into the folder <out>.parts; those that are there already stay.
 
-    Episode i depends on `kwargs`, `seed` and i alone. ValueError where the folder holds episodes of
+    Episode i depends on `kwargs`, `seed` and i alone. `machines`: where processes run (None: here).
+    ValueError where the folder holds episodes of
     other settings; RuntimeError where an episode fails, those before it being kept.
     """
     if episodes < 1 or workers < 1:
@@ -56,7 +59,8 @@ def record_play(
     missing = [index for index in range(episodes) if not paths[index].exists()]
     if missing:
         service = "qsft_robot.rollouts.play_worker:serve_play"
-        with WorkerPool(service, settings, min(workers, len(missing))) as pool:
+        machines = ThisMachine() if machines is None else machines
+        with machines.pool(service, settings, min(workers, len(missing))) as pool:
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / _SETTINGS, settings)
             try:
@@ -82,7 +86,7 @@ def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _record(
-    pool: WorkerPool,
+    pool: Pool,
     paths: list[Path],
     missing: list[int],
     seed: int,
@@ -90,10 +94,11 @@ def _record(
     tell: Callable[[int, int], None] | None,
 ) -> None:
     waiting = list(reversed(missing))
+    under_way: dict[int, int] = {}  # worker -> index
 
     def order(worker: int) -> None:
-        if waiting:
-            index = waiting.pop()
+        if waiting and worker not in under_way and pool.present(worker):
+            index = under_way[worker] = waiting.pop()
             message = {"index": index, "seed": env_seed(seed, index), "timeout_s": timeout_s}
             pool.send(worker, message)
 
@@ -102,8 +107,14 @@ def _record(
     done = len(paths) - len(missing)
     while done < len(paths):
         for event in pool.wait(0.5):
-            if isinstance(event, Lost):
+            if isinstance(event, Lost) and event.reason != NODE:
                 raise RuntimeError(f"episode {event.task} {event.reason}: {event.detail}")
+            index = under_way.pop(event.worker, None)
+            if isinstance(event, Lost | Joined):
+                waiting += [] if index is None else [index]
+                for worker in range(len(pool)):
+                    order(worker)
+                continue
             order(event.worker)
             path = paths[event.content["index"]]
             with atomic_file(path) as temporary, temporary.open("wb") as file:

@@ -9,6 +9,7 @@ import struct
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
@@ -75,19 +76,29 @@ def serve(connection: int, mark: int, service: str) -> None:
     except BrokenPipeError:
         sys.exit(1)  # the main process has gone
     except Exception as error:
-        channel.send(
-            {
-                "failed": type(error).__name__,
-                "message": str(error),
-                "kind": next(
-                    (
-                        k.__name__
-                        for k in (ImportError, ValueError, OSError)
-                        if isinstance(error, k)
-                    ),
-                    "RuntimeError",
-                ),
-                "traceback": traceback.format_exc(),
-            }
-        )
+        channel.send(failure(error))
         sys.exit(1)
+
+
+def failure(error: Exception) -> dict[str, str]:
+    """An exception that is being handled as a message, which `error_of` undoes."""
+    kinds = (ImportError, ValueError, OSError)
+    kind = next((k.__name__ for k in kinds if isinstance(error, k)), "RuntimeError")
+    return {
+        "failed": type(error).__name__,
+        "message": str(error),
+        "kind": kind,
+        "traceback": traceback.format_exc(),
+    }
+
+
+def error_of(content: Mapping[str, str]) -> Exception:
+    """The error that `failure` told."""
+    kinds = {"ImportError": ImportError, "ValueError": ValueError, "OSError": OSError}
+    if content["kind"] in kinds:
+        return kinds[content["kind"]](content["message"])
+    # No plain mistake of the user: show where it happened.
+    return RuntimeError(
+        f"a worker process failed: {content['failed']}: {content['message']}\n"
+        f"{content['traceback']}"
+    )

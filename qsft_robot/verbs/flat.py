@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from qsft_robot.presets.recipe import Recipe
 from qsft_robot.printed_text import say
+from qsft_robot.rollouts.machines import Machines
 from qsft_robot.verbs.flag_words import env_changes, imports_of, named_env
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def collect_play(
     noise: float | None,
     seed: int,
     workers: int,
+    machines: Machines | None = None,
 ) -> FlatImportReport | str:
     """Record a recipe's play data, and write them to `out` as they are (.npz) or cut into logs."""
     from qsft_robot.files import atomic_file
@@ -116,7 +118,14 @@ def collect_play(
         build_labels(env_args)  # an unknown task is told before hours of recording
     with StepProgress("record", "episodes") as tell:
         made = record_play(
-            chosen.env_name, recorded, out, episodes, seed=seed, workers=workers, tell=tell
+            chosen.env_name,
+            recorded,
+            out,
+            episodes,
+            seed=seed,
+            workers=workers,
+            machines=machines,
+            tell=tell,
         )
     if not as_logs:
         with atomic_file(out) as temporary, temporary.open("wb") as file:

@@ -17,7 +17,7 @@ from hub_server import TOKEN
 from lerobot_logs import make
 from policy_fixtures import describe, random_policy
 
-from qsft_robot.cli import _evaluation_folder, main
+from qsft_robot.cli import main
 from qsft_robot.export.recorded_observations import random_observations
 from qsft_robot.files import check_sums, write_json, write_sums
 from qsft_robot.hub.ids import HubId, hub_id, parse_hub_id
@@ -25,6 +25,7 @@ from qsft_robot.lerobot.exporting import export_lerobot
 from qsft_robot.policy.checkpoint import write_checkpoint
 from qsft_robot.policy.open import open_policy
 from qsft_robot.robots.choose import open_local_or_remote
+from qsft_robot.verbs.evaluate import _evaluation_folder
 
 ENV_ARGS = {"env_name": "tabletop", "type": 2, "env_kwargs": {"task": "place", "max_steps": 50}}
 

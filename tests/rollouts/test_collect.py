@@ -149,6 +149,38 @@ def test_an_interrupt_leaves_the_earlier_file_whole_and_says_so(tmp_path, monkey
     assert [p.name for p in tmp_path.iterdir()] == ["a.hdf5"]
 
 
+def test_a_resumable_collection_goes_on_from_its_logs(tmp_path, monkeypatch):
+    whole, path = tmp_path / "whole.hdf5", tmp_path / "a.hdf5"
+    collect(tabletop(), whole, [MIXED], seed=5, progress=False)
+    wait, sent = WorkerPool.wait, []
+
+    def interrupted_wait(pool, timeout_s):
+        if len(list(tmp_path.glob("a.hdf5.parts/episode_*"))) >= 4:
+            raise KeyboardInterrupt
+        return wait(pool, timeout_s)
+
+    words = {"seed": 5, "resumable": True, "progress": False}
+    monkeypatch.setattr(WorkerPool, "wait", interrupted_wait)
+    with pytest.raises(KeyboardInterrupt, match=r"[4-9] of 12 demonstrations, which lie in"):
+        collect(tabletop(), path, [MIXED], **words)
+    monkeypatch.setattr(WorkerPool, "wait", wait)
+    assert not path.exists()
+    with pytest.raises(ValueError, match="logs of another collection"):
+        collect(tabletop(), path, [MIXED], **{**words, "seed": 6})
+    send = WorkerPool.send
+    monkeypatch.setattr(
+        WorkerPool, "send", lambda pool, i, order: (sent.append(order), send(pool, i, order))
+    )
+    collect(tabletop(), path, [MIXED], **words)
+    assert len(sent) <= 8
+    for a, b in zip(read_episodes(whole), read_episodes(path), strict=True):
+        assert (a.name, a.attributes) == (b.name, b.attributes)
+        assert np.array_equal(a.actions, b.actions)
+        assert all(np.array_equal(a.observations[k], b.observations[k]) for k in a.observations)
+    assert read_masks(whole) == read_masks(path)
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["a.hdf5", "whole.hdf5"]
+
+
 def test_a_worker_that_dies_stops_the_collection_and_names_the_demonstration(tmp_path, monkeypatch):
     pools = []
     opened = WorkerPool.__init__

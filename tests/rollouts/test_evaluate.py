@@ -1,67 +1,20 @@
 import json
-from dataclasses import dataclass
 from functools import cache
 
 import imageio
 import numpy as np
 import pytest
 from served_description import served
+from walking_policy import Walker, evaluate, outcomes, point
 
 from qsft_robot.parts.simulators import build_env
 from qsft_robot.parts.told_success import told_success
-from qsft_robot.rollouts.evaluate import evaluate as measure
 from qsft_robot.types import Decision
 
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch, request):
     monkeypatch.syspath_prepend(str(request.path.parent))
-
-
-def point(**kwargs):
-    return {
-        "env_name": "gymnasium:rollout_environments:Point-v0",
-        "type": 2,
-        "env_kwargs": kwargs,
-    }
-
-
-def evaluate(*arguments, env_overrides=None, **more):
-    """`evaluate`, the tests' own environments being trusted."""
-    overrides = {"imports": ["rollout_environments"], **(env_overrides or {})}
-    return measure(*arguments, env_overrides=overrides, **more)
-
-
-@dataclass
-class Memory:
-    rng: np.random.Generator
-
-
-class Walker:
-    """Walks right with random steps; its value is the way it has gone."""
-
-    def __init__(self, chunk=1, drift=0.3):
-        self.chunk, self.drift, self.batches = chunk, drift, []
-
-    def begin_episode(self, seed):
-        return Memory(np.random.default_rng(seed))
-
-    def infer_batch(self, observations, memories):
-        self.batches.append(len(observations))
-        return [
-            Decision(
-                memory.rng.uniform(self.drift - 1, 1, (self.chunk, 2)).astype(np.float32),
-                float(np.clip(seen.state["position"][0] / 3, 0, 1)),
-            )
-            for seen, memory in zip(observations, memories, strict=True)
-        ]
-
-
-def outcomes(result):
-    return [
-        (e.seed, e.steps, e.total_reward, e.success_any, e.success_last, e.values)
-        for e in result.episodes
-    ]
 
 
 def test_the_same_seeds_give_the_same_episodes_for_any_number_of_workers_and_environments():

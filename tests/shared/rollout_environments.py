@@ -25,7 +25,9 @@ class Point(gymnasium.Env):
         at: str = "step",
         image: bool = False,
         tells: bool = True,
+        pause_s: float = 0.0,
     ) -> None:
+        self.pause_s = pause_s
         self.tells = tells
         self.max_steps, self.control_hz, self.render_mode = max_steps, 20.0, render_mode
         self.terminate_on_success = terminate_on_success
@@ -69,6 +71,7 @@ class Point(gymnasium.Env):
         return self._look(), self._info()
 
     def step(self, action):
+        time.sleep(self.pause_s)
         self.steps += 1
         if self.at == "step" and self.steps == 3 and self.seed in self.bad_seeds:
             self._misbehave()
@@ -96,5 +99,22 @@ class NestedPoint(Point):
         return self._reached()
 
 
+class ArmPoint(Point):
+    """The same point, seen and moved as the arm of `policy_fixtures.describe`."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        low, high = np.array([-3.0, 0.0], np.float32), np.array([2.0, 1.0], np.float32)
+        self.action_space = spaces.Box(low, high)
+
+    def _look(self):
+        joints = [self.x, self.goal, self.goal - self.x, self.steps / self.max_steps]
+        return {
+            "joints": np.array(joints, np.float32),
+            "gripper": np.array([np.sin(9 * self.x)], np.float32),
+        }
+
+
+gymnasium.register("ArmPoint-v0", entry_point=ArmPoint, disable_env_checker=True)
 gymnasium.register("NestedPoint-v0", entry_point=NestedPoint, disable_env_checker=True)
 gymnasium.register("Point-v0", entry_point=Point, disable_env_checker=True)

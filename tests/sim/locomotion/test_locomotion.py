@@ -16,7 +16,7 @@ import gymnasium
 from qsft_robot.cli import main
 from qsft_robot.logs.reader import iter_episodes
 from qsft_robot.parts.simulators import build_env, reference_returns
-from qsft_robot.rollouts.evaluate import _normalized
+from qsft_robot.rollouts.summary import normalized
 from sim.locomotion.agents import find_agents, read_agent
 from sim.locomotion.env import SIZES
 
@@ -126,11 +126,11 @@ def test_agents_that_are_not_there_are_told_before_anything_is_played(
 def test_the_mean_return_is_scaled_between_a_random_and_an_expert_policy() -> None:
     random, expert = reference_returns("gymnasium/Hopper") or (0.0, 0.0)
     ends = {"mean_return": expert, "mean_return_low": random, "mean_return_high": None}
-    score = _normalized("gymnasium/Hopper", ends)
+    score = normalized("gymnasium/Hopper", ends)
     assert score["normalized_score"] == pytest.approx(100.0)
     assert score["normalized_score_low"] == pytest.approx(0.0)
     assert score["normalized_score_high"] is None
-    assert _normalized("reacher2d", ends) == {}
+    assert normalized("reacher2d", ends) == {}
 
 
 def as_d4rl(logs, path, timeouts: bool = True) -> None:
