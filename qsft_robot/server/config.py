@@ -39,6 +39,8 @@ class ServerConfig:
     # Seconds for the handshake, and from the first to the last part of one message.
     open_timeout_s: float = 5.0
     message_timeout_s: float = 10.0
+    # Seconds for which a client that never asked for anything keeps its place from newcomers.
+    silent_s: float = 60.0
     # A client that has not answered a ping for this long is gone.
     ping_s: float = 20.0
 

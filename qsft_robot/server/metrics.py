@@ -13,7 +13,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 OUTCOMES = ("answered", "bad_request", "busy", "failed", "abandoned")
 REFUSALS = ("token", "origin", "full", "crowded_out")
-CUT_OFF = ("control_frames", "fragments", "slow", "unread")
+CUT_OFF = ("control_frames", "fragments", "slow", "unread", "silent")
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 

@@ -90,6 +90,8 @@ class PolicyServer:
         )
         self._settled = asyncio.Event()  # warmed up, failed to, or stopping
         self._answering: set[asyncio.Task[None] | None] = set()
+        # Clients that never asked for anything, in the order of their coming, and since when.
+        self._silent: dict[ServerConnection, float] = {}
         self._server: Server | None = None
         self._door: Door | None = None
 
@@ -168,13 +170,28 @@ class PolicyServer:
             # A page in this machine's browser could drive the robot through loopback.
             self.metrics.refused["origin"] += 1
             return connection.respond(http.HTTPStatus.FORBIDDEN, "browsers are not served\n")
-        if self.metrics.connections >= self._config.max_connections:
+        if not await self._has_room():
             self.metrics.refused["full"] += 1
             return connection.respond(
                 http.HTTPStatus.SERVICE_UNAVAILABLE,
                 f"{self._config.max_connections} clients are connected already\n",
             )
         return None
+
+    async def _has_room(self) -> bool:
+        """Whether another client may come in: the oldest one that never asked for anything makes
+        room, so that a few that only connect can't keep the others out for good."""
+        metrics, most = self.metrics, self._config.max_connections
+        if metrics.connections >= most and self._silent:
+            silent, since = next(iter(self._silent.items()))
+            if time.monotonic() - since >= self._config.silent_s:
+                del self._silent[silent]
+                metrics.cut_off["silent"] += 1
+                silent.transport.abort()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(silent.wait_closed(), CLOSE_TIMEOUT_S)
+                await asyncio.sleep(0)  # its own task counts it out
+        return metrics.connections < most
 
     def _metrics_page(self) -> str:
         if self._door is not None:
@@ -192,6 +209,7 @@ class PolicyServer:
             return
         metrics.connections += 1
         metrics.connections_total += 1
+        self._silent[connection] = time.monotonic()
         if self._door is not None:
             self._door.let_in(connection.transport.get_extra_info("socket").fileno())
         try:
@@ -204,6 +222,7 @@ class PolicyServer:
                 await self._converse(connection, session)
         finally:
             metrics.connections -= 1
+            self._silent.pop(connection, None)
 
     async def _converse(self, connection: ServerConnection, session: Session) -> None:
         task, description = asyncio.current_task(), self._description
@@ -219,6 +238,7 @@ class PolicyServer:
                 await connection.close(POLICY_VIOLATION, str(refusal))
                 return
             began = time.perf_counter()
+            self._silent.pop(connection, None)
             self._answering.add(task)
             try:
                 goes_on = await self._answer(connection, session, notes, frame, began, previous_ms)

@@ -23,7 +23,7 @@ from qsft_robot.server import connection as connections
 from qsft_robot.server.config import ServerConfig
 from qsft_robot.server.door import Door, reserve_files
 from qsft_robot.server.metrics import ServerMetrics
-from qsft_robot.server.remote_policy import RemotePolicy
+from qsft_robot.server.remote_policy import PolicyUnavailable, RemotePolicy
 from qsft_robot.server.running import serving
 from qsft_robot.server.server import MAX_PARTS, MAX_STRANGERS, PolicyServer
 from qsft_robot.server.wire import MAX_ENTRIES, WireError, pack, unpack
@@ -68,6 +68,31 @@ def closed(stream: socket.socket) -> bool:
         return False
     except ConnectionError:
         return True
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_clients_that_only_connect_make_room_for_those_that_ask(policy, observations, pair, tls):
+    config = ServerConfig(
+        port=0, max_batch=1, max_connections=3, silent_s=0.0, **(pair if tls else {})
+    )
+    ca_file = pair["certificate"] if tls else None
+    with serving(policy, config) as server, ExitStack() as stack:
+
+        def newcomer():
+            return stack.enter_context(RemotePolicy(server.url, timeout_s=60, ca_file=ca_file))
+
+        asking = newcomer()
+        asking.infer(observations[0])
+        silent = [newcomer() for _ in range(2)]
+        for _ in range(2):
+            assert newcomer().infer(observations[0]).shape == (2, 4)
+        assert server.metrics.cut_off["silent"] == 2
+        assert server.metrics.connections == 3
+        asking.infer(observations[1])
+        with pytest.raises(PolicyUnavailable, match="503"):
+            newcomer()
+        with pytest.raises(PolicyUnavailable):
+            silent[0].infer(observations[0])
 
 
 @pytest.mark.parametrize("first", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["silent", "half hello"])
