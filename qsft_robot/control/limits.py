@@ -47,6 +47,12 @@ class Limits:
                 raise ValueError(f"limits: {name} {np.asarray(bound).tolist()} is negative.")
         if (self.box_low is None) != (self.box_high is None):
             raise ValueError("limits: a workspace box has two corners, --box-low and --box-high.")
+        corners = [corner for corner in (self.box_low, self.box_high) if corner is not None]
+        if any(corner.shape != (3,) for corner in corners):
+            raise ValueError(
+                f"limits: the corners of the box have {[corner.size for corner in corners]} "
+                "numbers, not x, y, z; give --box-low and --box-high, or --limits-off workspace."
+            )
         if self.box_low is not None and not (self.box_low < self.box_high).all():
             raise ValueError(
                 f"limits: box corner {self.box_low.tolist()} is not below {self.box_high}."

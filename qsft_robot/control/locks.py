@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from qsft_robot.control.robot import Robot, RobotSpec
+
 # The lock of a folder of logs; it stays there, empty but for the number of the last process.
 NAME = ".lock"
 
@@ -37,15 +39,28 @@ def arm_lock(arm: str) -> Iterator[None]:
 def arm_name(source: str | None, settings: Mapping[str, str]) -> str:
     """The name that tells an arm from others: the device among its settings (a path under /dev,
     which two drivers may name differently), else its file and all of its settings."""
-    devices = sorted(
-        os.path.realpath(value) for value in settings.values() if value.startswith("/dev/")
-    )
+    devices = sorted(_real(value) for value in settings.values() if value.startswith("/dev/"))
     if devices:
         return " ".join(devices)
     where, _, name = (source or "").rpartition(":")
     at = os.path.realpath(where) if where.endswith(".py") else where
     said = [f"{key}={value}" for key, value in sorted(settings.items())]
     return " ".join([f"{at}:{name}", *said])
+
+
+def declared_device(robot: Robot) -> str | None:
+    """What the robot's specification says that tells it from others; None where it says nothing, or
+    not before it is connected."""
+    try:
+        spec = robot.spec
+    except Exception:
+        return None
+    device = spec.device if isinstance(spec, RobotSpec) else None
+    return _real(device) if isinstance(device, str) else None
+
+
+def _real(device: str) -> str:
+    return os.path.realpath(device) if device.startswith("/dev/") else device
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 from qsft_robot.control.decisions import Cancelled, Decider, wait_for
 from qsft_robot.control.driver import Driver
 from qsft_robot.control.limits import ActionLimiter, Limits, limits_from_policy
-from qsft_robot.control.locks import arm_lock, folder_lock
+from qsft_robot.control.locks import arm_lock, declared_device, folder_lock
 from qsft_robot.control.loop import ControlLoop, EpisodeEnd, Recorder
 from qsft_robot.control.operator_input import HELP, OperatorInput
 from qsft_robot.control.readings import ReadingCheck
@@ -67,8 +67,8 @@ def run_robot(
     with ExitStack() as stack:
         stack.enter_context(np.errstate(all="ignore"))
         stack.enter_context(folder_lock(settings.out))
-        if settings.arm is not None:
-            stack.enter_context(arm_lock(settings.arm))
+        for arm in {settings.arm, declared_device(robot)} - {None}:
+            stack.enter_context(arm_lock(str(arm)))
         watched = stack.enter_context(around.watch(driver, settings.loop.longest_gap_s))
         run = _Run(driver, policy, description, settings, around, watched, say, watch)
         failure: BaseException | None = None

@@ -23,6 +23,8 @@ from qsft_robot.policy.folder import PolicySpec
 from qsft_robot.printed_text import cell, one_line
 
 _STATUS_EVERY_S = 0.25
+# Logs keep the seed of each episode in 64 bits.
+MAX_SEED = 2**63
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class RunSettings:
     def __post_init__(self) -> None:
         if self.episodes < 1:
             raise ValueError(f"--episodes {self.episodes}: give at least 1.")
+        if not 0 <= self.seed < MAX_SEED - self.episodes:
+            raise ValueError(f"--seed {self.seed}: give a whole number from 0 to {MAX_SEED:.0e}.")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, cast
 
 from qsft_robot.control.robot import Robot
@@ -135,32 +136,43 @@ def _lerobot_names(description: PolicyDescription) -> dict[str, Any]:
     return {**names, "camera_prefix": prefixes.pop()} if len(prefixes) == 1 else names
 
 
+def _module(where: str) -> ModuleType:
+    """The module that a file FILE.py is, or that is named."""
+    if not where.endswith(".py"):
+        return importlib.import_module(where)
+    # A name of its own: json.py must not take the place of the library's json.
+    own = f"robot_file_{Path(where).stem}"
+    spec = importlib.util.spec_from_file_location(own, where)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[own] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
 def _made(source: str, settings: Mapping[str, str]) -> Any:
-    """Call what `source` names, with `settings` as keyword arguments."""
+    """Call what `source` names, with `settings` as keyword arguments; ValueError where it can't be
+    imported or made."""
     where, colon, name = source.rpartition(":")
     if not colon or not where or not name:
         raise ValueError(f"--robot-from {source!r}: give FILE.py:NAME or module:NAME.")
-    if where.endswith(".py"):
-        path = Path(where)
-        if not path.is_file():
-            raise FileNotFoundError(f"--robot-from {source}: there is no file {path}.")
-        # A name of its own: json.py must not take the place of the library's json.
-        own = f"robot_file_{path.stem}"
-        spec = importlib.util.spec_from_file_location(own, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[own] = module  # dataclasses look their module up
-        spec.loader.exec_module(module)
-    else:
-        module = importlib.import_module(where)
+    if where.endswith(".py") and not Path(where).is_file():
+        raise FileNotFoundError(f"--robot-from {source}: there is no file {where}.")
+    try:
+        module = _module(where)
+    except Exception as error:
+        raise ValueError(f"--robot-from {source}: {type(error).__name__}: {error}") from error
     if not hasattr(module, name):
         there = [x for x in vars(module) if not x.startswith("_")]
         raise ValueError(f"--robot-from {source}: {where} has no {name!r}; it has: {there}.")
     try:
         return getattr(module, name)(**settings)
-    except TypeError as error:
+    except (ValueError, OSError, RuntimeError, ImportError):
+        raise
+    except Exception as error:
         given = " ".join(f"{key}={value}" for key, value in settings.items())
         raise ValueError(
-            f"--robot-from {source} --robot-settings {given or '(none)'}: {error}"
+            f"--robot-from {source} --robot-settings {given or '(none)'}: "
+            f"{type(error).__name__}: {error}"
         ) from error

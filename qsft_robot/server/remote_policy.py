@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Timer
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from websockets.exceptions import WebSocketException
@@ -64,6 +65,15 @@ class RemotePolicy:
         """
         if not url.startswith(("ws://", "wss://")):
             raise ValueError(f"{url!r} is no address of a policy server, such as ws://host:8000")
+        try:
+            named = urlsplit(url).username is not None
+        except ValueError as error:
+            raise ValueError(f"{url!r} is no address of a policy server ({error})") from None
+        if named:
+            raise ValueError(
+                f"{url.partition('://')[0]}://{url.rpartition('@')[2]}: leave name and password "
+                "out of the address; the server asks for a token (QSFT_TOKEN, --token-file)"
+            )
         for name, seconds in (
             ("--policy-timeout (timeout_s)", timeout_s),
             ("connect_timeout_s", connect_timeout_s),

@@ -24,7 +24,9 @@ def on_this_machine(url: str) -> bool:
 
 
 def check_token(url: str, token: str | None, where: str, mend: str) -> None:
-    """ValueError where the token would cross the network in clear text; it begins with `where` and
-    ends with what to do, `mend`."""
-    if token is not None and urlsplit(url).scheme in _CLEAR and not on_this_machine(url):
+    """ValueError where the token, or a password in the address, would cross the network in clear
+    text; it begins with `where` and ends with what to do, `mend`."""
+    parts = urlsplit(url)
+    secret = token is not None or parts.password is not None
+    if secret and parts.scheme in _CLEAR and not on_this_machine(url):
         raise ValueError(f"{where}: the token would cross the network in clear text; {mend}")

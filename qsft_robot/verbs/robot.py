@@ -196,7 +196,9 @@ def _settings(options: RunOptions, description: PolicyDescription) -> RunSetting
     hz = action.control_hz if given is None else given
     if hz is None:
         raise ValueError("the policy's logs do not tell their rate; give --control-hz.")
-    asked_every = options.execute_steps or description.acting.execute
+    asked_every = options.execute_steps
+    if asked_every is None:
+        asked_every = description.acting.execute
     if note := description.window_note(asked_every or max(1, -(-action.horizon // 2))):
         say(note, sys.stderr)
     return RunSettings(

@@ -188,15 +188,15 @@ def read_token(file: Path | None) -> str | None:
     if file is not None:
         if not file.is_file():
             raise FileNotFoundError(f"--token-file {file}: no such file")
-        token = file.read_text().strip()
+        token = file.read_bytes().decode("ascii", "replace").strip()
         where = f"--token-file {file}"
     else:
         token, where = os.environ.get(TOKEN_VARIABLE, "").strip(), TOKEN_VARIABLE
         if TOKEN_VARIABLE not in os.environ:
             return None
-    if not token:
+    if not token or not (token.isascii() and token.isprintable()):
         raise ValueError(
-            f"{where} holds no token; make one with: python -c "
+            f"{where} holds no token (one line of ASCII); make one with: python -c "
             '"import secrets; print(secrets.token_urlsafe(32))"'
         )
     return token

@@ -337,3 +337,10 @@ def test_speed_and_change_are_those_of_the_logs_whatever_the_rate_of_the_loop(hz
     # A speed is the same number whatever the rate.
     speeds = replace(displacing(0.05), speeds=(0, 1, 2))
     assert limits_from_policy(speeds, policy, description, hz).low[0] == -0.5
+
+
+@pytest.mark.parametrize("corner", [[], [0.1], [0.1, 0.2]])
+def test_a_box_without_x_y_z_is_refused(corner) -> None:
+    row = np.asarray(corner)
+    with pytest.raises(ValueError, match="not x, y, z"):
+        Limits(-np.ones(4), np.ones(4), box_low=row - 1, box_high=row)

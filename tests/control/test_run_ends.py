@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from promised_world import HZ, World, described
 from served_description import served
 
 from qsft_robot.control.locks import arm_lock, arm_name, folder_lock
-from qsft_robot.control.loop import EpisodeEnd
+from qsft_robot.control.loop import EpisodeEnd, LoopSettings
+from qsft_robot.control.run import run_robot
 from qsft_robot.control.run_log import RunLog
+from qsft_robot.control.run_report import RunSettings
 from qsft_robot.robots.choose import open_robot
 from qsft_robot.types import Observation
 
@@ -89,6 +93,33 @@ def test_one_arm_and_one_folder_belong_to_one_run(tmp_path):
             pass
     with arm_lock(name), folder_lock(tmp_path / "out"):
         pass
+
+
+def test_a_device_that_a_robot_declares_belongs_to_one_run(tmp_path):
+    world = World("measured", False, 1, 0)
+    world.arm.spec = replace(world.arm.spec, device="/dev/null")
+    loop = LoopSettings(HZ, max_steps=2)
+    settings = RunSettings(tmp_path, loop, record=False, arm=arm_name(None, {"port": "/dev/null"}))
+    given = {"say": lambda text: None, "surroundings": world.surroundings()}
+    assert run_robot(world.arm, world.policy, described(1), settings, **given).status == 0
+    settings = replace(settings, arm="another name of it")
+    with arm_lock("/dev/null"), pytest.raises(ValueError, match="another run drives it"):
+        run_robot(world.arm, world.policy, described(1), settings, **given)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**63 - 1])
+def test_a_seed_that_no_log_can_keep_is_refused(tmp_path, seed):
+    with pytest.raises(ValueError, match="--seed"):
+        RunSettings(tmp_path, LoopSettings(HZ), seed=seed)
+
+
+@pytest.mark.parametrize("code", ["x = (", "1 / 0", "import no_such_driver", "raise KeyError(1)"])
+def test_a_robot_file_that_fails_is_named(tmp_path, code):
+    path = tmp_path / "arm.py"
+    for text in (code, f"class Arm:\n    def __init__(self):\n        {code}"):
+        path.write_text(text)
+        with pytest.raises((ValueError, ImportError), match=r"arm\.py|no_such_driver"):
+            open_robot("own", served(), 10.0, source=f"{path}:Arm")
 
 
 def test_a_robot_file_takes_the_name_of_no_module(tmp_path):

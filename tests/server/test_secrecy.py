@@ -11,6 +11,8 @@ from qsft_robot.cli import main
 from qsft_robot.server.config import ServerConfig, bind
 from qsft_robot.server.remote_policy import PolicyUnavailable, RemotePolicy
 from qsft_robot.server.running import serving
+from qsft_robot.server.secrecy import check_token
+from qsft_robot.verbs.serve import read_token
 
 TOKEN = "correct-horse-battery-staple"
 # Addresses that are reserved for documentation: nothing is there, and nothing is sent.
@@ -26,6 +28,27 @@ def test_a_token_is_not_sent_in_clear_text(host, monkeypatch):
     with pytest.raises(ValueError, match=r"clear text.*wss://.*--token-in-clear"):
         RemotePolicy(f"ws://{host}:8000", token=TOKEN)
     assert not tried
+
+
+@pytest.mark.parametrize("url", ["ws://me:word@192.0.2.7:8000", "wss://me@192.0.2.7", "ws://[x"])
+def test_an_address_holds_neither_name_nor_password(url, monkeypatch):
+    monkeypatch.setattr("qsft_robot.server.remote_policy.connect", lambda url, **options: 1 / 0)
+    with pytest.raises(ValueError, match="address") as caught:
+        RemotePolicy(url)
+    assert "word@" not in str(caught.value)
+    if "word" in url:
+        with pytest.raises(ValueError, match="clear text"):
+            check_token(url, None, "here", "use TLS.")
+
+
+@pytest.mark.parametrize("data", [b"a\nb", b"caf\xc3\xa9", b"\xff\xfe", b"\x1b[0m", b" \n"])
+def test_a_token_that_is_none_is_named_with_its_file(data, tmp_path):
+    path = tmp_path / "token"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"--token-file {path} holds no token"):
+        read_token(path)
+    path.write_bytes(TOKEN.encode() + b"\r\n")
+    assert read_token(path) == TOKEN
 
 
 @pytest.mark.parametrize("host", ELSEWHERE)
