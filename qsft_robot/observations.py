@@ -27,6 +27,11 @@ def check_observation(
 ) -> None:
     """Raise ValueError, naming the key, unless every camera (key -> height, width), state key and
     text key is there, the images are uint8 of the right size and the state is finite numbers."""
+    for name, given in (("images", observation.images), ("state", observation.state)):
+        if not isinstance(given, Mapping):
+            raise ValueError(
+                f"{name} of the observation: {_kind(given)}, where a dictionary of arrays is taken."
+            )
     for camera, size in cameras.items():
         if camera not in observation.images:
             raise ValueError(
@@ -55,6 +60,7 @@ def check_observation(
 
 def check_image(camera: str, image: Any, size: Sequence[int]) -> None:
     """ValueError unless an image is uint8 [height, width, 3] of this (height, width)."""
+    _check_whole(f"camera {camera!r}", image)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         kind = image.dtype if isinstance(image, np.ndarray) else _kind(image)
         raise ValueError(f"camera {camera!r} gives {kind}; the policy takes uint8 images.")
@@ -68,6 +74,7 @@ def check_image(camera: str, image: Any, size: Sequence[int]) -> None:
 def check_state(key: str, row: Any) -> None:
     """ValueError unless a reading is numbers [s], each finite and at most MAX_STATE: the network
     would answer NaN with an action all the same."""
+    _check_whole(repr(key), row)
     row = np.asarray(row)
     if row.dtype.kind not in "biuf" or row.ndim > 1:
         raise ValueError(f"{key!r} is {_kind(row)}; the policy takes a row of numbers.")
@@ -77,6 +84,13 @@ def check_state(key: str, row: Any) -> None:
             f"{np.array2string(row, precision=4, threshold=12)}. Send the last sound reading, or "
             "let the robot hold."
         )
+
+
+def _check_whole(what: str, value: Any) -> None:
+    """ValueError where a masked array marks numbers as missing: numpy would hand out what lies
+    beneath the mask."""
+    if np.ma.is_masked(value):
+        raise ValueError(f"{what} has masked entries, which are no readings; send sound ones.")
 
 
 def _kind(value: Any) -> str:

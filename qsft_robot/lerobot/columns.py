@@ -18,7 +18,8 @@ def numbers(where: str, column: Any) -> np.ndarray:
     import pyarrow.compute as pc
 
     rows = len(column)
-    while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    while any(is_list(column.type) for is_list in lists):
         if column.null_count:
             raise ValueError(f"{where} has empty entries.")
         sizes = pc.unique(pc.list_value_length(column)).to_pylist()
@@ -68,6 +69,18 @@ def whole(where: str, rows: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all() or (values != np.floor(values)).any():
         raise ValueError(f"{where} holds numbers that are not whole.")
     return values.astype(np.int64)
+
+
+def check_order(where: str, rows: np.ndarray) -> None:
+    """ValueError where the numbers of an episode's frames do not count up by one: its rows would
+    stand beside the images of other moments."""
+    frames = whole(where, rows)
+    if len(odd := np.flatnonzero(np.diff(frames) != 1)):
+        at = int(odd[0])
+        raise ValueError(
+            f"{where} goes from {frames[at]} to {frames[at + 1]}, where each row is the next "
+            "frame: rows are missing, twice or out of order. Sort them, or download the set again."
+        )
 
 
 def place(file: Path | str, name: str, episode: Any) -> str:

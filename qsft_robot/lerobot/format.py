@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ DATA_MB, VIDEO_MB = 100, 200
 
 STATE, ACTION = "observation.state", "action"
 IMAGES = "observation.images."
-TIMESTAMP = "timestamp"
+TIMESTAMP, FRAME_INDEX = "timestamp", "frame_index"
 REWARD, DONE, SUCCESS, TRUNCATED = "next.reward", "next.done", "next.success", "next.truncated"
 # Columns of every data set, each one number a frame.
 COUNTERS = {
@@ -228,7 +229,14 @@ def read_data_set(folder: str | Path) -> DataSet:
         extras = read_json(contained(folder, folder / EXTRAS))
     check_kinds(extras, _EXTRAS, str(folder / EXTRAS))
     checked_env_args(extras.get("env_args"), f"{folder / EXTRAS}: env_args")
-    return DataSet(folder, info, features, _read_tasks(folder), _read_episodes(folder), extras)
+    episodes, told = _read_episodes(folder), info.get("total_episodes")
+    if isinstance(told, int) and told != len(episodes):
+        warnings.warn(
+            f"{folder}: {INFO} tells {told} episodes and meta/episodes describes {len(episodes)}; "
+            "those that are described are read.",
+            stacklevel=2,
+        )
+    return DataSet(folder, info, features, _read_tasks(folder), episodes, extras)
 
 
 def _check_version(folder: Path, version: str) -> None:
@@ -276,7 +284,14 @@ def _read_tasks(folder: Path) -> dict[int, str]:
     numbers = table.column("task_index").to_pylist()
     if bad := [x for x in numbers if not isinstance(x, int)]:
         raise ValueError(f"{folder / TASKS}: task_index {bad[0]!r} is no whole number.")
-    return dict(zip(numbers, (word or "" for word in words), strict=True))
+    tasks: dict[int, str] = {}
+    for number, word in zip(numbers, words, strict=True):
+        if tasks.setdefault(number, word or "") != (word or ""):
+            raise ValueError(
+                f"{folder / TASKS}: task_index {number} stands for {tasks[number]!r} and for "
+                f"{word!r}; give each its own number."
+            )
+    return tasks
 
 
 def _read_episodes(folder: Path) -> list[dict[str, Any]]:

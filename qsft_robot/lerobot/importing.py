@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from qsft_robot.lerobot.format import (
     ACTION,
     COUNTERS,
     EXTRAS,
+    FRAME_INDEX,
     INFO,
     REWARD,
     STATE,
@@ -133,8 +135,7 @@ def import_lerobot(
         columns = [ACTION, *numbers, *images, *outcome.columns]
         if task is None:
             columns.append("task_index")
-        if TIMESTAMP in data.features:
-            columns.append(TIMESTAMP)
+        columns += [name for name in (TIMESTAMP, FRAME_INDEX) if name in data.features]
         episodes = data.episodes[:max_episodes]
         videos = [f.name for f in kept if f.dtype == "video"]
         check_video_ranges(data, videos, float(data.info.get("fps") or hz))
@@ -210,7 +211,15 @@ def _check_tasks(data: DataSet, task: str | None) -> None:
 
 def _instruction(data: DataSet, number: int, found: Mapping[str, Any]) -> str:
     where = place(data.folder, "task_index", number)
-    index = int(whole(where, found["task_index"])[0])
+    indices = whole(where, found["task_index"])
+    index = int(indices[0])
+    if (indices != index).any():
+        step = int((indices != index).argmax())
+        warnings.warn(
+            f"{where}: the task changes at frame {step} ({index} to {indices[step]}); the whole "
+            "log gets the first one's words.",
+            stacklevel=3,
+        )
     if index not in data.tasks:
         raise ValueError(
             f"{data.folder / TASKS}: no task {index}, which episode {number} has; there are "

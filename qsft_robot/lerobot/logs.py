@@ -11,9 +11,11 @@ import numpy as np
 from qsft_robot.lerobot.format import (
     ACTION,
     DONE,
+    FRAME_INDEX,
     INFO,
     REWARD,
     SUCCESS,
+    TIMESTAMP,
     TRUNCATED,
     DataSet,
     Feature,
@@ -23,13 +25,14 @@ from qsft_robot.lerobot.format import (
 )
 from qsft_robot.lerobot.outcomes import Outcomes, SuccessRule
 from qsft_robot.lerobot.parquet import episode_columns
+from qsft_robot.lerobot.timing import check_video_ranges
 from qsft_robot.lerobot.video import iter_images, iter_video
 from qsft_robot.logs.checks import check_finite
 from qsft_robot.logs.doctor.frames import FrameDigests, digest_frames
 from qsft_robot.logs.doctor.log import Log, LogSource
 from qsft_robot.types import Episode
 
-_TOLD = {REWARD, SUCCESS, TRUNCATED, DONE, "timestamp", "task_index"}
+_TOLD = {REWARD, SUCCESS, TRUNCATED, DONE, TIMESTAMP, FRAME_INDEX, "task_index"}
 
 
 def lerobot_source(folder: str | Path) -> LogSource:
@@ -59,12 +62,16 @@ def iter_lerobot_logs(data: DataSet) -> Iterator[tuple[Episode | None, Log]]:
         *(name for name in data.features if name in _TOLD),
     ]
     outcome = Outcomes.of(data, success_rule(data), None, "terminal")
+    if videos := [f.name for f in cameras if f.dtype == "video"]:
+        check_video_ranges(data, videos, _fps(data))
     for row, found in episode_columns(data, columns, data.episodes):
         number = row["episode_index"]
         name = f"episode_{number}"
         try:
             for key in (ACTION, *(f.name for f in numbers), *({REWARD} & data.features.keys())):
-                check_finite(f"{data.folder}: {key} of {name}", np.asarray(found[key]))
+                with np.errstate(over="ignore"):  # what float32 can't hold becomes Inf
+                    rows = np.asarray(found[key], np.float32)
+                check_finite(f"{data.folder}: {key} of {name}", rows)
         except ValueError as error:
             yield None, Log(name, refusal=str(error))
             continue
@@ -133,9 +140,13 @@ def _digests(
         where = f"{data.folder}: {camera.name} of episode {episode}"
         return digest_frames(iter_images(found[camera.name], None, where))
     path = data.file("video", row, camera.name)
-    fps = data.info.get("fps")
-    if not isinstance(fps, int | float) or fps <= 0:
-        raise ValueError(f"{data.folder / INFO}: fps is {fps!r}, so no frame can be found.")
     start = row[f"videos/{camera.name}/from_timestamp"]
-    frames = iter_video(path, start, float(fps), row["length"], None, episode)
+    frames = iter_video(path, start, _fps(data), row["length"], None, episode)
     return digest_frames(frames)
+
+
+def _fps(data: DataSet) -> float:
+    fps = data.info.get("fps")
+    if not isinstance(fps, int | float) or not 0 < fps < np.inf:
+        raise ValueError(f"{data.folder / INFO}: fps is {fps!r}, so no frame can be found.")
+    return float(fps)

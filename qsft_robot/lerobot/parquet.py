@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -10,8 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from qsft_robot.lerobot.columns import numbers, place
-from qsft_robot.lerobot.format import DATA_MB, FILES_OF_A_CHUNK, INFO, DataSet, named_by
+from qsft_robot.lerobot.columns import check_order, numbers, place
+from qsft_robot.lerobot.format import (
+    DATA_MB,
+    FILES_OF_A_CHUNK,
+    FRAME_INDEX,
+    INFO,
+    DataSet,
+    named_by,
+)
 
 
 def episode_columns(
@@ -60,14 +68,14 @@ def _episodes_of(
             # Rows stand in the order of the episodes: what has a later one is complete.
             for number in sorted(n for n in pieces if n < numbers[-1]):
                 row = wanted.pop(number)
-                yield row, _columns(file, pieces.pop(number), columns, row)
+                yield row, _columns(data, file, pieces.pop(number), columns, row)
         for number in sorted(pieces):
             row = wanted.pop(number)
-            yield row, _columns(file, pieces[number], columns, row)
+            yield row, _columns(data, file, pieces[number], columns, row)
 
 
 def _columns(
-    file: Path, pieces: Sequence[Any], columns: Sequence[str], row: Mapping[str, Any]
+    data: DataSet, file: Path, pieces: Sequence[Any], columns: Sequence[str], row: Mapping[str, Any]
 ) -> dict[str, Any]:
     import pyarrow as pa
 
@@ -87,6 +95,14 @@ def _columns(
             found[name] = column.field("bytes").to_pylist()
             continue
         found[name] = numbers(where, column)
+        feature = data.features.get(name)
+        if feature is not None and found[name].shape[1] != math.prod(feature.shape):
+            raise ValueError(
+                f"{where} has {found[name].shape[1]} numbers a frame, but {data.folder / INFO} "
+                f"tells {list(feature.shape)}: one of them is another set's."
+            )
+    if FRAME_INDEX in found:
+        check_order(place(file, FRAME_INDEX, row["episode_index"]), found[FRAME_INDEX])
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,7 +42,7 @@ def check_video_ranges(data: DataSet, cameras: Sequence[str], fps: float) -> Non
 
 def _check_file(data: DataSet, camera: str, rows: Sequence[Mapping[str, Any]], fps: float) -> None:
     at = f"videos/{camera}/"
-    spans = []
+    spans: list[tuple[float, float, int, int]] = []
     for row in rows:
         number, length = row["episode_index"], row["length"]
         begin, end = (_seconds(data, row, f"{at}{x}_timestamp") for x in ("from", "to"))
@@ -53,6 +54,15 @@ def _check_file(data: DataSet, camera: str, rows: Sequence[Mapping[str, Any]], f
             )
         spans.append((begin, end, number, length))
     spans.sort()
+    numbers = [span[2] for span in spans]
+    if numbers != sorted(numbers):
+        i = next(i for i in range(1, len(numbers)) if numbers[i] < numbers[i - 1])
+        warnings.warn(
+            f"{_where(data)}: episode {numbers[i]} stands behind episode {numbers[i - 1]} in the "
+            f"video of {camera}, where LeRobot writes them in the order of their numbers: see that "
+            "each has its own images.",
+            stacklevel=4,
+        )
     expected = spans[0][0]
     for (_, before, earlier, length), (begin, _, number, _) in itertools.pairwise(spans):
         expected += length / fps

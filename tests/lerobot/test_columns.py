@@ -9,8 +9,11 @@ import pyarrow as pa
 import pytest
 from lerobot_logs import make, rewrite
 
+from qsft_robot.cli import main
 from qsft_robot.lerobot.exporting import export_lerobot
+from qsft_robot.lerobot.format import read_data_set
 from qsft_robot.lerobot.importing import import_lerobot
+from qsft_robot.logs.reader import read_episodes
 
 
 @pytest.fixture
@@ -102,3 +105,119 @@ def test_times_that_step_back_or_leave_gaps_are_told(tmp_path, numbers_set):
     assert "steps back" in report.odd_times[0]
     assert "gap at frame 4" in report.odd_times[0]
     assert "timestamps of episode 0" in str(report)
+
+
+def on_a_copy(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "set")
+
+
+@pytest.fixture(scope="module")
+def filmed_set(tmp_path_factory):
+    """A data set with videos of a front camera."""
+    folder = tmp_path_factory.mktemp("filmed")
+    logs_file = make(folder / "logs.hdf5", np.random.default_rng(0), cameras=("front_image",))
+    return export_lerobot(logs_file, folder / "set", codec="h264")
+
+
+def put_upon_another(folder):
+    move(folder, 0, 0.25, 0.25)
+
+
+def no_place(folder):
+    move(folder, 1, np.nan, 0.0)
+
+
+@pytest.mark.parametrize("spoil", [put_upon_another, no_place])
+def test_inspect_refuses_the_places_in_videos_that_the_import_refuses(
+    tmp_path, filmed_set, spoil, capsys
+):
+    folder = on_a_copy(filmed_set, tmp_path)
+    spoil(folder)
+    said = []
+    for words in (["inspect", folder], ["import-lerobot", folder, "--out", tmp_path / "back.hdf5"]):
+        assert main([str(word) for word in words]) == 2
+        said.append(capsys.readouterr().err.splitlines()[-1])
+    assert said[0] == said[1]
+    assert f"{folder}/meta/episodes" in said[0]
+
+
+def two_for_one(folder):
+    def change(table):
+        return pa.table({"task_index": [0, 0], "task": ["open it", "close it"]})
+
+    rewrite(folder, "meta/tasks.parquet", change)
+
+
+def numbered(*frames):
+    def change(folder):
+        spoil_column(folder, "frame_index", lambda x: pa.array([*frames, *x[len(frames) :]]))
+
+    return change
+
+
+def wider(folder):
+    spoil_column(folder, "action", lambda x: pa.array([[*row, 0.0] for row in x]))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (two_for_one, "task_index 0 stands for 'open it' and for 'close it'"),
+        (numbered(0, 2, 1), "frame_index of episode 0 goes from 0 to 2"),
+        (numbered(0, 0), "frame_index of episode 0 goes from 0 to 0"),
+        (wider, "action of episode 0 has 3 numbers a frame, but"),
+    ],
+)
+def test_what_contradicts_itself_is_refused_by_name(tmp_path, numbers_set, spoil, words, capsys):
+    folder = on_a_copy(numbers_set, tmp_path)
+    spoil(folder)
+    for verb in (["inspect", folder], ["import-lerobot", folder, "--out", tmp_path / "back.hdf5"]):
+        assert main([str(word) for word in verb]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_a_number_beyond_float32_is_refused_by_inspect_too(tmp_path, numbers_set, capsys):
+    folder = on_a_copy(numbers_set, tmp_path)
+    spoil_column(folder, "action", lambda x: pa.array([[1e300, *x[0][1:]], *x[1:]]))
+    assert main(["inspect", str(folder)]) == 2
+    assert "action of episode_0: NaN or Inf at step 0" in capsys.readouterr().err
+
+
+def test_lists_of_every_kind_read_the_same(tmp_path, numbers_set):
+    folder = on_a_copy(numbers_set, tmp_path)
+    plain = read_episodes(
+        import_lerobot(folder, tmp_path / "plain.hdf5").path, action_scale=(-99, 99)
+    )
+    spoil_column(folder, "action", lambda x: pa.array(x, pa.large_list(pa.float32())))
+    large = read_episodes(
+        import_lerobot(folder, tmp_path / "large.hdf5").path, action_scale=(-99, 99)
+    )
+    for one, other in zip(plain, large, strict=True):
+        assert np.array_equal(one.actions, other.actions)
+
+
+def test_what_is_left_of_a_set_or_a_task_is_told(tmp_path, filmed_set):
+    folder = on_a_copy(filmed_set, tmp_path)
+    spoil_column(folder, "task_index", lambda x: pa.array([*x[:1], *[1 - y for y in x[1:]]]))
+    with pytest.warns(UserWarning, match=r"task_index of episode 0: the task changes at frame 1"):
+        import_lerobot(folder, tmp_path / "back.hdf5")
+    rewrite(folder, "meta/episodes/*/*.parquet", lambda table: table.slice(0, table.num_rows - 1))
+    with pytest.warns(UserWarning, match=r"tells 4 episodes and meta/episodes describes 3"):
+        read_data_set(folder)
+
+
+def test_episodes_that_change_places_in_a_video_are_told(tmp_path, filmed_set):
+    folder, at = on_a_copy(filmed_set, tmp_path), "videos/observation.images.front/"
+
+    def swap(table):
+        rows = table.to_pylist()
+        first, second = rows[1], rows[2]
+        begin, end = first[f"{at}from_timestamp"], second[f"{at}to_timestamp"]
+        between = begin + second[f"{at}to_timestamp"] - second[f"{at}from_timestamp"]
+        second |= {f"{at}from_timestamp": begin, f"{at}to_timestamp": between}
+        first |= {f"{at}from_timestamp": between, f"{at}to_timestamp": end}
+        return pa.Table.from_pylist(rows, schema=table.schema)
+
+    rewrite(folder, "meta/episodes/*/*.parquet", swap)
+    with pytest.warns(UserWarning, match=r"episode 1 stands behind episode 2 in the video"):
+        import_lerobot(folder, tmp_path / "back.hdf5")

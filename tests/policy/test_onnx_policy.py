@@ -107,6 +107,12 @@ def spoiled(observation: Observation, how: str) -> Observation:
         state["joints"] = np.where(np.arange(len(state["joints"])) == 1, np.nan, state["joints"])
     elif how == "infinity":
         state["joints"] = state["joints"] / np.float32(0)
+    elif how == "masked":
+        state["joints"] = np.ma.masked_array(state["joints"], np.arange(len(state["joints"])) == 1)
+    elif how == "masked image":
+        images["front"] = np.ma.masked_equal(images["front"], images["front"].max())
+    elif how == "a list":
+        state = list(state.values())
     elif how == "words":
         state["gripper"] = np.array(["open"])
     else:
@@ -117,13 +123,25 @@ def spoiled(observation: Observation, how: str) -> Observation:
 @pytest.mark.filterwarnings("ignore:divide by zero|invalid value")
 @pytest.mark.parametrize(
     "how",
-    ["no camera", "another size", "floats", "no state", "fewer joints", "NaN", "infinity", "words"],
+    [
+        "no camera",
+        "another size",
+        "floats",
+        "no state",
+        "fewer joints",
+        "NaN",
+        "infinity",
+        "masked",
+        "masked image",
+        "a list",
+        "words",
+    ],
 )
 def test_a_wrong_observation_is_answered_in_the_words_of_torch(exported, how):
     checkpoint, folder, logs = exported("pixels and state, ratio")
     said = []
     for policy in (load_policy(checkpoint), load_onnx_policy(folder)):
-        with pytest.raises(ValueError, match=r"front|wrist|gripper|joints") as caught:
+        with pytest.raises(ValueError, match=r"front|wrist|gripper|joints|state") as caught:
             policy.infer(spoiled(logs[0][0], how))
         said.append(str(caught.value))
     assert said[0] == said[1]
