@@ -92,6 +92,11 @@ def _of_use(summary: DataSummary, source: LogSource, success_reward: bool) -> li
         if not count and not source.masks[key]:
             message = f"mask/{key} is empty; --data.filter-key {key} would be refused."
             found.append(Finding("empty-mask", "warning", message))
+    for key, names in source.absent.items():
+        if names:
+            listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
+            message = f"mask/{key} names {listed}, but there is no such log: it would be refused."
+            found.append(Finding("absent-log", "error", message))
     for key, reason in source.unread.items():
         message = f"{key} is left out. {reason}"
         # A camera that is left out is a loss, a map of depth beside cameras is none.

@@ -70,7 +70,7 @@ def _show_overview(summary: DataSummary, console: Console) -> None:
     overview.add_row("success", f"{summary.successes}/{summary.episodes}{untold}")
     overview.add_row("ends", f"{summary.terminated} terminated, {summary.truncated} truncated")
     for text, count in list(summary.instructions.items())[:_LISTED]:
-        overview.add_row("instruction", cell(f"{text or '(none)'}  x{count}"))
+        overview.add_row("instruction", cell(f"{text if text.strip() else '(none)'}  x{count}"))
     if len(summary.instructions) > _LISTED:
         overview.add_row("", f"and {len(summary.instructions) - _LISTED} more")
     for key, (count, successes) in summary.masks.items():

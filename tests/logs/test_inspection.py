@@ -150,3 +150,12 @@ def test_a_clock_that_fails_at_a_step_is_told_and_one_that_never_ran_is_not(tmp_
             file["data/demo_0/timestamps"][3] = np.nan
         found = {x.check: set(x.logs) for x in run(tmp_path / "a.hdf5")[0].findings}
         assert found.get("timestamp-back", set()) == told
+
+
+def test_a_mask_of_logs_that_are_not_there_is_told(tmp_path):
+    masks = [("train", ["demo_0", "demo_1"]), ("valid", ["demo_1", "demo_7"])]
+    write(tmp_path / "a.hdf5", [[0, 1], [0, 0]], masks=masks)
+    summary, text = run(tmp_path / "a.hdf5")
+    (found,) = (x for x in summary.findings if x.check == "absent-log")
+    assert found.severity == "error"
+    assert "mask/valid names demo_7, but" in text

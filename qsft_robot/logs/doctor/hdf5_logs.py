@@ -12,6 +12,7 @@ import numpy as np
 from qsft_robot.logs.checks import (
     ANY_SCALE,
     check_demo,
+    data_of,
     demo_group,
     env_args_of,
     masks_of,
@@ -43,7 +44,8 @@ def hdf5_source(
     """The logs of a demonstration file; arguments as in `iter_episodes`."""
     with open_demonstrations(path) as file:
         env_args, demo = env_args_of(file), demo_group(file, select_demos(file, filter_key)[0])
-        masks = masks_of(file)
+        masks, there = masks_of(file), set(data_of(file) or ())
+        absent = {key: [x for x in names if x not in there] for key, names in masks.items()}
         only_dones = "terminated" not in demo and "truncated" not in demo
         no_next = "next_obs" not in demo
         seen = any(map(is_camera, arrays(demo, "obs").values()))
@@ -58,6 +60,7 @@ def hdf5_source(
         ),
         control_hz=float(hz) if isinstance(hz, int | float) and hz > 0 else None,
         masks=masks,
+        absent=absent,
         only_dones=only_dones and log_end is None,
         no_next=no_next,
         unread=unread_keys(path, filter_key),

@@ -102,6 +102,8 @@ class LogSource:
     logs: Iterator[tuple[Episode | None, Log]]
     control_hz: float | None = None
     masks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    # Filter key -> names in it that no log has
+    absent: Mapping[str, Sequence[str]] = field(default_factory=dict)
     # Whether ends are marked by `dones` alone, and what was seen after the last action is missing.
     only_dones: bool = False
     no_next: bool = False
