@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,18 @@ class World:
     evaluate: Mapping[str, str] = field(default_factory=dict)
 
 
+# Stands for the file of `--words` in the words of a setting.
+_WORDS = "{words}"
 WORLDS = (
     World(
         "games/wordle",
-        {"full": "--episodes 20000", "tenth": "--episodes 2000"},
-        {"letters": "", "closed": "--tokenizer.closed"},
+        {
+            "full": "--episodes 20000",
+            "tenth": "--episodes 2000",
+            # A list that is not shipped.
+            "own-list": f"--episodes 20000 --env-kwargs words={_WORDS}",
+        },
+        {"letters": "", "closed": "--preset games/wordle_closed"},
     ),
     World(
         "games/twenty_questions",
@@ -142,12 +149,20 @@ def options_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = study_parser(__doc__, [*METHODS, *PROMPTED], "language")
     parser.set_defaults(methods=list(METHODS))
     parser.add_argument("--evaluate", default="", help="further words for every `evaluate`")
+    parser.add_argument("--words", type=Path, help="file of games/wordle:own-list, a word a line")
     parser.add_argument("--name", default="policy", help="name of the evaluations")
     parser.add_argument(
         "--prompt", default="", help="words of `prompt` that name a model, for prompt and react"
     )
     parser.add_argument("--prompt-episodes", type=int, help="fewer episodes for these two")
     options = parsed(parser, words, SETTING_NAMES, begins)
+    lists = [setting for setting in options.chosen if _WORDS in setting.collect]
+    if lists and options.words is None:
+        parser.error(f"{lists[0].task}:{lists[0].name}: name the list, --words FILE")
+    options.chosen = [
+        replace(setting, collect=setting.collect.replace(_WORDS, str(options.words)))
+        for setting in options.chosen
+    ]
     if not options.prompt and (asked := [x for x in options.methods if x in PROMPTED]):
         parser.error(f"{', '.join(asked)}: name the model, --prompt '--prompt.model MODEL'")
     return options

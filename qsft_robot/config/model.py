@@ -16,8 +16,11 @@ class ModelConfig:
     """The model: the RT-style transformer, or a pretrained one that is fine-tuned."""
 
     # Size of the RT-style transformer: rt_tiny, rt_small or rt_base; or perceptron, which has no
-    # attention, for states on a CPU.
+    # attention, for states on a CPU; or whole_commands, perceptrons that score each command of a
+    # closed list at once.
     name: str = "rt_tiny"
+    # Distributions over commands that whole_commands mixes: logs of several players are not one.
+    mixture: int = 2
     # Fine-tune this pretrained model instead: a Hugging Face hub id, a local folder of one, or a
     # GGUF file, which is unpacked to float32 once.
     pretrained: str | None = None
@@ -114,9 +117,11 @@ class ModelConfig:
             "--model.text-weights belongs to a text tower: name it with --model.text-encoder.",
         )
         require(
-            self.name != "perceptron" or self.text_encoder == "words",
-            "--model.name perceptron reads instructions as words: leave --model.text-encoder out.",
+            self.name not in ("perceptron", "whole_commands") or self.text_encoder == "words",
+            f"--model.name {self.name} reads instructions as words: leave --model.text-encoder "
+            "out.",
         )
+        require(self.mixture >= 1, "--model.mixture must be at least 1.")
         if self.pretrained is None:
             for name in ("revision", "trust_remote_code"):
                 require(

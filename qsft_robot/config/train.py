@@ -190,6 +190,11 @@ class TrainConfig:
             "--model.no-frozen-features to train it, or leave the keys out.",
         )
         require(
+            self.model.name != "whole_commands" or self.tokenizer.closed,
+            "--model.name whole_commands scores the commands of a closed list: add "
+            "--tokenizer.kind commands --tokenizer.closed, or take --model.name perceptron.",
+        )
+        require(
             self.tokenizer.kind == "commands" or not self.data.auxiliary_commands,
             "--data.auxiliary-commands is for logs of text commands: use --tokenizer.kind commands "
             "or leave it out.",

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from vlm.pretrained.language import LanguageModel
     from vlm.pretrained.model import PretrainedModel
 
-MODELS = ("perceptron", "decision_transformer", "rt_tiny", "rt_small", "rt_base", "pretrained")
+MODELS = (
+    "perceptron", "whole_commands", "decision_transformer", "rt_tiny", "rt_small", "rt_base",
+    "pretrained",
+)  # fmt: skip
 MODEL_KINDS = ("rt", "pretrained")
 
 

@@ -22,27 +22,41 @@ _SHARED: dict[str, Any] = {
     "optim.value_learning_rate": 1e-3,
 }
 _WORDLE: dict[str, Any] = {"data.return_low": -6.0, "data.return_high": 0.0}
+# The board tells all; whole words are compared, since the likeliest letters make no likely word.
+_BOARD: dict[str, Any] = {
+    "data.state_keys": ("board",),
+    "model.text_history": 0,
+    "model.width": 256,
+    "model.depth": 2,
+    "optim.batch_size": 256,
+    "acting.candidates": 256,
+    "acting.judge": "likelihood",
+    "acting.min_p": 0.0,
+    "acting.temperature": 0.7,
+}
 # Preset -> flag (as on the command line, with underscores) -> value.
 PRESETS: dict[str, dict[str, Any]] = {
-    # Letters as tokens, any letters; --tokenizer.closed leaves only the words of the logs. The
-    # board tells all, so perceptrons read it alone. The likeliest letters one by one make no likely
-    # word: whole words are compared.
+    # Letters as tokens, any letters; --tokenizer.closed leaves only the words of the logs.
     "games/wordle": {
         **_SHARED,
         **_WORDLE,
-        "data.state_keys": ("board",),
+        **_BOARD,
         "model.name": "perceptron",
-        "model.text_history": 0,
-        "model.width": 256,
-        "model.depth": 2,
         "model.dropout": 0.1,
-        "optim.batch_size": 256,
         "optim.behavior_steps": 4000,
         "optim.value_steps": 3000,
-        "acting.candidates": 256,
-        "acting.judge": "likelihood",
-        "acting.min_p": 0.0,
-        "acting.temperature": 0.7,
+    },
+    # Only words of the logs, each scored whole: a perceptron that says letter after letter has to
+    # learn for every beginning which words that fit begin so.
+    "games/wordle_closed": {
+        **_SHARED,
+        **_WORDLE,
+        **_BOARD,
+        "tokenizer.closed": True,
+        "model.name": "whole_commands",
+        "model.dropout": 0.2,
+        "optim.behavior_steps": 2500,
+        "optim.value_steps": 1500,
     },
     # The same from text alone, for pretrained language models.
     "games/wordle_text": {

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from qsft_robot.algorithms.networks import PolicyNetworks, under
 from qsft_robot.config.train import TrainConfig
 from qsft_robot.parallel.sharding import has_shards, whole_state
@@ -129,6 +131,10 @@ def _build_rt(
     if config.traits.model is not None:
         shape["decision"] = decision_settings(config, data, revision)
     name = config.traits.model or settings.name
+    if name == "whole_commands":
+        listed = np.array(data.tokenizer.to_json()["closed"], object)[:, None]
+        shape["commands"] = data.tokenizer.encode(listed).tolist()
+        shape["mixture"] = settings.mixture
     return build_model(name, **shape, dropout=settings.dropout, **sizes)
 
 

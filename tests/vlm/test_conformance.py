@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,19 @@ import torch
 from vlm.model import ActionModel, Context
 from vlm.pretrained.config import PretrainedConfig
 from vlm.pretrained.model import PretrainedModel
-from vlm.rt.sizes import decision_transformer, perceptron, rt_tiny
+from vlm.rt.sizes import decision_transformer, perceptron, rt_tiny, whole_commands
 
 V, N, B = 12, 4, 3
-MODELS = ("rt", "perceptron", "decision_transformer", "gpt2", "llama", "qwen3", "gemma2")
+MODELS = (
+    "rt",
+    "perceptron",
+    "whole_commands",
+    "decision_transformer",
+    "gpt2",
+    "llama",
+    "qwen3",
+    "gemma2",
+)
 
 
 @pytest.fixture(params=MODELS)
@@ -22,6 +33,9 @@ def model(request, tiny_folder) -> ActionModel:
         return rt_tiny(V, N, 5, history=2, width=32).eval()
     if request.param == "perceptron":
         return perceptron(V, N, 5, history=2, width=32).eval()
+    if request.param == "whole_commands":
+        commands = tuple(itertools.product(range(V), repeat=N))[::7]
+        return whole_commands(V, N, 5, history=2, width=32, commands=commands).eval()
     if request.param == "decision_transformer":
         return decision_transformer(
             V, N, 5, history=2, width=32, decision={"past_dim": 2, "reads_instruction": True}

@@ -1,4 +1,4 @@
-"""Configuration of an RTModel, a PerceptronModel or a DecisionTransformer."""
+"""Configuration of the models of our own: transformers, perceptrons, whole commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Any
 
 from vlm.words import ASCII_WORDS, SCHEMES
 
-TRUNKS = TRANSFORMER, PERCEPTRON, DECISION = ("transformer", "perceptron", "decision_transformer")
+TRUNKS = TRANSFORMER, PERCEPTRON, DECISION, COMMANDS = (
+    "transformer",
+    "perceptron",
+    "decision_transformer",
+    "whole_commands",
+)
 
 
 @dataclass(frozen=True)
@@ -70,24 +75,33 @@ class RTConfig:
     # what the model reads; () for actions that are no words.
     action_words: tuple[int, ...] = ()
     # What predicts the action tokens: "transformer" (an RTModel), "perceptron" (a PerceptronModel,
-    # whose `depth` counts its residual perceptrons and which has no heads) or
-    # "decision_transformer" (a DecisionTransformer).
+    # whose `depth` counts its residual perceptrons and which has no heads), "decision_transformer"
+    # (a DecisionTransformer) or "whole_commands" (perceptrons on a closed list of commands).
     trunk: str = TRANSFORMER
     # Entries of a DecisionTransformer's own DecisionConfig.
     decision: Mapping[str, Any] | None = None
+    # Token ids [w][n] of the commands that there are, and distributions over them that are mixed;
+    # of whole_commands alone.
+    commands: tuple[tuple[int, ...], ...] = ()
+    mixture: int = 1
 
     def __post_init__(self) -> None:
         # JSON has lists where Python has tuples.
         object.__setattr__(self, "cameras", tuple(self.cameras))
         object.__setattr__(self, "image_size", tuple(self.image_size))
         object.__setattr__(self, "action_words", tuple(self.action_words))
+        object.__setattr__(self, "commands", tuple(map(tuple, self.commands)))
         if not self.cameras and self.state_dim == 0 and self.text_history == 0:
             raise ValueError(
                 "the model would see nothing: give it cameras, a state_dim, or a text_history."
             )
         if self.trunk not in TRUNKS:
             raise ValueError(f"trunk is {self.trunk!r}; there are: {', '.join(TRUNKS)}.")
-        if self.trunk == PERCEPTRON and self.text_history:
+        if (self.trunk == COMMANDS) != bool(self.commands):
+            raise ValueError("commands belong to whole_commands, which needs them.")
+        if any(len(ids) != self.n_tokens for ids in self.commands):
+            raise ValueError(f"each of the commands has {self.n_tokens} token ids.")
+        if self.trunk in (PERCEPTRON, COMMANDS) and self.text_history:
             raise ValueError("a perceptron reads no texts of steps: use the transformer for them.")
         if (self.trunk == DECISION) != (self.decision is not None):
             raise ValueError("decision belongs to the decision_transformer, which needs it.")
@@ -115,7 +129,7 @@ class RTConfig:
             )
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}.")
-        for name in ("vocab_size", "n_tokens", "history", "depth", "image_tokens"):
+        for name in ("vocab_size", "n_tokens", "history", "depth", "image_tokens", "mixture"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.image_shrink < 1 or any(side % self.image_shrink for side in self.image_size):

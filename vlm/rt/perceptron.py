@@ -35,9 +35,15 @@ class PrefixDecisions(ContextReader):
         self, context: Float[Tensor, "b c"], action_ids: Int64[Tensor, "b n"]
     ) -> ModelOutput:
         """Hidden states and logits of whole decisions; `action_ids[:, n - 1]` is never an input."""
+        return self.output(self.inputs(context, action_ids))
+
+    def inputs(
+        self, context: Float[Tensor, "b c"], action_ids: Int64[Tensor, "b n"]
+    ) -> Float[Tensor, "b n c"]:
+        """What `output` reads at every token of whole decisions."""
         before = self.forgotten(self.action_embedding(action_ids[:, :-1]) * self.gains[:-1])
         prefixes = F.pad(before.cumsum(1), (0, 0, 1, 0))
-        return self.output(context[:, None] + prefixes + self.positions)
+        return context[:, None] + prefixes + self.positions
 
     def output(self, x: Float[Tensor, "b n c"]) -> ModelOutput:
         """Hidden states and logits of inputs of action tokens."""
@@ -102,8 +108,12 @@ class PerceptronModel(PrefixDecisions):
     ) -> tuple[ModelOutput, PrefixSum]:
         """Read the context: the output for action token 0 (n = 1), and what `decode` extends."""
         tokens, _ = self._context(features, state, frame_mask, text_ids, returns, words)
-        cache = PrefixSum(self, self._joined(tokens), 0)
+        cache = self.start(self._joined(tokens))
         return cache.output(), cache
+
+    def start(self, context: Float[Tensor, "b c"]) -> PrefixSum:
+        """A decision of which nothing was said."""
+        return PrefixSum(self, context, 0)
 
     def _joined(self, tokens: Float[Tensor, "b t c"]) -> Float[Tensor, "b c"]:
         """Context tokens as one vector."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vlm.decision_transformer.model import DecisionTransformer
-from vlm.rt.config import DECISION, PERCEPTRON, TRANSFORMER, RTConfig
+from vlm.rt.config import COMMANDS, DECISION, PERCEPTRON, TRANSFORMER, RTConfig
 from vlm.rt.context import ContextReader
 from vlm.rt.model import RTModel
 from vlm.rt.perceptron import PerceptronModel
+from vlm.rt.whole_commands import WholeCommands
 
 
 def build(config: RTConfig, load_image_weights: bool = True) -> ContextReader:
@@ -17,6 +18,7 @@ def build(config: RTConfig, load_image_weights: bool = True) -> ContextReader:
         TRANSFORMER: RTModel,
         PERCEPTRON: PerceptronModel,
         DECISION: DecisionTransformer,
+        COMMANDS: WholeCommands,
     }
     return kinds[config.trunk](config, load_image_weights)
 
@@ -26,6 +28,17 @@ def perceptron(vocab_size: int, n_tokens: int, state_dim: int, **changes: object
     return _build(
         vocab_size, n_tokens, state_dim, changes, trunk=PERCEPTRON,
         width=256, depth=2, mlp_ratio=2.0, image_channels=48, image_tokens=8, dropout=0.0,
+    )  # fmt: skip
+
+
+def whole_commands(
+    vocab_size: int, n_tokens: int, state_dim: int, **changes: object
+) -> ContextReader:
+    """Perceptrons that score whole commands of a closed list. `changes` have its `commands`."""
+    return _build(
+        vocab_size, n_tokens, state_dim, changes, trunk=COMMANDS,
+        width=256, depth=2, mlp_ratio=2.0, image_channels=48, image_tokens=8, dropout=0.0,
+        mixture=2,
     )  # fmt: skip
 
 

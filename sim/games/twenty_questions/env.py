@@ -30,8 +30,10 @@ class TwentyQuestionsEnv(gymnasium.Env[dict[str, Any], str]):
     """One hidden object an episode, twenty turns.
 
     Action, str: a question of the table ("is it an animal") or a guess ("guess bear"), in whatever
-    case and punctuation. Observation, str: `feedback`, "Yes.", "No." or that it was not understood,
-    which costs a turn all the same (info["invalid_command"]). Reward 0 for the right guess, else
+    case and punctuation. Observation: `feedback`, str, "Yes.", "No." or that it was not understood,
+    which costs a turn all the same (info["invalid_command"]); `answers`, float32 [questions +
+    possible objects + 1], all that was said: 1 for a yes, -1 for a no and for a wrong guess, 0 for
+    what was not asked, and the share of the turns that are over. Reward 0 for the right guess, else
     -1. The episode ends with the right guess or the twentieth turn.
     `table`: see read_table. `objects`: file of the names that may be hidden; None for all of the
     table. `split`: which of them are hidden, see SPLITS. `unsure`: see rules.UNSURE_RULES.
@@ -98,7 +100,10 @@ class TwentyQuestionsEnv(gymnasium.Env[dict[str, Any], str]):
         self._coins = np.zeros(0, bool)
         self.action_space = spaces.Text(_TEXT_LENGTH, charset=_CHARACTERS)
         self.observation_space = spaces.Dict(
-            {"feedback": spaces.Text(_TEXT_LENGTH, charset=_CHARACTERS)}
+            {
+                "feedback": spaces.Text(_TEXT_LENGTH, charset=_CHARACTERS),
+                "answers": spaces.Box(-1.0, 1.0, (self._told().size,), np.float32),
+            }
         )
 
     def reset(
@@ -122,7 +127,7 @@ class TwentyQuestionsEnv(gymnasium.Env[dict[str, Any], str]):
         self.object = self._object[plain(name)]
         self.said, self.guessed, self._turns = [], [], []
         self._playing, self._won = True, False
-        return {"feedback": BEGIN}, self._info(False)
+        return {"feedback": BEGIN, "answers": self._told()}, self._info(False)
 
     def step(self, action: str) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Ask or guess."""
@@ -139,7 +144,7 @@ class TwentyQuestionsEnv(gymnasium.Env[dict[str, Any], str]):
         truncated = not terminated and len(self._turns) >= self.max_steps
         self._playing = not (terminated or truncated)
         return (
-            {"feedback": feedback},
+            {"feedback": feedback, "answers": self._told()},
             reward,
             terminated,
             truncated,
@@ -167,6 +172,16 @@ class TwentyQuestionsEnv(gymnasium.Env[dict[str, Any], str]):
         if guess != self.object:
             self.guessed.append(guess)
         return ANSWERS[int(guess == self.object)]
+
+    def _told(self) -> np.ndarray:
+        """The observation `answers`."""
+        questions = len(self.table.questions)
+        told = np.zeros(questions + len(self.knowledge.possible) + 1, np.float32)
+        for question, answer in self.said:
+            told[question] = 1.0 if answer else -1.0
+        told[questions:-1][np.isin(self.knowledge.possible, self.guessed)] = -1.0
+        told[-1] = len(self._turns) / self.max_steps
+        return told
 
     def _info(self, invalid: bool) -> dict[str, Any]:
         return {

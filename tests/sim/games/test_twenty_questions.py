@@ -98,6 +98,26 @@ def test_the_object_always_fits_what_was_said_with_coins_too(seed, draws):
     assert len({TwentyQuestionsEnv().reset(seed=s)[1]["object"] for s in range(30)}) > 10
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**31 - 1), st.lists(st.tuples(st.booleans(), st.integers(0, 70))))
+def test_the_answers_tell_all_that_was_said(seed, moves):
+    env = TwentyQuestionsEnv()
+    told = env.reset(seed=seed)[0]["answers"]
+    assert env.observation_space["answers"].contains(told)
+    assert not told.any()
+    for turn, (asks, number) in enumerate(moves[:19], 1):
+        text = OWN.questions[number] if asks else f"guess {OWN.objects[number]}"
+        told = env.step(text)[0]["answers"]
+        assert told[-1] == np.float32(turn / 20)
+        if env._won:
+            break
+    asked = [(int(i), bool(told[i] > 0)) for i in np.flatnonzero(told[: len(OWN.questions)])]
+    guessed = np.flatnonzero(told[len(OWN.questions) : -1])
+    assert (told[len(OWN.questions) : -1] <= 0).all()
+    fitting = env.knowledge.fitting(env.said, env.guessed)
+    assert np.array_equal(env.knowledge.fitting(asked, guessed), fitting)
+
+
 def test_a_turn_costs_one_and_what_is_no_question_is_told_so():
     env = TwentyQuestionsEnv()
     env.reset(options={"object": "bear"})

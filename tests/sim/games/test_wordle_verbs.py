@@ -16,7 +16,7 @@ SIZES = (
 )  # fmt: skip
 # One guess is drawn: the likeliest of many is the same in every game of an untrained policy.
 DRAWN = ("--acting.candidates", "1", "--acting.temperature", "1")
-FEW = ("--workers", 1, "--envs-per-worker", 8, "--episodes", 16)
+FEW = ("--workers", 1, "--envs-per-worker", 8, "--episodes", 48)
 
 
 def verb(*words: object) -> None:
@@ -51,23 +51,26 @@ def test_collect_tells_the_mean_return_and_a_log_plays_back(folder, capsys):
     assert "accepted" in capsys.readouterr().out
 
 
-def test_a_closed_policy_says_only_words_of_the_list_here_and_exported(folder, capsys):
-    made = run(folder, "closed", "--tokenizer.closed", "--method", "qsft", *DRAWN)
+@pytest.mark.parametrize("model", ["perceptron", "whole_commands"])
+def test_a_closed_policy_says_only_words_of_the_list_here_and_exported(folder, capsys, model):
+    closed = ("--tokenizer.closed", "--model.name", model)
+    made = run(folder, model, *closed, "--method", "qsft", *DRAWN)
     verb("evaluate", made, *FEW)
     said = capsys.readouterr().out
     summary = json.loads((made / "evaluation/policy/summary.json").read_text())
     assert summary["refused_commands"]["count"] == 0
     assert summary["mean_return_low"] < summary["mean_return"] < summary["mean_return_high"] <= 0
     assert f"mean return {summary['mean_return']:.4g}" in said
-    verb("export", made, "--out", folder / "exported")
+    exported, grown = folder / f"exported {model}", folder / f"grown {model}.hdf5"
+    verb("export", made, "--out", exported)
     verb(
-        *("collect", "games/wordle", "--policy", made, "--out", folder / "grown.hdf5"),
+        *("collect", "games/wordle", "--policy", made, "--out", grown),
         *("--episodes", 6, "--workers", 1),
     )
     assert "mean return -" in capsys.readouterr().out.splitlines()[-1]
-    words = set(open_policy(folder / "exported").tokenizer.closed)
-    verb("evaluate", folder / "exported", *FEW)
-    again = json.loads((folder / "exported.evaluation/policy/summary.json").read_text())
+    words = set(open_policy(exported).tokenizer.closed)
+    verb("evaluate", exported, *FEW)
+    again = json.loads((folder / f"exported {model}.evaluation/policy/summary.json").read_text())
     assert again["mean_return"] == summary["mean_return"]
     assert words <= {" ".join(word) for word in read_words(str(folder / "list.txt"))}
 
@@ -81,6 +84,13 @@ def test_perceptrons_play_by_the_board_alone_and_the_likeliest_word(folder):
     assert policy.text_history == 0
     assert (policy.acting.candidates, policy.acting.judge) == (256, "likelihood")
     assert not policy.description.model["config"]["action_words"]
+
+
+def test_whole_commands_need_a_closed_list(folder, capsys):
+    words = ("--preset", "games/wordle", "--data.path", str(folder / "logs.hdf5"), *SIZES)
+    out = ("--out", str(folder / "no"), "--model.name", "whole_commands")
+    assert main(["train", *words, *out]) == 2
+    assert "add --tokenizer.kind commands --tokenizer.closed" in capsys.readouterr().err
 
 
 def test_a_free_policy_says_other_words_which_cost_what_the_environment_says(folder):
