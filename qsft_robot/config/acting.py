@@ -21,7 +21,7 @@ class ActingConfig:
     rule: Literal["power", "ratio", "paper", "advantage", "value", "behavior"] = "power"
     # Strength of the improvement of rule power. 1 is p~ alone: one network, one forward pass.
     k: float = 1.0
-    # Inverse temperature of the rules ratio, paper, advantage and value.
+    # Inverse temperature of the rules ratio, paper, advantage and value, and of a tilted judge.
     beta: float = 8.0
     # Support: tokens with pi_phi(a|s) >= support * max pi_phi. Not used where pi_phi isn't run.
     support: float = 0.05
@@ -39,9 +39,10 @@ class ActingConfig:
     # Decisions that are drawn by the rule above, of which the judge's best is taken. 1: one is
     # drawn, and nothing judges it.
     candidates: int = 1
-    # critic: Q of the whole decision. likelihood: the rule's own probability of the whole decision,
-    # whose likeliest token by token may be far from the likeliest (words of letters).
-    judge: Literal["critic", "likelihood"] = "critic"
+    # critic: Q of the whole decision. likelihood: the rule's own probability pi of the whole
+    # decision, whose likeliest token by token may be far from the likeliest (words of letters).
+    # tilted: pi exp(beta Q), Q of the critic.
+    judge: Literal["critic", "likelihood", "tilted"] = "critic"
     # Actions of a chunk that are executed before the next decision; None: all. With a history,
     # training takes it for the steps between two frames.
     execute: int | None = None
@@ -49,7 +50,7 @@ class ActingConfig:
     @property
     def needs_critic(self) -> bool:
         """Whether a critic chooses among candidates."""
-        return self.candidates > 1 and self.judge == "critic"
+        return self.candidates > 1 and self.judge != "likelihood"
 
     @property
     def runs_behavior(self) -> bool:
@@ -65,9 +66,9 @@ class ActingConfig:
             self.draw in ("sample", "median"),
             f"--acting.draw {self.draw}: there are sample and median.",
         )
+        judges = typing.get_args(typing.get_type_hints(ActingConfig)["judge"])
         require(
-            self.judge in ("critic", "likelihood"),
-            f"--acting.judge {self.judge}: there are critic and likelihood.",
+            self.judge in judges, f"--acting.judge {self.judge}: there are {', '.join(judges)}."
         )
         require(
             self.candidates == 1 or self.draw == "sample",

@@ -196,8 +196,12 @@ def model_card(description: PolicyDescription, networks: nn.Module) -> str:
 def _candidates(acting: ActingConfig) -> str:
     if acting.candidates == 1:
         return ""
-    taken = "critic takes the best" if acting.needs_critic else "policy takes the likeliest"
-    return f" The {taken} of {acting.candidates} decisions drawn so."
+    taken = {
+        "critic": "The critic takes the best",
+        "likelihood": "The policy takes the likeliest",
+        "tilted": f"By likelihood and critic (beta {acting.beta:g}) the policy takes the best",
+    }[acting.judge]
+    return f" {taken} of {acting.candidates} decisions drawn so."
 
 
 def _onnx_lines(onnx: Mapping[str, Any] | None) -> list[str]:

@@ -81,7 +81,7 @@ def measure(
                         contexts, ours.legal, noise, temperature, found, slack
                     )
                     _raise(worst, "log_probability", lacks.numpy())
-                    if ours.acting.needs_critic:
+                    if ours.acting.needs_critic and ours.acting.judge == "critic":
                         q = [
                             ours.decider.scores(contexts[-1], chosen, ours.numbers)
                             for chosen in (ids, found)

@@ -53,15 +53,27 @@ class Decider:
         if self.candidates == 1:
             return self._draw(contexts, legal, noise[:, 0], temperature)[:3]
         many = repeated(contexts, self.candidates)
-        ids, value, finite, scores = self._draw(many, legal, noise.flatten(0, 1), temperature)
-        if self.acting.needs_critic:
-            scores = self.scores(many[-1], ids, numbers)
+        ids, value, finite, likelihood = self._draw(many, legal, noise.flatten(0, 1), temperature)
+        scores = self.judged(likelihood, many[-1], ids, numbers)
         scores = scores.unflatten(0, (-1, self.candidates))
         finite = finite & torch.isfinite(scores).flatten()
         best = scores.argmax(1)[:, None, None].expand(-1, 1, ids.shape[1])
         ids = ids.unflatten(0, (-1, self.candidates)).gather(1, best)[:, 0]
         finite = finite.unflatten(0, (-1, self.candidates)).all(1)
         return ids, None if value is None else value[:: self.candidates], finite
+
+    def judged(
+        self,
+        likelihood: Float[Tensor, " b"],
+        context: Context,
+        ids: Int64[Tensor, "b n"],
+        numbers: Numbers | None,
+    ) -> Float[Tensor, " b"]:
+        """What the judge of candidates says of them, given the rule's log-probabilities."""
+        if self.acting.judge == "likelihood":
+            return likelihood
+        q = self.scores(context, ids, numbers)
+        return likelihood + self.acting.beta * q if self.acting.judge == "tilted" else q
 
     def scores(
         self, context: Context, ids: Int64[Tensor, "b n"], numbers: Numbers | None

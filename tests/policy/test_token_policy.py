@@ -24,6 +24,7 @@ ACTING = {
     "likeliest": {"temperature": 0.0},
     "candidates": {"candidates": 4},
     "likeliest candidate": {"candidates": 4, "judge": "likelihood"},
+    "tilted candidate": {"candidates": 4, "judge": "tilted", "beta": 2.0},
 }
 
 
@@ -100,7 +101,7 @@ def test_the_critic_takes_the_best_of_its_candidates(policy, observations):
 
 
 def test_the_likeliest_of_the_candidates_is_that_of_the_whole_decision(policy, observations):
-    """Its log-probability is that of a whole forward pass."""
+    """Its log-probability is that of a whole forward pass; the critic may have a say in it."""
     several = policy.with_acting(candidates=6, judge="likelihood", min_p=0.0, temperature=1.5)
     model = several.networks.value
     torch.nn.init.normal_(model.head.weight)
@@ -121,6 +122,16 @@ def test_the_likeliest_of_the_candidates_is_that_of_the_whole_decision(policy, o
     best = torch.stack(likelihoods).argmax(0)
     assert torch.equal(found, torch.stack(drawn)[best, torch.arange(5)])
     assert len(best.unique()) > 1
+    # The same candidates by likelihood and critic together, from the one to the other.
+    scores = torch.stack(
+        [several.decider.scores(contexts[-1], ids, several.numbers) for ids in drawn]
+    )
+    for beta in (0.0, 30.0, 1e6):
+        tilted = several.with_acting(judge="tilted", beta=beta)
+        found = tilted.decider.decide(contexts, tilted.legal, noise, numbers=tilted.numbers)[0]
+        best = (torch.stack(likelihoods) + beta * scores).argmax(0)
+        assert torch.equal(found, torch.stack(drawn)[best, torch.arange(5)])
+    assert torch.equal(best, scores.argmax(0))
 
 
 def test_candidates_without_a_critic_are_refused(config):

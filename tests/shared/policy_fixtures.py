@@ -54,6 +54,10 @@ OTHERS: dict[str, dict[str, Any]] = {
         "acting": {"k": 2.0, "candidates": 3},
     },
     "the likeliest of several": {"horizon": 3, "acting": {"candidates": 3, "judge": "likelihood"}},
+    "the likeliest and best of several": {
+        "parts": ["value", "void", "critic"],
+        "acting": {"candidates": 3, "judge": "tilted"},
+    },
     "one network": {"parts": ["value", "void"]},
     "pixels alone": {"cameras": True, "state": False, "parts": ["value", "void"]},
     "behavior of two": {"acting": {"rule": "behavior"}},
