@@ -81,7 +81,7 @@ class Crew:
         import ray
 
         self._ray, self._what = ray, what
-        self._kind = ray.remote(max_restarts=0, max_task_retries=0, **options)(kind)
+        self._kind: Any = ray.remote(max_restarts=0, max_task_retries=0, **options)(kind)
         self._orders = [pack(order) for order in orders]
         self.greeting: dict[str, Any] = {}
         self.greetings: list[dict[str, Any]] = []
