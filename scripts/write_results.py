@@ -38,11 +38,16 @@ ABOUT = {
     "valid_seen": "The same policies on other tasks in rooms of the logs, each of 120 games once.",
     "play-300": "OGBench's play data: 300 episodes of 1,001 steps by the package's own oracle, one "
     "set for all seeds, cut into 1,580 logs of which 134 reach the goal of the task. Decisions of "
-    "five actions (the preset `ogbench/states`); `candidates=32`: the best of 32 by the critic.",
+    "five actions (the preset `ogbench/states`); `candidates=32`: the best of 32 by the critic. "
+    "The behavior learns for 11,000 updates, which was settled on task 1 (docs/log.md).",
+    "play-300-short": "The same with 4,000 updates of the behavior, as the preset had it before.",
     "full letters scratch": "20,000 games of the recipe, others for each seed; the preset's "
     "model with random weights, which says any letters. `refused`: share of guesses outside "
     "of the list, each of which costs a guess.",
     "full closed scratch": "The same with --tokenizer.closed: only words of the logs can be said.",
+    "own-list closed scratch": "20,000 games with a list of one's own, here LMRL-Gym's 431 words "
+    "(mean return -4.10, as the data of the paper), others for each seed; only words of the logs, "
+    "each scored whole (the preset `games/wordle_closed`).",
     "tenth letters scratch": "2,000 games of the recipe; any letters.",
     "tenth closed scratch": "2,000 games of the recipe; only words of the logs.",
     **{
