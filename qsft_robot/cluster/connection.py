@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -40,6 +42,8 @@ def connected(address: str) -> Iterator[None]:
         return
     found = _found(address)
     _check_answer(found)
+    # Ray takes SIGTERM for itself, and keeps it after its end.
+    handled = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=found,
@@ -53,6 +57,8 @@ def connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        if threading.current_thread() is threading.main_thread() and handled is not None:
+            signal.signal(signal.SIGTERM, handled)
 
 
 def _found(address: str) -> str:

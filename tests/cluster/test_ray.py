@@ -4,6 +4,7 @@ killed in mid-run: the same episodes as without it, to the bit."""
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -56,8 +57,10 @@ def cluster():
     made = Cluster(initialize_head=True, head_node_args=head)
     there = [made.add_node(num_cpus=2, wait=False, **small) for _ in range(2)]
     made.wait_for_nodes()
+    handled = signal.getsignal(signal.SIGTERM)
     with ray_cluster(made.address):
         yield made, there
+    assert signal.getsignal(signal.SIGTERM) is handled  # Ray takes it for itself
     made.shutdown()
     patch.undo()
 
