@@ -43,6 +43,7 @@ def arm(**kwargs):
 def cluster():
     """A cluster of three nodes of two cores, to which this process is connected: its head, and two
     that can be killed; all of it on loopback alone."""
+    before = signal.getsignal(signal.SIGTERM)
     patch = pytest.MonkeyPatch()
     patch.setenv("RAY_worker_niceness", "0")  # else whatever runs beside the tests starves them
     # Every node has the project and the tests' environments, as it would have them installed.
@@ -62,6 +63,7 @@ def cluster():
         yield made, there
     assert signal.getsignal(signal.SIGTERM) is handled  # Ray takes it for itself
     made.shutdown()
+    signal.signal(signal.SIGTERM, before)  # the nodes that this process began took it
     patch.undo()
 
 
