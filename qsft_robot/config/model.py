@@ -20,7 +20,8 @@ class ModelConfig:
     # closed list at once.
     name: str = "rt_tiny"
     # Distributions over commands that whole_commands mixes: logs of several players are not one.
-    mixture: int = 2
+    # None: 2.
+    mixture: int | None = None
     # Fine-tune this pretrained model instead: a Hugging Face hub id, a local folder of one, or a
     # GGUF file, which is unpacked to float32 once.
     pretrained: str | None = None
@@ -121,7 +122,11 @@ class ModelConfig:
             f"--model.name {self.name} reads instructions as words: leave --model.text-encoder "
             "out.",
         )
-        require(self.mixture >= 1, "--model.mixture must be at least 1.")
+        require(self.mixture is None or self.mixture >= 1, "--model.mixture must be at least 1.")
+        require(
+            self.mixture is None or self.name == "whole_commands",
+            "--model.mixture is a setting of --model.name whole_commands.",
+        )
         if self.pretrained is None:
             for name in ("revision", "trust_remote_code"):
                 require(

@@ -36,6 +36,11 @@ class Machines(Protocol):
         """Entry of a summary that tells which machines they were; None where it is this one."""
         ...
 
+    def workers(self, asked: int | None, policy: Any = None) -> int:
+        """Simulator processes: as many as asked for, or what these machines are made for, beside a
+        policy that is to run there."""
+        ...
+
     def pool(
         self, service: str, settings: Mapping[str, Any], workers: int
     ) -> AbstractContextManager[Pool]:
@@ -61,6 +66,10 @@ class ThisMachine:
     def describe(self) -> dict[str, Any] | None:
         """Nothing to tell."""
         return None
+
+    def workers(self, asked: int | None, policy: Any = None) -> int:
+        """As many as asked for, or two."""
+        return 2 if asked is None else asked
 
     def pool(self, service: str, settings: Mapping[str, Any], workers: int) -> WorkerPool:
         """`workers` processes that run a service."""

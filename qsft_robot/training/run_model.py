@@ -127,14 +127,13 @@ def _build_rt(
     shape["text_encoder"] = settings.text_encoder
     shape["text_weights"] = settings.text_weights
     shape["fine_tune_towers"] = settings.fine_tune_towers
-    sizes = {n: x for n in ("width", "depth") if (x := getattr(settings, n)) is not None}
+    sizes = {n: x for n in ("width", "depth", "mixture") if (x := getattr(settings, n)) is not None}
     if config.traits.model is not None:
         shape["decision"] = decision_settings(config, data, revision)
     name = config.traits.model or settings.name
     if name == "whole_commands":
         listed = np.array(data.tokenizer.to_json()["closed"], object)[:, None]
         shape["commands"] = data.tokenizer.encode(listed).tolist()
-        shape["mixture"] = settings.mixture
     return build_model(name, **shape, dropout=settings.dropout, **sizes)
 
 

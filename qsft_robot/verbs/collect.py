@@ -28,7 +28,6 @@ from qsft_robot.verbs.machines import (
     machines_of,
     policy_on,
     say_where,
-    workers_on,
 )
 
 if TYPE_CHECKING:
@@ -133,7 +132,7 @@ def collect(
                 out,
                 total,
                 seed=seed,
-                workers=workers_on(machines, workers, loaded),
+                workers=machines.workers(workers, loaded),
                 attributes={"policy": policy.name},
                 imports=imports_of(env),
                 compress_images=compress_images,
@@ -144,7 +143,7 @@ def collect(
         elif chosen.play:
             from qsft_robot.verbs.flat import collect_play
 
-            count = workers_on(machines, workers)
+            count = machines.workers(workers)
             report = collect_play(
                 chosen, out, total, see, noise=noise, seed=seed, workers=count, machines=machines
             )
@@ -156,7 +155,7 @@ def collect(
                 out,
                 _parts(chosen, total, shares(mixture), noise, agents),
                 seed=seed,
-                workers=workers_on(machines, workers),
+                workers=machines.workers(workers),
                 compress_images=compress_images,
                 machines=machines,
                 resumable=ray is not None,

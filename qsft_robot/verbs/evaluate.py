@@ -37,7 +37,6 @@ from qsft_robot.verbs.machines import (
     machines_of,
     policy_on,
     say_where,
-    workers_on,
 )
 
 
@@ -180,7 +179,7 @@ def evaluate(
             policy,
             env_args,
             range(seed, seed + (DEFAULT_EPISODES if episodes is None else episodes)),
-            workers=workers_on(machines, workers, policy),
+            workers=machines.workers(workers, policy),
             envs_per_worker=envs_per_worker,
             videos=videos,
             video_of=video_of,

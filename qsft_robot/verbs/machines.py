@@ -14,9 +14,6 @@ from qsft_robot.rollouts.machines import Machines, ThisMachine
 from qsft_robot.trust import Trust
 from qsft_robot.verbs.flag_words import say_device, use_threads
 
-# Processes of simulators on one machine.
-_WORKERS = 2
-
 
 @contextmanager
 def machines_of(ray: str | None) -> Iterator[Machines]:
@@ -61,16 +58,6 @@ def say_where(machines: Machines, device: str, threads: int, policy: Any) -> Non
     if isinstance(machines, ThisMachine):
         use_threads(threads)
         say_device(device, policy)
-
-
-def workers_on(machines: Machines, asked: int | None, policy: Any = None) -> int:
-    """Simulator processes: as many as asked for, or what the machines are made for."""
-    if isinstance(machines, ThisMachine):
-        return _WORKERS if asked is None else asked
-    from qsft_robot.cluster.ray_machines import RayMachines
-
-    assert isinstance(machines, RayMachines)
-    return machines.workers(asked, policy)
 
 
 def identity_of(folder: Path, acting: Mapping[str, Any]) -> dict[str, Any]:

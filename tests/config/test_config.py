@@ -74,6 +74,8 @@ KEYS = {"state_keys": ("proprio",)}
         (ActingConfig, {"rule": "powr"}, "power"),
         (ActingConfig, {"judge": "chance"}, "--acting.judge"),
         (TrainConfig, {"acting": ActingConfig(candidates=2)}, "--acting.judge likelihood"),
+        (ModelConfig, {"mixture": 2}, "--model.mixture"),
+        (ModelConfig, {"mixture": 0, "name": "whole_commands"}, "--model.mixture"),
         (OptimConfig, {"batch_size": 1}, "--optim.batch-size"),
         (OptimConfig, {"behavior_steps": 0}, "--optim.behavior-steps"),
         (OptimConfig, {"value_steps": 0}, "--optim.value-steps"),

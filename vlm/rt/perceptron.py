@@ -47,8 +47,12 @@ class PrefixDecisions(ContextReader):
 
     def output(self, x: Float[Tensor, "b n c"]) -> ModelOutput:
         """Hidden states and logits of inputs of action tokens."""
-        hidden = self.norm(self.token_block(x))
+        hidden = self.hidden(x)
         return ModelOutput(hidden, self.head(hidden))
+
+    def hidden(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+        """Hidden states of inputs of action tokens."""
+        return self.norm(self.token_block(x))
 
 
 class PerceptronModel(PrefixDecisions):
@@ -143,7 +147,11 @@ class PrefixSum:
 
     def output(self) -> ModelOutput:
         """The output (n = 1) for the next token."""
-        return self.model.output((self.sum + self.model.positions[self.length])[:, None])
+        return self.model.output(self.input())
+
+    def input(self) -> Float[Tensor, "b 1 c"]:
+        """What the model reads for the next token."""
+        return (self.sum + self.model.positions[self.length])[:, None]
 
 
 class ResidualPerceptron(nn.Module):

@@ -75,16 +75,11 @@ class WholeCommands(PerceptronModel):
         self, context: Float[Tensor, "b c"], action_ids: Int64[Tensor, "b n"]
     ) -> ModelOutput:
         """Hidden states and logits of whole decisions; `action_ids[:, n - 1]` is never an input."""
-        hidden = self.output(self.inputs(context, action_ids)).hidden
+        hidden = self.hidden(self.inputs(context, action_ids))
         begun = [torch.ones_like(action_ids[:, 0])]
         for i in range(action_ids.shape[1] - 1):
             begun.append(self.following[begun[-1], action_ids[:, i]])
         return ModelOutput(hidden, self.logits(self.masses(context), torch.stack(begun, 1)))
-
-    def output(self, x: Float[Tensor, "b n c"]) -> ModelOutput:
-        """Hidden states of inputs of action tokens; their logits come of whole commands."""
-        hidden = self.norm(self.token_block(x))
-        return ModelOutput(hidden, hidden.new_zeros(*hidden.shape[:2], self.config.vocab_size))
 
     def logits(
         self, masses: Float[Tensor, "b s"], begun: Int64[Tensor, "b n"]
@@ -116,7 +111,7 @@ class CommandSum(PrefixSum):
     def output(self) -> ModelOutput:
         """The output (n = 1) for the next token."""
         logits = self.model.logits(self.masses, self.begun[:, None])
-        return super().output()._replace(logits=logits)
+        return ModelOutput(self.model.hidden(self.input()), logits)
 
 
 def tree(
