@@ -265,6 +265,19 @@ def _check_sizes(value: Mapping[str, Any], where: str) -> None:
             raise ValueError(f"{where}: norm_stats.state has no {key!r}, which state_keys name.")
         if len(stats["state"][key]["mean"]) != len(stats["state"][key]["std"]):
             raise ValueError(f"{where}: norm_stats.state.{key}: mean and std differ in length.")
+    shape = value.get("model", {}).get("config", {})
+    width = sum(len(stats["state"][key]["mean"]) for key in value["state_keys"])
+    # A Decision Transformer's state goes on with its past.
+    if not shape.get("decision") and shape.get("state_dim", width) != width:
+        raise ValueError(
+            f"{where}: state_keys {value['state_keys']} have {width} numbers in norm_stats.state, "
+            f"but model.config.state_dim is {shape['state_dim']}."
+        )
+    cameras = shape.get("cameras", list(value["cameras"]))
+    if not isinstance(cameras, list | tuple) or set(map(str, cameras)) != set(value["cameras"]):
+        raise ValueError(
+            f"{where}: cameras has {list(value['cameras'])}, but model.config.cameras is {cameras}."
+        )
     for key, size in value["cameras"].items():
         if len(size) != 2 or min(size) < 1:
             raise ValueError(f"{where}: cameras.{key} is {size!r}, not [height, width].")

@@ -52,6 +52,23 @@ def test_an_entry_that_makes_no_sense_is_named_with_the_file(entry, value, says)
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"state_keys": []}, r"state_keys \[\] have 0 numbers .* model\.config\.state_dim is "),
+        ({"cameras": {}}, r"cameras has \[\], but model\.config\.cameras is "),
+        ({"config": {"cameras": 5}}, "but model.config.cameras is 5"),
+        ({"config": {"state_dim": "8"}}, "but model.config.state_dim is 8"),
+    ],
+)
+def test_what_a_policy_is_given_is_what_its_model_reads(changes, says):
+    told = json.loads(json.dumps(describe(cameras=True).to_json()))
+    told["model"]["config"] |= changes.get("config", {})
+    told |= {name: x for name, x in changes.items() if name != "config"}
+    with pytest.raises(ValueError, match=rf"^folder/policy\.json: .*{says}"):
+        PolicyDescription.from_json(told, "folder/policy.json")
+
+
 def test_the_action_range_of_the_logs_is_of_the_actions_size():
     seen = {"low": [0.0], "high": [1.0], "largest_change": [0.1]}
     with pytest.raises(ValueError, match=r"action\.seen\.low has 1 numbers, action\.dim is 4"):
